@@ -22,6 +22,7 @@ from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
 from adapter.collector.servers import access
 from adapter.collector.servers.plausibility import Plausibility
+from adapter.collector.servers.ranks import Rank
 from adapter.collector.traffic import TrafficWindow
 from adapter.collector.windows import jobs
 from adapter.resources.variant import VariantSource
@@ -224,7 +225,7 @@ class Collector:
             item.window.suspend(endpoint, forget=assessment.forget)
             return
         before = item.window.sampled_at(endpoint)
-        item.window.add(endpoint, page, now=now, started=started)
+        item.window.add(endpoint, _without(page, assessment.hung), now=now, started=started)
         origins, how = item.origins, how or item.attributed_by
         if (before is None or now > before) and origins.get(endpoint) != source:
             origins = {**origins, endpoint: source}
@@ -342,6 +343,17 @@ def _only_prometheus(source: VariantSource, settings: CollectionSettings) -> boo
 def _largest_batch(source: VariantSource) -> float:
     """Most requests that a profile has in service at once, at the lengths of requests that it is for."""
     return max((float(profile.max_batch) for profile in source.profiles), default=0.0)
+
+
+def _without(page: model_servers.PodMetrics, hung: Iterable[Rank]) -> model_servers.PodMetrics:
+    """A page without what engines that hang keep: that is no queue."""
+    for rank in hung:
+        page = replace(
+            page,
+            running=max(page.running - rank.running, 0.0),
+            waiting=max(page.waiting - rank.waiting, 0.0),
+        )
+    return page
 
 
 def _started(page: model_servers.PodMetrics, clock: Clock) -> float | None:

@@ -17,10 +17,11 @@ import aiohttp
 from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers import access, buckets, engines, lines, spelling, wire
+from adapter.collector.servers import access, buckets, engines, lines, ranks, spelling, wire
 from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers.reading import INLINE_CHARACTERS, Reading
+from adapter.collector.servers.totals import ImplausibleError
 
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 4 * 1024 * 1024
@@ -291,8 +292,9 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             ttft_buckets=_latency(model_servers.TTFT_BUCKETS, latencies, style, model, samples),
             itl_buckets=_latency(model_servers.ITL_BUCKETS, latencies, style, model, samples),
             tpot_buckets=_latency(model_servers.TPOT_BUCKETS, latencies, style, model, samples),
+            ranks=ranks.of_samples(samples),
         )
-    except model_servers.ImplausibleError as error:
+    except ImplausibleError as error:
         raise ScrapeError(f"{url}: {error}") from error
 
 

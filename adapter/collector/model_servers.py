@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from adapter.collector.servers import totals as checked
 from adapter.collector.servers.histogram import Histogram
+from adapter.collector.servers.ranks import Rank
 
 SumCount = tuple[float, float]
 """Sum and count of a histogram or summary."""
@@ -21,8 +23,8 @@ Moments = tuple[float, float, float]
 MOST_SHARE = 1.1
 """Largest share of a KV cache that may be rounding; more is another unit, and says nothing."""
 
-LARGEST, _DIGITS = 1e15, 15
-"""Largest plausible value; beyond it a number is no measurement."""
+_DIGITS = 15
+"""Most digits of a plausible number of tokens or blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ class PodMetrics:
         started_at: When the process started, Unix seconds; None where it is not reported.
         ttft_buckets: Histogram of times to first token; None without one, and from Prometheus.
         itl_buckets: Histogram of inter-token latencies; likewise.
+        ranks: Its engines where it has several and shows each; none from Prometheus.
 
     """
 
@@ -73,6 +76,7 @@ class PodMetrics:
     ttft_buckets: Histogram | None = None
     itl_buckets: Histogram | None = None
     tpot_buckets: Histogram | None = None
+    ranks: tuple[Rank, ...] = field(default=(), compare=False)
 
     @property
     def stock(self) -> float:
@@ -103,13 +107,24 @@ def _histogram(name: str, *bases: str) -> tuple[Quantity, Quantity]:
     )
 
 
+_SGLANG_FINISHED = (("sglang:num_requests_total",), ("sglang:e2e_request_latency_seconds_count",))
 _FINISHED = (
     ("vllm:request_success_total",),
-    ("sglang:num_requests_total",),
-    ("sglang:e2e_request_latency_seconds_count",),
+    # Relabelling or a client of its own may drop the counter; each of these has one sample a request.
+    ("vllm:e2e_request_latency_seconds_count",),
+    ("vllm:request_generation_tokens_count",),
+    *_SGLANG_FINISHED,
 )
 _PROMPT = _histogram("prompt_tokens", "vllm:request_prompt_tokens")
 _GENERATION = _histogram("generation_tokens", "vllm:request_generation_tokens")
+
+_PREFILL_QUEUES = ("sglang:num_prefill_bootstrap_queue_reqs",)
+_DECODE_QUEUES = (
+    "sglang:num_decode_prealloc_queue_reqs",
+    "sglang:num_decode_transfer_queue_reqs",
+)
+_SGLANG_QUEUES = ((*_PREFILL_QUEUES, *_DECODE_QUEUES), _DECODE_QUEUES, _PREFILL_QUEUES, ())
+"""Queues of SGLang's servers that only prefill or only decode, beside the one that all have."""
 
 QUANTITIES = (
     Quantity("finished", _FINISHED),
@@ -127,14 +142,14 @@ QUANTITIES = (
         (
             ("vllm:num_requests_waiting",),
             ("vllm:num_requests_waiting_by_reason",),
-            ("sglang:num_queue_reqs",),
+            *(("sglang:num_queue_reqs", *queues) for queues in _SGLANG_QUEUES),
         ),
     ),
     # SGLang counts tokens when a request finishes, all together: per finished request they are the mean.
     Quantity("prompt_tokens_sum", (*_PROMPT[0].names, ("sglang:prompt_tokens_total",))),
-    Quantity("prompt_tokens_count", (*_PROMPT[1].names, *_FINISHED[1:])),
+    Quantity("prompt_tokens_count", (*_PROMPT[1].names, *_SGLANG_FINISHED)),
     Quantity("generation_tokens_sum", (*_GENERATION[0].names, ("sglang:generation_tokens_total",))),
-    Quantity("generation_tokens_count", (*_GENERATION[1].names, *_FINISHED[1:])),
+    Quantity("generation_tokens_count", (*_GENERATION[1].names, *_SGLANG_FINISHED)),
     *_histogram("ttft", "vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds"),
     *_histogram(
         "itl",
@@ -174,12 +189,6 @@ ENGINE_QUANTITIES = (
 )
 """Numbers of engines that sizing uses where there are some."""
 
-_COUNTED = frozenset({"finished", "ttft_count"})
-"""Counters of requests, of which a server has one."""
-
-_ENGINE_ONLY = frozenset({"kv_tokens", "throughput", "preemptions", "generated"})
-"""What an engine shows before its first request, and no router or simulator of gauges does."""
-
 CACHED_OF_PROMPTS = (
     ("vllm:prompt_tokens_cached_total", "vllm:prompt_tokens_total"),
     ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"),
@@ -212,14 +221,19 @@ LATENCY_BUCKETS = frozenset({*TTFT_BUCKETS, *ITL_BUCKETS})
 """Buckets of latencies, for attainment and no load; Prometheus is queried for them once a minute."""
 
 RANKED = frozenset(
-    {"sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:max_total_num_tokens"}
+    {
+        "sglang:num_running_reqs",
+        "sglang:num_queue_reqs",
+        *_PREFILL_QUEUES,
+        *_DECODE_QUEUES,
+        "sglang:max_total_num_tokens",
+    }
 )
 """Series that every rank of one data-parallel replica may show: of those with one `dp_rank` the largest
 counts. Those with a `priority` are parts of the one without."""
 
 STARTED = "process_start_time_seconds"
-STOCKS = ("running", "waiting")
-"""Quantities that every model server reports."""
+STOCKS = checked.STOCKS
 
 STOCK_SERIES = frozenset(
     name
@@ -255,10 +269,6 @@ SERIES = frozenset(
 """Names of all series that are read by their values."""
 
 
-class ImplausibleError(ValueError):
-    """A number that cannot be a measurement."""
-
-
 def pod_metrics(
     totals: Mapping[str, float],
     *,
@@ -268,6 +278,7 @@ def pod_metrics(
     ttft_buckets: Histogram | None = None,
     itl_buckets: Histogram | None = None,
     tpot_buckets: Histogram | None = None,
+    ranks: tuple[Rank, ...] = (),
 ) -> PodMetrics:
     """Metrics of one pod, from its quantities.
 
@@ -279,13 +290,13 @@ def pod_metrics(
         ttft_buckets: Histogram of times to first token, likewise.
         itl_buckets: Histogram of inter-token latencies, likewise.
         tpot_buckets: Histogram of the mean inter-token latencies of requests, likewise.
+        ranks: Its engines, where it shows several.
 
     Raises:
         ImplausibleError: A stock is missing, or a value is no measurement.
 
     """
-    totals = _complete(totals)
-    _check(totals)
+    totals = checked.completed(totals)
 
     def pair(name: str) -> SumCount:
         # One of the two alone gives a mean of zero, or none where there is one.
@@ -315,38 +326,8 @@ def pod_metrics(
         ttft_buckets=ttft_buckets,
         itl_buckets=itl_buckets,
         tpot_buckets=tpot_buckets,
+        ranks=ranks,
     )
-
-
-def _check(totals: Mapping[str, float]) -> None:
-    for name, value in totals.items():
-        if not (math.isfinite(value) and 0 <= value <= LARGEST):
-            # The kind of fault, not the number: messages are read by others than the pod's owner.
-            kind = f"{abs(value):g}" if not math.isfinite(value) else "negative"
-            raise ImplausibleError(
-                f"{name} is {'too large' if LARGEST < value < math.inf else kind}"
-            )
-
-
-def _complete(totals: Mapping[str, float]) -> Mapping[str, float]:
-    """The quantities of one pod with those that its server shows only from its first request on.
-
-    Data-parallel servers of vLLM have no gauges before it, SGLang and old vLLM no counters.
-
-    Raises:
-        ImplausibleError: what is missing is not missing for that reason.
-
-    """
-    missing = [name for name in STOCKS if name not in totals]
-    fresh = not any(totals.get(name) for name in (*_COUNTED, "generated"))
-    if missing and not (fresh and "finished" in totals):
-        raise ImplausibleError(f"the number of {missing[0]} requests is missing")
-    if not totals.keys() & _COUNTED and not (fresh and totals.keys() & _ENGINE_ONLY):
-        raise ImplausibleError(
-            "no counter of finished requests in it, so its load is not known (a router or a simulator has"
-            " none: scrape the servers themselves)"
-        )
-    return {**dict.fromkeys(missing, 0.0), **totals}
 
 
 Labels = Mapping[str, str]

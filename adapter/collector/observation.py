@@ -308,10 +308,17 @@ def assess(
         # Without one pod's metrics the load would look too small.
         pods = f"{len(covered.late)} of {len(covered.expected)} pods: {error or covered.late[0]}"
         return observed(metrics, f"no fresh metrics from {pods}")
-    lacking = _lacking(traffic, source)
-    if lacking:
+    part = _of_engines(collected, covered)
+    if lacking := _lacking(traffic, source):
         return observed("MetricsMissing", lacking)
-    return observed("MetricsFound", complete=not covered.starting and not covered.unlisted)
+    whole = not (part or covered.starting or covered.unlisted)
+    return observed("MetricsStale" if part else "MetricsFound", part, complete=whole)
+
+
+def _of_engines(collected: CollectedVariant, covered: Coverage) -> str:
+    """What is wrong with one of several engines of an address whose others serve; empty for nothing."""
+    parts = ((e, collected.plausibility.part(e)) for e in covered.expected)
+    return next((f"{endpoint}: {text}" for endpoint, text in parts if text), "")
 
 
 def _lacking(traffic: Traffic | None, source: VariantSource) -> str:

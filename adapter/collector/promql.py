@@ -20,6 +20,7 @@ from adapter.collector.pickers import loads
 from adapter.collector.servers import engines, spelling
 from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.histogram import Histogram
+from adapter.collector.servers.totals import ImplausibleError
 
 TARGET = "namespace, pod, instance, job"
 BY = f"{TARGET}, model_name"
@@ -327,7 +328,7 @@ def _sampled(key: Pod, pod: _Pod) -> Sampled:
             dict(model_servers.quantities(model_servers.values(series))),
             started_at=pod.started_at if math.isfinite(pod.started_at) else None,
         )
-    except model_servers.ImplausibleError as error:
+    except ImplausibleError as error:
         problem = problem or str(error)
     return Sampled(
         namespace=namespace,

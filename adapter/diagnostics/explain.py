@@ -233,11 +233,17 @@ def _held_by_hpa(state: VariantState, scaler: hpa.Scaler, desired: int) -> list[
     source, name = state.source, str(scaler)
     reasons = []
     served = labels_of(source, state.accelerator)
-    if not scaler.reads(served):
+    if scaler.by_prometheus and not scaler.readings:
+        pass  # its query is in the ScaledObject alone
+    elif not scaler.reads(served):
         why = "; ".join(f"{item.metric}: {item.why_not(served)}" for item in scaler.readings)
         reasons.append(
             f"{name} does not read the adapter's metric with variant_name={source.name}"
             + (f": {why}" if why else "")
+        )
+    if scaler.others and desired < source.replicas:
+        reasons.append(
+            f"{name} also reads {', '.join(scaler.others)}, and follows the largest of all"
         )
     direction = "scaleUp" if desired > source.replicas else "scaleDown"
     if scaler.up_disabled if direction == "scaleUp" else scaler.down_disabled:

@@ -89,7 +89,8 @@ def _shown(scaler: hpa.Scaler) -> str:
 
 def _read(scaler: hpa.Scaler, here: Mapping[str, _Variant]) -> set[str]:
     """Keys of the variants of its namespace that an HPA reads."""
-    if scaler.by_keda:
+    if scaler.by_keda or scaler.by_prometheus:
+        # Which query a trigger of Prometheus has is said by its ScaledObject alone.
         read = {key for key, item in here.items() if item.reference == scaler.reference}
     else:
         read = set()
@@ -153,6 +154,12 @@ async def _served(
             f" {scaler.namespace}",
             "set matchLabels.variant_name to the VariantAutoscaling's name",
         )
+    if reading.unreadable:
+        return Finding(
+            "error",
+            f"{shown}: {hpa.NO_SELECTOR}",
+            "leave only matchLabels.variant_name in its selector",
+        )
     query = (("labelSelector", reading.selector_text),)
     try:
         path = paths.metric(f"{METRICS}/v1beta1", scaler.namespace, reading.metric)
@@ -205,6 +212,15 @@ def of_fields(
                 f"{shown}: ignores changes of up to 10 %, so not every step below"
                 f" {scaler.maximum} replicas is followed",
                 "set " + " and ".join(f"behavior.{name}.tolerance: 0" for name in loose),
+            )
+        )
+    if scaler.others and reading == scaler.readings[0]:
+        findings.append(
+            Finding(
+                "warning",
+                f"{shown}: also reads {', '.join(scaler.others)}, and follows the largest of all: replicas"
+                " may stay above the target",
+                "remove the other metrics, unless they are to be a floor",
             )
         )
     disabled = {"scaleUp": scaler.up_disabled, "scaleDown": scaler.down_disabled}

@@ -13,6 +13,10 @@ _SHARED, INVALID = "-SHARED", "-MIG-INVALID"
 
 Object = Mapping[str, Any]
 
+_MORE = (
+    "more than its nvidia.com/gpu.count: it has several models, or gives GPUs in shares, and which of them a"
+    " pod gets is not known"
+)
 _UNLIKE = "the node has several models, and which of them a pod gets is not known"
 
 SPLIT = "hami.io/node-"
@@ -39,11 +43,9 @@ def _nvidia(match: re.Match[str], node: Object) -> tuple[str, str]:
         return (
             f"{name.removesuffix(_SHARED)}{_SHARED}" if name else ""
         ), "" if name else _NO_PRODUCT
-    elif f"{base}.count" in labels:
+    elif count > devices(labels.get(f"{base}.count", str(count))):
         # The count is of the product that is named; feature discovery names one of several.
-        known = devices(labels[f"{base}.count"]) * (devices(labels.get(f"{base}.replicas")) or 1)
-        if count > known:
-            return "", _UNLIKE
+        return "", _MORE
     if not name:
         return "", _NO_PRODUCT
     if match["shared"]:
@@ -58,6 +60,10 @@ def _shared(match: re.Match[str], node: Object) -> bool:
     if match["shared"] or not match["base"]:
         return True
     if labels.get(f"{base}.sharing-strategy") in {"time-slicing", "mps"}:
+        return True
+    whole = devices(labels.get(f"{base}.count"))
+    # Where older versions say how often each is given, and not by which strategy.
+    if devices(labels.get(f"{base}.replicas")) > 1 and allocatable[match.string] > whole > 0:
         return True
     if labels.get(products.GKE_SHARING) in {"time-sharing", "mps"} or products.is_fraction(labels):
         return True

@@ -19,6 +19,14 @@ KEDA_METRIC = "variant-adapter-desired-replicas"
 _OF_KEDA = re.compile(rf"s\d+-({KEDA_METRIC}|metric-api-(?:served|desired)Replicas)")
 """Names in KEDA's HPAs of the metrics of its triggers `external` and `metrics-api` on the adapter."""
 
+_OF_PROMETHEUS = re.compile(r"s\d+-prometheus(?:-.*)?")
+"""Names in KEDA's HPAs of the metrics of its triggers `prometheus`, whose queries an HPA does not have."""
+
+NO_SELECTOR = (
+    "its selector is none that Kubernetes accepts: values of labels have letters, digits, '-', '_' and '.',"
+    " and no '/', which names of models may have"
+)
+
 DEFAULT_TOLERANCE = 0.1
 """Relative change up to which kube-controller-manager ignores a metric."""
 
@@ -42,6 +50,7 @@ class Reading:
         selector: selector of the series, as the HPA states it; an empty one selects all of the namespace.
         target_type: Value, AverageValue or Utilization.
         target: target value; None where it is missing or not a number.
+        unreadable: whether Kubernetes accepts no such selector, and asks nobody.
 
     """
 
@@ -49,6 +58,7 @@ class Reading:
     selector: labels.Selector
     target_type: str
     target: float | None
+    unreadable: bool = False
 
     @property
     def variant(self) -> str:
@@ -62,6 +72,8 @@ class Reading:
 
     def why_not(self, served: Mapping[str, str]) -> str:
         """Why it does not select the series with these labels; empty where it does."""
+        if self.unreadable:
+            return NO_SELECTOR
         for item in self.selector.requirements:
             if item.matches(served):
                 continue
@@ -83,6 +95,8 @@ class Scaler:
         scaled_object: name of the ScaledObject that KEDA made it for; empty where it is none of KEDA's.
         by_keda: whether KEDA asks the adapter for one of its metrics; its minimum then is at least 1, even
             where KEDA may scale to zero.
+        by_prometheus: whether KEDA asks Prometheus for something, which may be the adapter's metric.
+        others: what it reads beside the adapter's metrics; it follows the largest of all.
 
     """
 
@@ -100,6 +114,8 @@ class Scaler:
     down_disabled: bool = False
     scaled_object: str = ""
     by_keda: bool = False
+    by_prometheus: bool = False
+    others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Kind and name, as in messages."""
@@ -133,6 +149,8 @@ def parse(item: Mapping[str, Any]) -> Scaler:
     def disabled(direction: str) -> bool:
         return (behavior.get(direction) or {}).get("selectPolicy") == "Disabled"
 
+    scaled_object, metrics = _scaled_object(metadata), list(spec.get("metrics") or ())
+    of_keda = [bool(scaled_object and _OF_KEDA.fullmatch(name)) for name in map(_external, metrics)]
     return Scaler(
         namespace=str(metadata.get("namespace") or ""),
         name=str(metadata.get("name") or ""),
@@ -144,10 +162,7 @@ def parse(item: Mapping[str, Any]) -> Scaler:
         minimum=1 if spec.get("minReplicas") is None else int(spec["minReplicas"]),
         maximum=int(spec.get("maxReplicas") or 0),
         readings=tuple(
-            _reading(metric["external"])
-            for metric in spec.get("metrics") or ()
-            if metric.get("type") == "External"
-            and (metric.get("external") or {}).get("metric", {}).get("name") in OWN_METRICS
+            _reading(metric["external"]) for metric in metrics if _external(metric) in OWN_METRICS
         ),
         up_tolerance=of("scaleUp", "tolerance", DEFAULT_TOLERANCE),
         down_tolerance=of("scaleDown", "tolerance", DEFAULT_TOLERANCE),
@@ -155,9 +170,15 @@ def parse(item: Mapping[str, Any]) -> Scaler:
         down_seconds=int(of("scaleDown", "stabilizationWindowSeconds", 300)),
         up_disabled=disabled("scaleUp"),
         down_disabled=disabled("scaleDown"),
-        scaled_object=_scaled_object(metadata),
-        by_keda=bool(_scaled_object(metadata))
-        and any(_OF_KEDA.fullmatch(name) for name in _external_names(spec)),
+        scaled_object=scaled_object,
+        by_keda=any(of_keda),
+        by_prometheus=bool(scaled_object)
+        and any(_OF_PROMETHEUS.fullmatch(_external(metric)) for metric in metrics),
+        others=tuple(
+            _other(metric)
+            for metric, own in zip(metrics, of_keda, strict=True)
+            if not own and _external(metric) not in OWN_METRICS
+        ),
     )
 
 
@@ -187,10 +208,20 @@ def _scaled_object(metadata: Mapping[str, Any]) -> str:
     return str((metadata.get("labels") or {}).get("scaledobject.keda.sh/name") or "")
 
 
-def _external_names(spec: Mapping[str, Any]) -> list[str]:
-    """Names of the external metrics of an HPA."""
-    sources = [metric.get("external") or {} for metric in spec.get("metrics") or ()]
-    return [str((item.get("metric") or {}).get("name") or "") for item in sources]
+def _external(metric: Mapping[str, Any]) -> str:
+    """Name of an external metric; empty for another one."""
+    if metric.get("type") != "External":
+        return ""
+    return str(((metric.get("external") or {}).get("metric") or {}).get("name") or "")
+
+
+def _other(metric: Mapping[str, Any]) -> str:
+    """What a metric of an HPA is, for messages."""
+    kind = str(metric.get("type") or "")
+    source = metric.get(f"{kind[:1].lower()}{kind[1:]}") or {}
+    name = str(source.get("name") or (source.get("metric") or {}).get("name") or kind)
+    container = source.get("container")
+    return f"{name} of container {container}" if container else name
 
 
 def _term(item: labels.Requirement) -> str:
@@ -217,9 +248,13 @@ def _reading(external: Mapping[str, Any]) -> Reading:
             number = Decimal(quantity.parse(str(text)))
         except ValueError:
             number = None
+    stated = metric.get("selector") or {}
+    selector = pods.selector_of(stated)
     return Reading(
         metric=str(metric["name"]),
-        selector=pods.selector_of(metric.get("selector") or {}),
+        selector=selector,
+        unreadable=not selector.requirements
+        and bool(stated.get("matchLabels") or stated.get("matchExpressions")),
         target_type=kind,
         target=None if number is None else float(number),
     )

@@ -17,7 +17,7 @@ from adapter.resources import pods, schemas, stored_status
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
-from adapter.resources.configuration import unknown
+from adapter.resources.configuration import refused, unknown
 from adapter.resources.configuration.last_good import NOTHING, LastGood, MissingRowError
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.model_groups import forming
@@ -202,8 +202,9 @@ class Reader:
                 self.problems.append(f"{where}: {error}")
                 sources += self._held(key, variant, str(error))
             except errors.InputError as error:
-                self.problems.append(f"{where}: {error}")
-                self._refuse_variant(variant, "InvalidConfiguration", str(error))
+                why = refused.all_problems(error, variant, self.targets)
+                self.problems.append(f"{where}: {why}")
+                self._refuse_variant(variant, "InvalidConfiguration", why)
             except Exception as error:
                 # Whatever one object makes of us is that variant's problem alone.
                 log.exception("variant cannot be used; leaving it out", variant="/".join(key))
@@ -306,9 +307,8 @@ class Reader:
 
     def _refuse(self, document: Mapping[str, Any], reason: str, message: str) -> None:
         """Refuse an object that failed validation; one without a name has no status to report to."""
-        refused = _refused(document, reason, message)
-        if refused is not None:
-            self.refused[refused.namespace, refused.name] = refused
+        if (item := _refused(document, reason, message)) is not None:
+            self.refused[item.namespace, item.name] = item
 
 
 def _refused(document: Mapping[str, Any], reason: str, message: str) -> InvalidVariant | None:

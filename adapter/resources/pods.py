@@ -28,6 +28,8 @@ PORT, PATH, SCHEME = "prometheus.io/port", "prometheus.io/path", "prometheus.io/
 KSERVE = "prometheus.kserve.io/"
 """Where KServe's annotations have the same names, which count after those."""
 _ANNOTATED = frozenset({PORT, PATH, SCHEME})
+MESH_PATH = "/stats/prometheus"
+"""Path at which Istio has the metrics of a pod beside its own."""
 _PATH_TEXT = re.compile(r"[\x21\x24-\x7e]{0,512}")
 """Visible ASCII without `"` and `#`, which ends a path."""
 
@@ -280,6 +282,8 @@ def _urls(
         **{name.replace(KSERVE, "prometheus.io/"): text for name, text in annotations.items()},
         **{name: text for name, text in annotations.items() if not name.startswith(KSERVE)},
     }
+    if annotations.get(PATH) == MESH_PATH and ports.of_mesh(spec):
+        annotations = {name: text for name, text in annotations.items() if name not in _ANNOTATED}
     port_text = annotations.get(PORT)
     if port_text is not None:
         try:

@@ -13,12 +13,14 @@ from pydantic import (
     AfterValidator,
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from adapter.kube import paths
 from adapter.kube.scale import MOST_REPLICAS
@@ -37,11 +39,21 @@ LARGEST_UNITS = 4096
 MOST_ACCELERATORS = 64
 """Most profiles of one variant."""
 
-NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
-Size = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
-Tokens = Annotated[int, Field(ge=0, le=LARGEST_TOKENS)]
-Count = Annotated[int, Field(ge=0, le=MOST_REPLICAS)]
+
+def _number(value: Any) -> Any:
+    """Refuse true and false: as numbers they would be 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+_Number = BeforeValidator(_number)
+
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False), _Number]
+Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False), _Number]
+Size = Annotated[int, Field(ge=1, le=LARGEST_BATCH), _Number]
+Tokens = Annotated[int, Field(ge=0, le=LARGEST_TOKENS), _Number]
+Count = Annotated[int, Field(ge=0, le=MOST_REPLICAS), _Number]
 ObjectName = Annotated[str, AfterValidator(paths.check_name)]
 Text = Annotated[str, Field(min_length=1, max_length=253)]
 
@@ -76,6 +88,14 @@ class DecodeParameters(_Object):
 
     alpha: NonNegative
     beta: NonNegative
+
+    @model_validator(mode="after")
+    def _takes_time(self) -> DecodeParameters:
+        if not self.alpha + self.beta:
+            raise ValueError(
+                "alpha and beta are both 0, so a token would take no time; measure them"
+            )
+        return self
 
 
 class PrefillParameters(_Object):
@@ -124,7 +144,9 @@ class AcceleratorProfile(_Object):
     """One entry of `spec.modelProfile.accelerators`, of either published shape."""
 
     accelerator: Text = Field(alias="acc")
-    accelerator_count: int = Field(alias="accCount", default=1, ge=1, le=LARGEST_UNITS)
+    accelerator_count: Annotated[int, _Number] = Field(
+        alias="accCount", default=1, ge=1, le=LARGEST_UNITS
+    )
     max_batch: int = Field(alias="maxBatchSize", default=0, ge=1, le=LARGEST_BATCH)
     at_tokens: Tokens = Field(alias="atTokens", default=0)
     at_input_tokens: Tokens = Field(alias="atInputTokens", default=0)
@@ -282,5 +304,5 @@ class ServiceClassDocument(_Object):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1)
-    priority: int = Field(ge=1, le=100)
+    priority: Annotated[int, _Number] = Field(ge=1, le=100)
     data: list[Any] = Field(min_length=1)

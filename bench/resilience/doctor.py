@@ -4,12 +4,17 @@ A cluster in memory has an installation of the manifests, and variants with an H
 API server takes some milliseconds, as over a network.
 
     python -P bench/resilience/doctor.py [--variants 300] [--latency-ms 20] [--limit 10]
+
+With `--states` the command runs in each broken state of a table, and prints for each its exit status and what
+it says; status 1 where it does not name one, or ends with another status than its worst finding asks for.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import io
 import logging
 import sys
 import tempfile
@@ -22,12 +27,17 @@ import structlog
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from adapter import cli
 from adapter.diagnostics import doctor
 from adapter.diagnostics.site import Finding, Site
 from adapter.installation import Names
 from adapter.kube.client import Cluster, connected
+from tests.adapter.diagnostics.broken_states import STATES, WARNINGS, Broken
 from tests.fakes import cluster_world as worlds
 from tests.fakes.healthy_cluster import healthy
+
+WIDTH = 150
+"""Most characters of a row of the table."""
 
 
 class SlowSite(Site):
@@ -62,8 +72,45 @@ async def measured(number: int, latency: float) -> tuple[list[Finding], float]:
                 return findings, time.monotonic() - started
 
 
+def run(kubeconfig: Path) -> tuple[int, list[str]]:
+    """Exit status and lines of the command `doctor`."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        status = cli.main(("doctor", "--kubeconfig", str(kubeconfig)))
+    return status, out.getvalue().splitlines()
+
+
+async def states() -> list[tuple[str, int, str]]:
+    """Name, exit status and sentence of each broken state; the sentence is empty where it is not named."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        async with worlds.running(Path(folder)) as world:
+            await healthy(world, 3)
+            admin = await world.site.entrance("admin", user="")
+            broken = Broken(world)
+            for name, (change, sentence) in {
+                "healthy": (lambda _: None, "0 errors"),
+                **STATES,
+            }.items():
+                broken.become(change)
+                status, lines = await asyncio.to_thread(run, admin.kubeconfig)
+                rows.append((name, status, next((one for one in lines if sentence in one), "")))
+    return rows
+
+
+def show_states() -> int:
+    """Print the table of broken states; give 1 where one is not named, or has another exit status."""
+    rows = asyncio.run(states())
+    for name, status, sentence in rows:
+        print(f"{name:30} {status}  {sentence or 'NOT NAMED'}"[:WIDTH])
+    silent = {"healthy", *WARNINGS}
+    wrong = [row for row in rows if not row[2] or row[1] != (row[0] not in silent)]
+    print(f"{len(rows)} states, {len(wrong)} not named or with another exit status than expected")
+    return 1 if wrong else 0
+
+
 def main() -> int:
-    """Measure once and print a line."""
+    """Measure once and print a line, or print the table of broken states."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", type=int, default=300, help="Number of variants. Default 300")
     parser.add_argument(
@@ -73,8 +120,11 @@ def main() -> int:
         help="Time of an answer in milliseconds. Default 20",
     )
     parser.add_argument("--limit", type=float, default=10.0, help="Most seconds. Default 10")
+    parser.add_argument("--states", action="store_true", help="Print the table of broken states")
     args = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    if args.states:
+        return show_states()
     findings, seconds = asyncio.run(measured(args.variants, args.latency_ms / 1000.0))
     wrong = [item for item in findings if item.level != "ok"]
     print(

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
-from adapter.collector.model_servers import LARGEST
 from adapter.collector.servers.histogram import Histogram
+from adapter.collector.servers.totals import LARGEST
 
 MOST_BOUNDS = 200
 """Buckets of one histogram that are kept; servers have some twenty."""

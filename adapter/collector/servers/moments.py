@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 from functools import lru_cache
 
-from adapter.collector.model_servers import LARGEST, Labels, Moments, SumCount
+from adapter.collector.model_servers import Labels, Moments, SumCount
+from adapter.collector.servers.totals import LARGEST
 
 _LENGTHS_COUNT = 10
 """Least number of finished requests from which a variation of lengths is taken."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adapter.collector.model_servers import PodMetrics
+from adapter.collector.servers import ranks
+from adapter.collector.servers.ranks import Rank
 
 SAME_START_SECONDS = 2.0
 """Tolerance between two reports of one start time."""
@@ -80,16 +82,21 @@ class Assessment:
     Attributes:
         problem: What is wrong and what to do.
         forget: Whether later pages say nothing of the growth since the last one that counted.
+        hung: Engines of the server that hang, while the others go on and count.
 
     """
 
     problem: str = ""
     forget: bool = False
+    hung: tuple[Rank, ...] = ()
 
 
 @dataclass(slots=True)
 class _Address:
-    """What is known of an address; `lost`: what its two counts of requests fell by, and at which page."""
+    """What is known of an address; `lost`: what its two counts of requests fell by, and at which page.
+
+    `part`: why its load is a part though its pages count; `standing`: of its engines.
+    """
 
     at: float
     page: PodMetrics
@@ -101,6 +108,8 @@ class _Address:
     doubt: str = ""
     doubtful_pages: int = 0
     problem: str = ""
+    part: str = ""
+    standing: ranks.Standing = field(default_factory=ranks.Standing)
     lost: tuple[float, float, int] = (0.0, 0.0, 0)
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS))
     falls: deque[int] = field(default_factory=lambda: deque(maxlen=FALLS))
@@ -119,6 +128,11 @@ class Plausibility:
         """What is wrong with the last page of an address; empty if nothing is."""
         address = self._addresses.get(endpoint)
         return "" if address is None else address.problem
+
+    def part(self, endpoint: str) -> str:
+        """Why the load of an address is a part of what comes to it; empty where it is the whole."""
+        address = self._addresses.get(endpoint)
+        return "" if address is None else address.part
 
     def answered(self, endpoint: str, *, since: float) -> bool:
         """Whether an address gave a page, plausible or not, at or after monotonic `since`."""
@@ -178,6 +192,7 @@ class Plausibility:
             address.doubtful_pages -= 1
         verdict = Assessment(address.doubt, forget=True) if address.doubtful_pages else Assessment()
         _stands_still(address, page)
+        engines = tuple(self._hung(address, page, now=now))
         hung = address.still >= STILL_PAGES and now - address.still_since >= self._interval
         if not verdict.problem and hung:
             verdict = Assessment(HUNG.format(number=page.stock))
@@ -188,7 +203,23 @@ class Plausibility:
         if not verdict.problem:
             verdict = Assessment(_ahead(address))
         address.problem = verdict.problem
+        address.part = ""
+        if engines and not verdict.problem:
+            one = engines[0]
+            address.part = ranks.HUNG.format(name=one.name, number=one.running + one.waiting)
+            return replace(verdict, hung=engines)
         return verdict
+
+    def _hung(self, address: _Address, page: PodMetrics, *, now: float) -> list[Rank]:
+        """Engines of a server that hang while others of it go on."""
+        return address.standing.hung(
+            address.page.ranks,
+            page.ranks,
+            now=now,
+            last=address.at,
+            pages=STILL_PAGES,
+            seconds=self._interval,
+        )
 
 
 def _note(address: _Address, page: PodMetrics, now: float) -> None:

@@ -10,6 +10,7 @@ from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.annotations import ACCELERATOR_LABEL
 from adapter.resources.configuration.last_good import MissingRowError, listed
+from adapter.resources.configuration.rows import devices_in
 from adapter.resources.devices.products import alike
 from adapter.resources.stored_status import Published
 from analyzer.latency import LatencyParameters
@@ -120,13 +121,15 @@ def units(
 ) -> int:
     """Units of an accelerator that one replica holds; 0 of one that it has no profile for.
 
-    Without any profile they are the GPUs that its pods request. One that only the variant prices is a whole
-    replica.
+    Without any profile they are as many as have the GPUs that its pods request. One that only the variant
+    prices is a whole replica.
     """
     if profiles:
         counts = (item.accelerator_count for item in profiles if item.accelerator == accelerator)
         return next(counts, 0)
-    return 1 if own is not None and own.name == accelerator else gpus or 1
+    if own is not None and own.name == accelerator:
+        return 1
+    return -(-(gpus or 1) // devices_in(accelerator))
 
 
 _OWN = re.compile(r"(?:([0-9]{1,4})x)?(.+)@([0-9.e+-]+)")

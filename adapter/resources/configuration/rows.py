@@ -5,6 +5,7 @@ An entry of a service class that cannot be used is a problem of that entry alone
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _SPELLINGS = {"slo-itl": "slo-tpot", "slo-ttw": "slo-ttft"}
 """Names of 2025 for targets, and today's."""
+
+_FORM = 'a row is JSON such as {"device": "NVIDIA-H100-80GB-HBM3", "cost": "40.00"}'
 
 _MOST_REPEATED = 3
 """Most repeated keys of one row that are reported."""
@@ -64,12 +67,21 @@ class ClassRow:
     entry_problems: Mapping[str, str] = field(default_factory=dict)
 
 
+_COUNTED = re.compile(r"(\d{1,2}) ?x ?.*\D.*|.*[^\W_] ?x(\d)")
+
+
+def devices_in(name: str) -> int:
+    """GPUs in one unit of an accelerator by the name of its row: two of `2xH100` and `H100x2`, else one."""
+    form = _COUNTED.fullmatch(name.strip())
+    return int(form[1] or form[2]) or 1 if form else 1
+
+
 def parse_cost(name: str, text: str) -> CostRow:
     """Parse the value of one accelerator, JSON with its device type and cost."""
     try:
         document = parse_json(text)
     except DocumentError as error:
-        return CostRow(problems=(str(error),))
+        return CostRow(problems=(f"{error}; {_FORM}",))
     root = composed(text)
     problems, line = _repeated(root), lines_of(root)
     cost = _validated(schemas.UnitCost, document, line, problems)
@@ -77,7 +89,10 @@ def parse_cost(name: str, text: str) -> CostRow:
         return CostRow(problems=tuple(problems))
     return CostRow(
         accelerator=fleet.Accelerator(
-            name=name, device_type=cost.device or name, unit_cost=cost.cost
+            name=name,
+            device_type=cost.device or name,
+            unit_cost=cost.cost,
+            multiplicity=devices_in(name),
         )
     )
 

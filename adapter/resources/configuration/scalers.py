@@ -64,8 +64,8 @@ def _series_of(scaler: hpa.Scaler) -> Iterator[tuple[_Names, tuple[str, ...]]]:
             for item in reversed(reading.selector.requirements)
             if item.operator in {"=", "in"}
         }
-        if not allowed.keys() <= set(_LABELS):
-            continue  # a label that is not served: it reads nothing
+        if reading.unreadable or not allowed.keys() <= set(_LABELS):
+            continue  # no selector, or a label that is not served: it reads nothing
         several = next((name for name in _LABELS if len(allowed.get(name, "-")) > 1), None)
         names = tuple(
             name

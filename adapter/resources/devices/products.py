@@ -56,8 +56,9 @@ READ_LABELS = (*CLOUD_LABELS, *CLOUD_MEMORIES, INSTANCE_TYPE, GKE_SHARING, GKE_P
 
 _SIZE = re.compile(r"(\d+)g(?:i?b)?")
 _VENDORS = frozenset({"nvidia", "amd", "intel", "instinct", "tesla", "geforce"})
-_CHIP = re.compile(r"[a-z]{1,4}\d+[a-z]*|\d+[a-z]+")
-_PARTS = frozenset({"mig", "shared", "vgpu"})
+_CHIP = re.compile(r"[a-z]{1,4}\d+[a-z]*|\d+[a-z]+|\d{4}")
+_PARTS = frozenset({"mig", "shared", "vgpu", "pro", "ada", "ti", "super"})
+"""Words that make another thing of a chip: parts of one, and other chips of the same number."""
 _AZURE = re.compile(
     r"Standard_N\w*?_(A100|H100|H200|A10|T4|V100|MI300X|GB200|GB300)_", re.IGNORECASE
 )
@@ -65,8 +66,13 @@ _AZURE = re.compile(
 _INSTANCES = {
     r"Standard_NC\d+r?s_v3|Standard_ND\d+rs_v2": "V100",
     r"Standard_ND\d+asr_v4": "A100-40GB",
+    r"Standard_N(?:C\d+ads|D\d+amsr)_A100_v4": "A100-80GB",
+    r"Standard_NC\d+adis?_H100_v5|Standard_NCC?\d+ads?_H100_v5": "H100-NVL",
+    r"Standard_ND\d+isr_H100_v5": "H100-80GB",
     r"g4dn\..*": "T4",
     r"g5\..*": "A10G",
+    r"g5g\..*": "T4G",
+    r"g7e\..*": "RTX-PRO-6000",
     r"gr?6f?\..*": "L4",
     r"g6e\..*": "L40S",
     r"p3\..*": "V100-16GB",
@@ -86,6 +92,7 @@ _INSTANCES = {
     r"a4-highgpu-\d+g": "B200",
     r"a4x-(?:high|max)gpu-\d+g": "GB200",
     r"g2-standard-\d+": "L4",
+    r"g4-standard-\d+": "RTX-PRO-6000",
 }
 """Accelerators by instance types whose names do not have them, of Azure, AWS, Oracle and Google."""
 _IN_TYPE = re.compile(
@@ -93,6 +100,9 @@ _IN_TYPE = re.compile(
     r"|gx\dd?[-.]\d+x\d+[x.](?:\d+x?)?([ahlv]\d+s?)\b"
 )
 """Types with the accelerator in their name, of AWS, Oracle and IBM."""
+
+_GKE_SIZES = {"nvidia-tesla-a100": "A100-40GB"}
+"""Google's names of accelerators that leave out the memory, which is that of the first size."""
 
 _FRACTION = re.compile(r"Standard_NV(?:6|12|18)ads_A10_v5|gr?6f\..*", re.IGNORECASE)
 """Instance types with a part of a GPU."""
@@ -146,6 +156,7 @@ def of_cloud(labels: Mapping[str, str]) -> str:
     name = name or _of_instance(labels.get(INSTANCE_TYPE, ""))
     if name == "Gaudi":
         return name
+    name = _GKE_SIZES.get(name, name)
     # CoreWeave and Google name how the GPUs of a node are connected, which no profile does.
     name = (
         name.upper()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-VLLM_PORT, SGLANG_PORT, TRITON_PORT = 8000, 30000, 8002
-"""Default ports of the servers' metrics."""
+from adapter.resources.serving import command_lines
+from adapter.resources.serving.command_lines import TRITON_PORT
 
 NAMES = ("metrics", "http-metrics", "http", "vllm", "serve", "http1", "h2c", "user-port")
 """Names of ports that metrics are at, the likeliest first."""
@@ -15,25 +15,22 @@ NAMES = ("metrics", "http-metrics", "http", "vllm", "serve", "http1", "h2c", "us
 MOST = 16
 """Most servers of one pod."""
 
-_MOST_TEXT = 64 * 1024
-"""Most characters of a command line that are read."""
-
 _GPU_VENDORS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
 
 _BESIDE = re.compile(
     r"(?:istio|queue|linkerd|routing|envoy|kube-rbac|auth|oauth)-?proxy|envoy|(?:.*-)?sidecar|.*dcgm.*|.*exporter"
-    r"|vault-agent|fluent-?bit|.*-agent"
+    r"|vault-agent|fluent-?bit|.*-agent|.*-collector"
 )
 """Names of containers that stand beside a server."""
 
-_RANKED = re.compile(r"(.*[a-z])-(?:rank-?)?\d{1,2}")
-"""Name of a port with the number of its engine at the end."""
+_MERGED = "ISTIO_PROMETHEUS_ANNOTATIONS"
+"""Variable of Istio's container with the annotations for Prometheus that a pod had itself."""
 
-_VARIABLE = re.compile(r"\$\((\w+)\)")
+_OF_METRICS = re.compile(r"(?:.*-)?metrics(?:-.*)?")
+"""Name of a port that has nothing but metrics."""
 
-_CERTIFICATE_FLAG = re.compile(r"(?:^|\s)--ssl-certfile(?:=|\s)")
-
-_PORT_FLAG = re.compile(r"(?:^|\s)--port(?:=|\s+)(\d{1,5})(?:\s|$)")
+_RANKED = re.compile(r"(.*?[a-z])(?:-(?:rank-?)?\d{1,5}|(?<!http)\d{1,2})")
+"""Name of a port with the number of its engine, or its own number, at the end; `http2` is a protocol."""
 
 
 def of_pod(spec: Mapping[str, Any]) -> tuple[tuple[int, ...], Mapping[str, int]]:
@@ -41,12 +38,12 @@ def of_pod(spec: Mapping[str, Any]) -> tuple[tuple[int, ...], Mapping[str, int]]
 
     There are several where the server's container has a row of ports that follow each other, none of them
     named or with a number at the end of one name: data-parallel engines, each with a port of its own. Of
-    several containers with GPUs each is a server.
+    several containers with GPUs each is a server, and so is each server that one container starts.
     """
     names = named(spec)
-    containers = list(spec.get("containers") or ())
-    with_gpus = [item for item in containers if _has_gpus(item)]
-    if len(with_gpus) > 1 and all(_ports(item) or _flag(item) for item in with_gpus):
+    containers = _containers(spec)
+    with_gpus = [item for item in containers if _gpus(item)]
+    if len(with_gpus) > 1 and all(_ports(item) or command_lines.ports(item) for item in with_gpus):
         rows = [number for item in with_gpus for number in _of_servers([item])]
         return tuple(dict.fromkeys(rows))[:MOST], names
     return _of_servers(_servers(containers)), names
@@ -59,53 +56,105 @@ def secured(spec: Mapping[str, Any]) -> frozenset[int]:
     """
     names = named(spec)
     numbers: set[int] = set()
-    for container in spec.get("containers") or ():
+    for container in _containers(spec):
         for kind in ("readinessProbe", "livenessProbe", "startupProbe"):
             asked = (container.get(kind) or {}).get("httpGet") or {}
             port = names.get(str(asked.get("port")), asked.get("port"))
             if asked.get("scheme") == "HTTPS" and isinstance(port, int):
                 numbers.add(port)
-        if _CERTIFICATE_FLAG.search(_text(container)):
+        if command_lines.has_certificate(container):
             numbers.update(_of_servers([container]))
     return frozenset(numbers)
 
 
+def _containers(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Containers that run as long as the pod: init containers that are restarted always are among them."""
+    beside = [
+        item for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always"
+    ]
+    return [*(spec.get("containers") or ()), *beside]
+
+
 def _of_servers(servers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    """Ports of the server in these containers."""
+    """Ports of the server in these containers.
+
+    A declared port is information only: what the command line says is where a server listens.
+    """
     ports = [port for container in servers for port in _ports(container)]
     by_name = {str(port.get("name") or ""): port["containerPort"] for port in ports}
-    number = next((by_name[name] for name in NAMES if name in by_name), None)
-    if number is not None:
-        return _ranks(number, next(name for name in NAMES if name in by_name), by_name)
-    ranked = min((name for name in by_name if _RANKED.fullmatch(name)), default="")
-    if ranked and _RANKED.sub(r"\1", ranked) in NAMES:
-        return _ranks(by_name[ranked], _RANKED.sub(r"\1", ranked), by_name)
-    started = next((flag for container in servers if (flag := _flag(container))), None)
-    default = _default(servers)
-    if not ports:
-        return (started or default,)
+    of_metrics = min(
+        (name for name in by_name if _OF_METRICS.fullmatch(name)),
+        key=lambda name: (NAMES.index(name) if name in NAMES else len(NAMES), name),
+        default="",
+    )
+    if of_metrics:
+        return _ranks(by_name[of_metrics], by_name)
     declared = [port["containerPort"] for port in ports if not port.get("name")]
-    if default == TRITON_PORT and TRITON_PORT in declared:
-        return (TRITON_PORT,)  # those before it are of its HTTP and gRPC services
-    likely = [number for number in (started, default) if number in declared]
+    started = tuple(number for item in servers for number in command_lines.ports(item))
+    if started:
+        rows = [
+            number
+            for first in started
+            for number in (
+                _ranks(first, by_name) if first in by_name.values() else _row(first, declared)
+            )
+        ]
+        return tuple(dict.fromkeys(rows))[:MOST]
+    return _of_declared(ports, by_name, declared, default=command_lines.default(servers))
+
+
+def _of_declared(
+    ports: Sequence[Mapping[str, Any]],
+    by_name: Mapping[str, int],
+    declared: Sequence[int],
+    *,
+    default: int,
+) -> tuple[int, ...]:
+    """Ports of a server by those that its containers declare, where no command line says them.
+
+    Args:
+        ports: all of them.
+        by_name: numbers of those with a name.
+        declared: numbers of those without one.
+        default: port of this kind of server.
+
+    """
+    if default == TRITON_PORT and ports:
+        return (TRITON_PORT,)  # those that are declared are of its HTTP and gRPC services
+    name = next((name for name in NAMES if name in by_name), "")
+    ranked = min((name for name in by_name if _stem(name) in NAMES), default="")
+    if name or ranked:
+        return _ranks(by_name[name or ranked], by_name)
+    if not ports:
+        return (default,)
+    likely = [default] if default in declared else []
     first: int = (*likely, *declared, ports[0]["containerPort"])[0]
+    if first in by_name.values():
+        return _ranks(first, by_name)
     # Declared in any order: the row begins at its lowest port.
-    while not started and first - 1 in declared:
+    while first - 1 in declared:
         first -= 1
     return _row(first, declared)
 
 
-def _ranks(number: int, stem: str, by_name: Mapping[str, int]) -> tuple[int, ...]:
-    """The port of that name, and those named alike with a number at the end, where they follow each other."""
-    alike = [value for name, value in by_name.items() if _RANKED.sub(r"\1", name) == stem]
-    return _row(number, alike)
+def _stem(name: str) -> str:
+    """Name of a port without the number of its engine; empty where it has none."""
+    form = _RANKED.fullmatch(name)
+    return form[1] if form else ""
+
+
+def _ranks(number: int, by_name: Mapping[str, int]) -> tuple[int, ...]:
+    """A named port, and those named alike with a number at the end, where they follow each other."""
+    own = next(name for name, value in by_name.items() if value == number)
+    stem = _stem(own) or own
+    return _row(number, [value for name, value in by_name.items() if stem in {name, _stem(name)}])
 
 
 def named(spec: Mapping[str, Any]) -> dict[str, int]:
     """Ports of a pod by name."""
     return {
         str(port["name"]): port["containerPort"]
-        for container in spec.get("containers") or ()
+        for container in _containers(spec)
         for port in _ports(container)
         if port.get("name")
     }
@@ -119,14 +168,29 @@ def _row(first: int, declared: Sequence[int]) -> tuple[int, ...]:
     return tuple(row)
 
 
+def of_mesh(spec: Mapping[str, Any]) -> bool:
+    """Whether annotations for Prometheus are a mesh's alone, which has no metrics of the server.
+
+    Istio sets them at every pod, and keeps in its container's environment those that the pod had before: of
+    them alone it shows the metrics beside its own.
+    """
+    everyone = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    proxy = next((item for item in everyone if item.get("name") == "istio-proxy"), None)
+    if proxy is None:
+        return False
+    return all(item.get("name") != _MERGED for item in proxy.get("env") or ())
+
+
 def _servers(containers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     """The containers that serve: those with GPUs, else those that are not known to stand beside a server."""
-    with_gpus = [item for item in containers if _has_gpus(item)]
+    with_gpus = [item for item in containers if _gpus(item)]
     others = [item for item in containers if not _BESIDE.fullmatch(str(item.get("name") or ""))]
-    return with_gpus or others or containers
+    return (
+        with_gpus or [item for item in others if command_lines.known(item)] or others or containers
+    )
 
 
-def _has_gpus(container: Mapping[str, Any]) -> bool:
+def _gpus(container: Mapping[str, Any]) -> bool:
     resources = container.get("resources") or {}
     held = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
     # Claims of dynamic resource allocation are of devices.
@@ -139,24 +203,3 @@ def _ports(container: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         for port in container.get("ports") or ()
         if port.get("protocol", "TCP") == "TCP" and isinstance(port.get("containerPort"), int)
     ]
-
-
-def _text(container: Mapping[str, Any]) -> str:
-    parts = [*(container.get("command") or ()), *(container.get("args") or ())]
-    values = {str(item.get("name")): item.get("value") for item in container.get("env") or ()}
-    text = " ".join(map(str, parts))[:_MOST_TEXT]
-    return _VARIABLE.sub(lambda variable: str(values.get(variable[1], variable[0])), text)
-
-
-def _flag(container: Mapping[str, Any]) -> int | None:
-    """The port that a container's command line gives its server."""
-    flag = _PORT_FLAG.search(_text(container))
-    number = int(flag[1]) if flag else 0
-    return number if 0 < number < 65536 else None
-
-
-def _default(containers: Iterable[Mapping[str, Any]]) -> int:
-    says = " ".join(f"{_text(item)} {item.get('image', '')}" for item in containers)
-    if "tritonserver" in says:
-        return TRITON_PORT
-    return SGLANG_PORT if "sglang" in says else VLLM_PORT

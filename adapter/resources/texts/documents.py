@@ -31,6 +31,32 @@ _MESSAGE = 300
 """Most characters of a parser's message that are shown."""
 
 
+_MARK = "\ufeff"
+"""Byte order mark that editors put before a text."""
+
+_NUMBERS = {
+    "tag:yaml.org,2002:int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    "tag:yaml.org,2002:float": (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+}
+_GUESSED = frozenset({*_NUMBERS, "tag:yaml.org,2002:timestamp"})
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML 1.2's plain values: `0500` is no octal number, `1:30` no 90, `yes` no truth and a date a text."""
+
+
+_Plain.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag not in _GUESSED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, (_form, _first) in _NUMBERS.items():
+    _Plain.add_implicit_resolver(_tag, re.compile(rf"(?:{_form})$"), list(_first))
+
+
 class DocumentError(ValueError):
     """A text is no document that can be used; the message says why."""
 
@@ -44,7 +70,7 @@ def parse_json(text: str) -> Any:
     """
     _check_length(text, LENGTH)
     try:
-        return _checked(json.loads(text))
+        return _checked(json.loads(text.removeprefix(_MARK)))
     except DocumentError:
         raise
     except RecursionError:
@@ -60,13 +86,15 @@ def parse_yaml(text: str) -> Any:
         DocumentError: the text is too long, no YAML, nested too deeply, or has values that are none.
 
     """
-    documents = parse_all_yaml(text)
+    documents = parse_all_yaml(text, loader=_Plain)
     if len(documents) > 1:
         raise DocumentError("not valid YAML: expected a single document")
     return documents[0] if documents else None
 
 
-def parse_all_yaml(text: str, *, length: int = LENGTH) -> list[Any]:
+def parse_all_yaml(
+    text: str, *, length: int = LENGTH, loader: type[yaml.SafeLoader] = yaml.SafeLoader
+) -> list[Any]:
     """Parse a stream of YAML documents, of at most that many characters.
 
     Raises:
@@ -76,7 +104,7 @@ def parse_all_yaml(text: str, *, length: int = LENGTH) -> list[Any]:
     _check_length(text, length)
     _check_brackets(text)
     try:
-        return [_checked(document) for document in yaml.safe_load_all(text)]
+        return [_checked(document) for document in yaml.load_all(text, Loader=loader)]
     except DocumentError:
         raise
     except RecursionError:

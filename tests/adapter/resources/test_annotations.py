@@ -128,3 +128,39 @@ def test_a_variant_with_an_unknown_annotation_stays_valid() -> None:
     assert "metadata.annotations[llmd.ai/min-replica]: is not known" in warning
     assert [problem for problem in read.problems if warning in problem]
     assert not read.refused
+
+
+def test_all_annotations_that_cannot_be_used_are_named_at_once() -> None:
+    """Those of the variant and of its target: who mends one need not come back for the next."""
+    reader = inputs.Reader()
+    reader.read_config_map(
+        CLASSES,
+        {
+            "metadata": {"name": CLASSES},
+            "data": {"c": "name: C\npriority: 1\ndata: [{model: m, slo-tpot: 24}]\n"},
+        },
+    )
+    given = {"namespace": "n", "name": "v"}
+    reader.read_object(
+        "",
+        {
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {**given, "annotations": {"llmd.ai/replicas": "x"}},
+        },
+    )  # fmt: skip
+    wrong = {
+        "llmd.ai/min-replicas": "two", TUNE: "yes", STARTUP: "2 min", ROUTING: "best",
+        ACTUATE: "maybe", INTERRUPTIBLE: "1", "llmd.ai/group": "a/b/c", SCALE_TO_ZERO: "true",
+    }  # fmt: skip
+    reader.read_object(
+        "",
+        {
+            "apiVersion": "llmd.ai/v1alpha1", "kind": "VariantAutoscaling",
+            "metadata": {**given, "annotations": wrong},
+            "spec": {"modelID": "m", "scaleTargetRef": {"name": "v"}, "variantCost": "1"},
+        },
+    )  # fmt: skip
+    (refused,) = reader.inputs().refused
+    for name in wrong.keys() - {SCALE_TO_ZERO} | {"llmd.ai/replicas"}:
+        assert refused.message.count(f"metadata.annotations[{name}]: ") == 1, name
+    assert SCALE_TO_ZERO not in refused.message

@@ -13,6 +13,7 @@ from tests.adapter.resources.gpu_nodes import GPU, PRODUCT, Object, got, node, p
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 A100 = "NVIDIA-A100-SXM4-80GB"
+RTX_PRO = "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition"
 GKE, SHARING = "cloud.google.com/gke-accelerator", "cloud.google.com/gke-gpu-sharing"
 SLICED = "cloud.google.com/gke-gpu-partition-size"
 TYPE, FLEX = "node.kubernetes.io/instance-type", "gpu.intel.com/product"
@@ -61,6 +62,12 @@ TYPE, FLEX = "node.kubernetes.io/instance-type", "gpu.intel.com/product"
         ({TYPE: "BM.GPU.A100-v2.8"}, A100),
         ({TYPE: "gx3-64x320x4l4"}, "NVIDIA-L4"),
         ({TYPE: "gx3d.160x1792.8h100"}, H100),
+        ({"cloud.google.com/gke-accelerator": "nvidia-tesla-a100"}, "NVIDIA-A100-SXM4-40GB"),
+        ({"cloud.google.com/gke-accelerator": "nvidia-rtx-pro-6000"}, RTX_PRO),
+        ({TYPE: "g7e.48xlarge"}, RTX_PRO),
+        ({TYPE: "g4-standard-384"}, RTX_PRO),
+        ({TYPE: "Standard_NC40ads_H100_v5"}, "NVIDIA-H100-NVL"),
+        ({TYPE: "Standard_ND96amsr_A100_v4"}, A100),
         ({"doks.digitalocean.com/gpu-model": "h100"}, H100),
         ({"aliyun.accelerator/nvidia_name": "Tesla-V100-SXM2-16GB"}, "Tesla-V100-SXM2-16GB"),
     ],
@@ -68,6 +75,39 @@ TYPE, FLEX = "node.kubernetes.io/instance-type", "gpu.intel.com/product"
 def test_products_by_the_labels_of_clouds(labels: dict[str, str], device: str) -> None:
     """Without feature discovery the cloud's label names the GPU, and says less than the vendor's."""
     assert got(take([node(labels=labels)]), device) == {device: 8}
+
+
+@pytest.mark.parametrize(
+    ("labels", "device"),
+    [
+        ({"cloud.google.com/gke-accelerator": "nvidia-tesla-a100"}, "NVIDIA-A100-SXM4-80GB"),
+        ({TYPE: "Standard_NC24ads_A100_v4"}, "NVIDIA-A100-SXM4-40GB"),
+        ({TYPE: "Standard_NC40ads_H100_v5"}, "NVIDIA-H100-80GB-HBM3"),
+        ({TYPE: "g7e.48xlarge"}, "NVIDIA-RTX-6000-Ada-Generation"),
+        ({TYPE: "g7e.48xlarge"}, "NVIDIA-RTX-6000"),
+    ],
+)
+def test_clouds_name_one_size_and_chip(labels: dict[str, str], device: str) -> None:
+    """The other size of an A100, another form of an H100, and another chip of the same number."""
+    assert take([node(labels=labels)]).capacity({device: "costs"})[0] == {device: 0}
+
+
+@pytest.mark.parametrize(
+    ("labels", "allocatable", "whole"),
+    [
+        ({"nvidia.com/gpu.replicas": "4"}, 32, 0),
+        ({"nvidia.com/gpu.replicas": "4"}, 8, 8),
+        ({"nvidia.com/gpu.replicas": "1"}, 8, 8),
+        ({}, 32, 0),
+    ],
+)
+def test_gpus_given_several_times_are_no_whole_ones(
+    labels: dict[str, str], allocatable: int, whole: int
+) -> None:
+    """Whatever version of feature discovery says so, or none: more than there are cards are shares."""
+    given = {PRODUCT: H100, "nvidia.com/gpu.count": "8", **labels}
+    gpus = take([node(gpus=str(allocatable), labels=given)])
+    assert gpus.capacity({H100: "costs"})[0] == {H100: whole}
 
 
 @pytest.mark.parametrize("device", ["NVIDIA-H200", "NVIDIA-H100-94GB", f"{H100}-MIG-1g.10gb"])

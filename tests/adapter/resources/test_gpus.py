@@ -199,7 +199,7 @@ def test_nodes_add_up_by_product() -> None:
         (node(gpus={"habana.ai/gaudi": 8}), "no habana.ai/product.name label"),
         (
             node(gpus="3", labels={PRODUCT: "Tesla-V100", "nvidia.com/gpu.count": "1"}),
-            f"3 {GPU} not counted: the node has several models",
+            f"3 {GPU} not counted: more than its nvidia.com/gpu.count: it has several models",
         ),
         (
             node(

@@ -189,3 +189,51 @@ def test_what_holds_a_change_back_is_said() -> None:
     item = worlds.scaler("v", behavior={"scaleDown": {"selectPolicy": "Disabled"}})
     (reason, _) = explain.held_back(state(hpa.parse(item), current=5, desired=1))
     assert "never does so: behavior.scaleDown.selectPolicy is Disabled" in reason
+
+
+def test_a_selector_that_kubernetes_refuses_reads_nothing() -> None:
+    """The name of a model may have a slash, and the value of a label may not: the HPA asks nobody."""
+    reading = selecting({"matchLabels": {"variant_name": "v", "model_name": "org/m"}})
+    assert reading.unreadable
+    assert reading.why_not(served("v")) == hpa.NO_SELECTOR
+    assert not selecting(None).unreadable
+    assert selecting(None).why_not(served("v")) == ""
+
+
+CPU = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
+BESIDE = [
+    {"type": "Resource", "resource": CPU},
+    {"type": "ContainerResource", "containerResource": {**CPU, "container": "vllm"}},
+    {"type": "Pods", "pods": {"metric": {"name": "queue"}, "target": {}}},
+    {"type": "External", "external": {"metric": {"name": "s0-cron"}, "target": {}}},
+]
+
+
+def test_what_an_hpa_reads_beside_may_hold_it_up() -> None:
+    """The largest of all metrics counts, so fewer replicas may not come; more do."""
+    item = worlds.scaler("v")
+    item["spec"]["metrics"] += BESIDE
+    scaler = hpa.parse(item)
+    assert scaler.others == ("cpu", "cpu of container vllm", "queue", "s0-cron")
+    assert parsed().others == ()
+    assert any(
+        "follows the largest" in text
+        for text in explain.held_back(state(scaler, current=4, desired=2))
+    )
+    assert not any(
+        "follows the largest" in text
+        for text in explain.held_back(state(scaler, current=2, desired=4))
+    )
+
+
+def test_a_trigger_of_prometheus_is_not_said_to_read_nothing() -> None:
+    """KEDA's HPA does not have its query, which may be for the adapter's metric, as WVA's guide has it."""
+    item = worlds.scaler("keda-hpa-v")
+    item["metadata"]["labels"] = {"scaledobject.keda.sh/name": "v"}
+    item["spec"]["metrics"][0]["external"]["metric"] = {"name": "s0-prometheus"}
+    scaler = hpa.parse(item)
+    assert scaler.by_prometheus
+    assert not scaler.by_keda
+    assert not any(
+        "does not read" in text for text in explain.held_back(state(scaler, current=2, desired=4))
+    )

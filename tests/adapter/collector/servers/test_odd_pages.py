@@ -180,3 +180,48 @@ def test_lengths_of_a_histogram_that_falls_are_not_known() -> None:
 def test_a_kv_cache_in_another_unit_is_not_full(shown: float, share: float | None) -> None:
     """A share is at most 1; 45 may be percent, or anything."""
     assert read(page(kv_cache_usage_perc=shown)).kv_cache == share
+
+
+@pytest.mark.parametrize("ended", ["e2e_request_latency_seconds_count", None])
+def test_finished_requests_have_several_counters(ended: str | None) -> None:
+    """A page whose main counter was dropped or renamed is no server that finishes nothing."""
+    more = {} if ended is None else {ended: 10, "request_generation_tokens_count": None}
+    without = page(request_success_total=None, request_success=10, **more)
+    assert read(without).finished == PLAIN.finished
+
+
+def test_first_tokens_without_any_request_that_ended_are_no_zero() -> None:
+    """A few may be of requests that have just begun; hundreds cannot."""
+    gone = {name: None for name in NUMBERS if name.startswith("request_")}
+    assert read(page(**gone)).finished == 0
+    with pytest.raises(exposition.ScrapeError, match="though requests had first tokens"):
+        read(page(**{**gone, "time_to_first_token_seconds_count": 500}))
+
+
+def test_the_size_of_a_cache_does_not_make_an_engine_of_a_simulator() -> None:
+    """A simulator shows it beside its gauges and counts nothing: no zero from it."""
+    gauges = page(**{name: None for name in NUMBERS if not name.startswith("num_")})
+    cache = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="1024"} 1\n'
+    with pytest.raises(exposition.ScrapeError, match="no counter of finished requests"):
+        read(gauges + cache)
+
+
+@pytest.mark.parametrize(
+    ("queues", "waiting"),
+    [
+        ({"num_prefill_bootstrap_queue_reqs": 4}, 6),
+        ({"num_decode_prealloc_queue_reqs": 4, "num_decode_transfer_queue_reqs": 3}, 9),
+        ({"num_prefill_inflight_queue_reqs": 4}, 2),
+    ],
+)
+def test_requests_that_wait_for_the_other_half_of_sglang_wait(
+    queues: dict[str, int], waiting: int
+) -> None:
+    """Servers that only prefill or only decode have queues of their own; each rank shows them."""
+    numbers = {"num_running_reqs": 3, "num_queue_reqs": 2, **queues, "gen_throughput": 1}
+    text = "".join(
+        f'sglang:{name}{{model_name="m",tp_rank="{rank}"}} {value}\n'
+        for rank in (0, 1)
+        for name, value in numbers.items()
+    )
+    assert read(text).waiting == waiting

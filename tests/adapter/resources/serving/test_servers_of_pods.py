@@ -38,6 +38,7 @@ def pod(
 
 ROW = tuple(("", number) for number in range(8000, 8004))
 ISTIO = container("istio-proxy", ("http-envoy-prom", 15090))
+MERGING = {**ISTIO, "env": [{"name": "ISTIO_PROMETHEUS_ANNOTATIONS", "value": "{}"}]}
 MERGED = {"prometheus.io/port": "15020", "prometheus.io/path": "/stats/prometheus"}
 
 
@@ -127,9 +128,14 @@ MERGED = {"prometheus.io/port": "15020", "prometheus.io/path": "/stats/prometheu
             id="Knative",
         ),
         pytest.param(
-            pod(ISTIO, container("vllm", ("", 8000)), notes=MERGED),
+            pod(MERGING, container("vllm", ("", 8000)), notes=MERGED),
             [":15020/stats/prometheus"],
             id="Istio-merges",
+        ),
+        pytest.param(
+            pod(ISTIO, container("vllm", ("", 8000)), notes=MERGED),
+            [":8000"],
+            id="Istio-has-its-own-alone",
         ),
         pytest.param(pod(ISTIO, container("vllm", ("http", 8000))), [":8000"], id="Istio"),
         pytest.param(
@@ -161,6 +167,78 @@ def test_the_servers_of_a_pod(item: dict[str, Any], wanted: list[str]) -> None:
     """Sidecars are left out, every data-parallel engine is there."""
     paths = [text if "/" in text else f"{text}/metrics" for text in wanted]
     assert list(pods.trimmed(item)["urls"]) == [f"http://10.0.0.1{text}" for text in paths]
+
+
+TGI = "ghcr.io/huggingface/text-generation-inference:3.3.4"
+TRITON = "nvcr.io/nvidia/tritonserver:25.05-trtllm-python-py3"
+SIDECAR = container("routing-proxy", ("http", 8000), restartPolicy="Always")
+
+
+def shell(text: str, *ports: Port, gpus: int = 1, **env: str) -> dict[str, Any]:
+    """A container that a shell starts, with variables."""
+    variables = [{"name": name, "value": value} for name, value in env.items()]
+    return container("vllm", *ports, gpus=gpus, command=["sh", "-c"], args=[text], env=variables)
+
+
+@pytest.mark.parametrize(
+    ("item", "numbers"),
+    [
+        (container("vllm", ("http", 8000), args=["--port", "8080"], gpus=1), [8080]),
+        (container("vllm", ("", 8000), args=["--port=8080"], gpus=1), [8080]),
+        (container("vllm", ("metrics", 9100), args=["--port=8080"], gpus=1), [9100]),
+        (shell("exec vllm serve m --port ${PORT}", PORT="9001"), [9001]),
+        (shell("exec vllm serve m --port $PORT", PORT="9001"), [9001]),
+        (shell("vllm serve m --port ${PORT:-9002}"), [9002]),
+        (shell("PORT=9003; vllm serve m --port $PORT"), [9003]),
+        (shell('vllm serve m --port "$PORT"', PORT="9001"), [9001]),
+        (shell("vllm serve a --port 8001 & vllm serve b --port 8002 & wait"), [8001, 8002]),
+        (shell("python3 proxy.py --port 8000 & vllm serve m --port 8100"), [8100]),
+        (shell("ray start --head --port=6379; vllm serve m --port 8080"), [8080]),
+        (
+            shell("for i in 0 1 2 3; do vllm serve m --port $((8000 + i)) & done; wait", gpus=4),
+            [8000, 8001, 8002, 8003],
+        ),
+        (container("v", ("port-8000", 8000), ("port-8001", 8001), gpus=1), [8000, 8001]),
+        (container("v", ("dp0", 8000), ("dp1", 8001), ("nixl0", 5600), gpus=1), [8000, 8001]),
+        (container("t", image=TGI, gpus=1), [80]),
+        (container("t", image=TGI, gpus=1, env=[{"name": "PORT", "value": "8088"}]), [8088]),
+        (container("l", image="ghcr.io/ggml-org/llama.cpp:server-cuda", gpus=1), [8080]),
+        (container("k", image="kserve/huggingfaceserver:v0.15", gpus=1), [8080]),
+        (container("t", ("http", 8000), ("grpc", 8001), image=TRITON, gpus=1), [8002]),
+        (container("t", ("http-t", 8000), ("metrics-t", 9002), image=TRITON, gpus=1), [9002]),
+        (container("t", image=TRITON, args=["--metrics-port=9002"], gpus=1), [9002]),
+        (container("d", env=[{"name": "DYN_SYSTEM_PORT", "value": "9090"}], gpus=1), [9090]),
+        (container("d", env=[{"name": "P", "valueFrom": {}}], args=["--port", "$(P)"]), [8000]),
+    ],
+)
+def test_a_server_listens_where_it_is_told_to(item: dict[str, Any], numbers: list[int]) -> None:
+    """Declared ports are information only; each kind of server has a default of its own."""
+    expected = tuple(f"http://10.0.0.1:{number}/metrics" for number in numbers)
+    assert pods.trimmed(pod(item))["urls"] == expected
+
+
+def test_containers_that_stay_from_the_start_are_containers() -> None:
+    """A proxy as init container that is restarted always is no server; a server there is one."""
+    behind = pod(container("vllm", ("http", 8200), gpus=1))
+    behind["spec"]["initContainers"] = [SIDECAR]
+    assert pods.trimmed(behind)["urls"] == ("http://10.0.0.1:8200/metrics",)
+    before = pod(container("app", ("http", 80)))
+    server = container("vllm", ("api", 8300), gpus=1, restartPolicy="Always")
+    before["spec"]["initContainers"] = [server, container("copy", ("http", 1))]
+    assert pods.trimmed(before)["urls"] == ("http://10.0.0.1:8300/metrics",)
+    assert pods.trimmed({**before, "metadata": {
+        **before["metadata"], "annotations": {"prometheus.io/port": "api"}
+    }})["urls"] == ("http://10.0.0.1:8300/metrics",)  # fmt: skip
+
+
+def test_without_gpus_the_container_of_a_known_server_serves() -> None:
+    """Whatever a collector beside it calls its port."""
+    item = pod(
+        container("otel-collector", ("metrics", 8888)),
+        container("watcher", ("metrics", 9999)),
+        container("main", ("http", 8000), image="vllm/vllm-openai-cpu:v0.12"),
+    )
+    assert pods.trimmed(item)["urls"] == ("http://10.0.0.1:8000/metrics",)
 
 
 def test_the_workers_of_groups_are_their_servers_too() -> None:

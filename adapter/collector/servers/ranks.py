@@ -1,0 +1,99 @@
+"""Engines of one data-parallel server, which shows all of them on one page: whether one of them hangs.
+
+The numbers of the server go on while one of its engines stands still, so each engine is compared by itself.
+vLLM labels the series of each by `engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
+_TOKENS = frozenset({"vllm:generation_tokens_total", "vllm:inter_token_latency_seconds_count"})
+"""Counters of which one moves while an engine generates; without them a long request looks like none."""
+
+HUNG = (
+    "engine {name} of this server stands still with {number:.0f} requests in service: it does not answer, or"
+    " keeps requests whose clients went away; restart the pod"
+)
+
+Sample = tuple[str, Mapping[str, str], float]
+"""Name, labels and value."""
+
+
+class Rank(NamedTuple):
+    """One engine of several on a page.
+
+    Attributes:
+        name: its label.
+        running: requests in service.
+        waiting: requests in its queue.
+        numbers: all that is read of it.
+
+    """
+
+    name: str
+    running: float
+    waiting: float
+    numbers: tuple[float, ...]
+
+
+def of_samples(samples: Iterable[Sample]) -> tuple[Rank, ...]:
+    """Engines of a page that has several, and counts the tokens of each; none otherwise."""
+    by_name: dict[str, dict[str, float]] = {}
+    for name, labels, value in samples:
+        own = by_name.setdefault(labels.get("engine", ""), {})
+        own[name] = own.get(name, 0.0) + value
+    by_name.pop("", None)
+    if len(by_name) < 2:
+        return ()
+    return tuple(
+        Rank(name, own.get(RUNNING, 0.0), own.get(WAITING, 0.0), tuple(own.values()))
+        for name, own in by_name.items()
+        if own.keys() & _TOKENS
+    )
+
+
+@dataclass(slots=True)
+class Standing:
+    """How long engines of an address have stood still with requests in service."""
+
+    _pages: dict[str, int] = field(default_factory=dict)
+    _since: dict[str, float] = field(default_factory=dict)
+
+    def hung(
+        self,
+        before: Iterable[Rank],
+        after: Iterable[Rank],
+        *,
+        now: float,
+        last: float,
+        pages: int,
+        seconds: float,
+    ) -> list[Rank]:
+        """Engines that hang: with work, and without movement over that many pages and seconds.
+
+        Args:
+            before: engines of the page before.
+            after: engines of this page.
+            now: monotonic seconds of this page.
+            last: monotonic seconds of the page before.
+            pages: pages without movement.
+            seconds: time without movement.
+
+        """
+        known = {rank.name: rank for rank in before}
+        hung = []
+        for rank in after:
+            if known.get(rank.name) != rank or rank.running + rank.waiting <= 0:
+                self._pages.pop(rank.name, None)
+                continue
+            still = self._pages.get(rank.name, 0) + 1
+            if still == 1:
+                self._since[rank.name] = last
+            self._pages[rank.name] = still
+            if still >= pages and now - self._since[rank.name] >= seconds:
+                hung.append(rank)
+        return hung

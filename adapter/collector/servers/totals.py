@@ -1,0 +1,72 @@
+"""Quantities of one pod: which of them may be missing, and which values are no measurement.
+
+What is absent is no zero, unless the server is one that shows it from its first request on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+LARGEST = 1e15
+"""Largest plausible value; beyond it a number is no measurement."""
+
+STOCKS = ("running", "waiting")
+"""Quantities that every model server reports."""
+
+_COUNTED = frozenset({"finished", "ttft_count"})
+"""Counters of requests, of which a server has one."""
+
+_ENGINE_ONLY = frozenset({"throughput", "preemptions", "generated"})
+"""What an engine shows before its first request, and no router or simulator of gauges does."""
+
+_TIMES_STOCK, _UNFINISHED = 4.0, 30.0
+"""First tokens that are more than this many times the requests in service, and as many more, cannot all be of
+requests that have not finished yet."""
+
+
+class ImplausibleError(ValueError):
+    """A number that cannot be a measurement."""
+
+
+def completed(totals: Mapping[str, float]) -> Mapping[str, float]:
+    """The quantities of one pod with those that its server shows only from its first request on.
+
+    Data-parallel servers of vLLM have no gauges before it, SGLang and old vLLM no counters.
+
+    Raises:
+        ImplausibleError: what is missing is not missing for that reason, or a value is no measurement.
+
+    """
+    missing = [name for name in STOCKS if name not in totals]
+    fresh = not any(totals.get(name) for name in (*_COUNTED, "generated"))
+    if missing and not (fresh and "finished" in totals):
+        raise ImplausibleError(f"the number of {missing[0]} requests is missing")
+    if not totals.keys() & _COUNTED and not (fresh and totals.keys() & _ENGINE_ONLY):
+        raise ImplausibleError(
+            "no counter of finished requests in it, so its load is not known (a router or a simulator has"
+            " none: scrape the servers themselves)"
+        )
+    whole = {**dict.fromkeys(missing, 0.0), **totals}
+    _check(whole)
+    if "finished" not in whole and whole.get("ttft_count", 0.0) > _unfinished(whole):
+        raise ImplausibleError(
+            "no counter of finished requests in it, though requests had first tokens: keep request_success"
+            " (of SGLang num_requests) among what is shown"
+        )
+    return whole
+
+
+def _unfinished(totals: Mapping[str, float]) -> float:
+    """First tokens that requests in service may have had."""
+    return _TIMES_STOCK * sum(totals[name] for name in STOCKS) + _UNFINISHED
+
+
+def _check(totals: Mapping[str, float]) -> None:
+    for name, value in totals.items():
+        if not (math.isfinite(value) and 0 <= value <= LARGEST):
+            # The kind of fault, not the number: messages are read by others than the pod's owner.
+            kind = f"{abs(value):g}" if not math.isfinite(value) else "negative"
+            raise ImplausibleError(
+                f"{name} is {'too large' if LARGEST < value < math.inf else kind}"
+            )

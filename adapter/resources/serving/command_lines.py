@@ -1,0 +1,132 @@
+"""Command lines of containers: the ports that they give to model servers, and how these answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+VLLM_PORT, SGLANG_PORT, TRITON_PORT = 8000, 30000, 8002
+"""Default ports of the servers' metrics."""
+
+_DEFAULTS = (
+    (("tritonserver",), TRITON_PORT),
+    (("sglang",), SGLANG_PORT),
+    (("text-generation-inference", "text-generation-launcher"), 80),
+    (("llama.cpp", "llama-server", "huggingfaceserver"), 8080),
+    (("vllm",), VLLM_PORT),
+)
+"""Words of images and command lines, with the port of the metrics of what they start."""
+
+_FIXED = {"tritonserver": "metrics-port", "huggingfaceserver": "http_port"}
+"""Flags with the port of the metrics, where it is not `--port`, by a word of image or command line."""
+
+_PORT_VARIABLES = (("DYN_SYSTEM_PORT", ""), ("PORT", "text-generation"))
+"""Environment variables with the port of the metrics, each with a word of the images that read it."""
+
+_MOST_TEXT = 64 * 1024
+"""Most characters of a command line that are read."""
+
+_MOST_RANKS = 16
+"""Most engines that a loop starts."""
+
+_VARIABLE = re.compile(r"\$(?:\((\w+)\)|\{(\w+)(?::?-([^}]*))?\}|(\w+))")
+_ASSIGNED = re.compile(r"(?:^|[\s;&])(?:export\s+)?([A-Za-z_]\w*)=\"?(\d{1,5})\"?(?=[\s;&]|$)")
+
+_COMMANDS = re.compile(r"&&|[;&|\n]")
+"""What separates the commands of a shell."""
+
+_CERTIFICATE_FLAG = re.compile(r"(?:^|\s)--ssl-certfile(?:=|\s)")
+
+_COUNTED = re.compile(r"\$\(\(\s*(\d{1,5})\s*\+")
+"""Beginning of a sum in a shell: the port of the first of several engines."""
+
+_SERVER = re.compile(r"vllm|sglang|llama-server|trtllm|api_server")
+"""Words of commands that start a model server."""
+
+
+def ports(container: Mapping[str, Any]) -> tuple[int, ...]:
+    """Ports that a container's command line, or its environment, gives its servers; empty without any.
+
+    A shell may start several servers, each with a port. Where it counts ports up, there may be as many as the
+    container has GPUs.
+    """
+    text, says = text_of(container), _says(container)
+    values = {str(item.get("name")): item.get("value") for item in container.get("env") or ()}
+    for name, word in _PORT_VARIABLES:
+        if word in says and (number := _port(str(values.get(name)))):
+            return (number,)
+    flag = next((flag for word, flag in _FIXED.items() if word in says), "port")
+    form = re.compile(rf"(?:^|\s)--{flag}(?:=|\s+)[\"']?(\d{{1,5}}|\$\(\([^)]*\)\))[\"']?(?=\s|$)")
+    commands = [item for item in _COMMANDS.split(text) if "ray start" not in item]
+    given = [(command, match[1]) for command in commands for match in form.finditer(f"{command} ")]
+    of_servers = [number for command, number in given if _SERVER.search(command)]
+    shown = of_servers or [number for _, number in given[:1]]
+    numbers = [number for each in shown for number in _counted(each, _devices(container))]
+    return tuple(dict.fromkeys(numbers))
+
+
+def _counted(text: str, devices: int) -> Iterable[int]:
+    """The port in a flag's value; of a sum a row that begins with the first of its terms."""
+    start = _COUNTED.match(text)
+    if start is None:
+        number = _port(text)
+        return (number,) if number else ()
+    first = _port(start[1])
+    return range(first, min(first + max(devices, 1), 65536)) if first else ()
+
+
+def _devices(container: Mapping[str, Any]) -> int:
+    """GPUs of a container, at most as many as a loop may start engines."""
+    resources = container.get("resources") or {}
+    held = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
+    counts = [str(value) for name, value in held.items() if name.endswith("/gpu")]
+    return min(max((int(text) for text in counts if text.isdigit()), default=1), _MOST_RANKS)
+
+
+def _port(text: str) -> int:
+    """A port; 0 where it is none."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    return number if 0 < number < 65536 else 0
+
+
+def default(containers: Iterable[Mapping[str, Any]]) -> int:
+    """Port of the metrics of the server in these containers, where nothing says another one."""
+    says = " ".join(map(_says, containers))
+    for words, number in _DEFAULTS:
+        if any(word in says for word in words):
+            return number
+    return VLLM_PORT
+
+
+def known(container: Mapping[str, Any]) -> bool:
+    """Whether a container is a model server by its image or command line."""
+    says = _says(container)
+    return any(word in says for words, _ in _DEFAULTS for word in words)
+
+
+def has_certificate(container: Mapping[str, Any]) -> bool:
+    """Whether a container's server is started with a certificate."""
+    return _CERTIFICATE_FLAG.search(text_of(container)) is not None
+
+
+def _says(container: Mapping[str, Any]) -> str:
+    return f"{text_of(container)} {container.get('image', '')}"
+
+
+def text_of(container: Mapping[str, Any]) -> str:
+    """Command and arguments of a container, with the variables that are known."""
+    parts = [*(container.get("command") or ()), *(container.get("args") or ())]
+    text = " ".join(map(str, parts))[:_MOST_TEXT]
+    values = dict(_ASSIGNED.findall(text))
+    values |= {
+        str(item.get("name")): str(item["value"])
+        for item in container.get("env") or ()
+        if item.get("value") is not None
+    }
+
+    def value(variable: re.Match[str]) -> str:
+        name = variable[1] or variable[2] or variable[4]
+        return values.get(name) or str(variable[3] or variable[0])
+
+    return _VARIABLE.sub(value, text)

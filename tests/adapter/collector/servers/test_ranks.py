@@ -1,0 +1,40 @@
+"""One engine of a data-parallel server that hangs, while the page goes on with the others."""
+
+from __future__ import annotations
+
+from tests.adapter.collector.servers.test_doubtful_pages import observed, served
+
+
+def engines(at: int, *, stands_from: int, running: float = 3, waiting: float = 40) -> str:
+    """Two engines that finish 10 requests a minute each; from a page on the second one stands still."""
+    second = min(at, stands_from)
+    stuck = at >= stands_from
+    return served(100 + 2.5 * at, running=1 + at % 2) + served(
+        100 + 2.5 * second,
+        running=running if stuck else 1 + at % 2,
+        waiting=waiting if stuck else 0,
+    ).replace('engine="0"', 'engine="1"')
+
+
+async def test_an_engine_that_hangs_beside_others_is_named_and_the_load_a_part() -> None:
+    """Within two scrapes; what the others serve goes on to count, and what it keeps is no queue."""
+    seen = await observed(12, a=lambda at: engines(at, stands_from=5))
+    assert seen[4].complete
+    assert not seen[4].problem
+    for observation in seen[7:]:
+        assert not observation.complete
+        assert "engine 1 of this server stands still with 43 requests in service" in (
+            observation.problem
+        )
+        assert observation.usable
+        assert observation.traffic is not None
+        assert observation.traffic.waiting == 0
+    last = seen[-1].traffic
+    assert last is not None
+    assert 8 <= 60 * last.arrival_rate_rps <= 25
+
+
+async def test_an_engine_without_work_does_not_hang() -> None:
+    """The other one may serve alone."""
+    seen = await observed(12, a=lambda at: engines(at, stands_from=5, running=0, waiting=0))
+    assert all(observation.complete for observation in seen[1:])

@@ -1,0 +1,270 @@
+"""The states that installations are in when people ask for help: how each is made, and what is said of it.
+
+`bench/resilience/doctor.py --states` prints it with the exit status of the command.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from adapter.installation import Names
+from adapter.kube.lease import LEASES
+from tests.fakes import cluster_world as worlds
+from tests.fakes.cluster_world import API_SERVICE, API_SERVICES, CORE, SCALERS, SYSTEM, World
+from tests.fakes.kubernetes_objects import VARIANTS
+
+Change = Callable[[World], object]
+
+
+def api_service(**spec: Any) -> Change:
+    """Change the APIService's spec."""
+
+    def change(world: World) -> None:
+        item = world.api.get(API_SERVICES, "apiservices", "", API_SERVICE)
+        item["spec"].update(spec)
+        world.api.put(API_SERVICES, "apiservices", item)
+
+    return change
+
+
+def config_map(index: int, key: str, text: str) -> Change:
+    """Write one key of a ConfigMap of the manifests: costs, classes, settings."""
+
+    def change(world: World) -> None:
+        item = worlds.manifests()[index]
+        item["data"][key] = text
+        world.api.put(CORE, "configmaps", item)
+
+    return change
+
+
+def removed(root: str, plural: str, namespace: str, name: str) -> Change:
+    """Delete an object."""
+    return lambda world: world.api.remove(root, plural, namespace, name)
+
+
+_OF_METRICS = frozenset({"value", "model", "cpu"})
+
+
+def hpa(
+    name: str = "v", *, target: str = "", metric: str = "", type_: str = "", **more: Any
+) -> Change:
+    """Add an HPA."""
+
+    def change(world: World) -> None:
+        item = worlds.scaler(
+            name, target=target, **{k: v for k, v in more.items() if k not in _OF_METRICS}
+        )
+        external = item["spec"]["metrics"][0]["external"]
+        if metric:
+            external["metric"]["name"] = metric
+        if type_:
+            external["target"] = {"type": type_, "value": "1"}
+        if "value" in more:
+            external["target"]["averageValue"] = more["value"]
+        if "model" in more:
+            external["metric"]["selector"]["matchLabels"]["model_name"] = more["model"]
+        if "cpu" in more:
+            load = {"type": "Utilization", "averageUtilization": more["cpu"]}
+            source = {"name": "cpu", "container": "vllm", "target": load}
+            item["spec"]["metrics"].append(
+                {"type": "ContainerResource", "containerResource": source}
+            )
+        world.api.put(SCALERS, "horizontalpodautoscalers", item)
+
+    return change
+
+
+def condition(kind: str, reason: str, message: str) -> Change:
+    """Give the variant a status with a failed condition."""
+
+    def change(world: World) -> None:
+        failed = {
+            "type": kind, "status": "False", "reason": reason, "message": message,
+            "lastTransitionTime": "2026-11-01T00:00:00Z",
+        }  # fmt: skip
+        world.api.set_status(VARIANTS, "variantautoscalings", "team-a", "v", conditions=[failed])
+
+    return change
+
+
+def lease(**spec: Any) -> Change:
+    """Write the Lease of leader election."""
+    item = {"metadata": {"namespace": SYSTEM, "name": Names().lease}, "spec": spec}
+    return lambda world: world.api.put(f"/apis/{LEASES}", "leases", item)
+
+
+def not_available(world: World) -> None:
+    """Let the aggregation layer not reach the adapter."""
+    item = world.api.get(API_SERVICES, "apiservices", "", API_SERVICE)
+    world.api.put(API_SERVICES, "apiservices", {**item, "status": {}})
+
+
+def no_status(world: World) -> None:
+    """Take the variant's status away."""
+    item = world.api.get(VARIANTS, "variantautoscalings", "team-a", "v")
+    world.api.objects[(VARIANTS, "variantautoscalings")]["team-a", "v"] = {**item, "status": {}}
+
+
+def no_variant(world: World) -> None:
+    """Delete all variants and their HPAs."""
+    for kind in ((VARIANTS, "variantautoscalings"), (SCALERS, "horizontalpodautoscalers")):
+        world.api.objects[kind].clear()
+
+
+def no_value(world: World) -> None:
+    """Serve no target of the variant."""
+    del world.api.external["v"]
+
+
+def both(*changes: Change) -> Change:
+    """All of them."""
+
+    def change(world: World) -> None:
+        for one in changes:
+            one(world)
+
+    return change
+
+
+WVA = {
+    "metadata": {"namespace": SYSTEM, "name": "wva-saturation-scaling-config"},
+    "data": {"default": "kvCacheThreshold: 0.8\nqueueLengthThreshold: 5\n"},
+}
+CLASS = "name: Premium\npriority: 1\ndata:\n"
+ROW = "  - {model: m, slo-tpot: 24, slo-ttft: 500}\n"
+
+STATES: dict[str, tuple[Change, str]] = {
+    "APIService missing": (
+        removed(API_SERVICES, "apiservices", "", API_SERVICE),
+        f"no APIService {API_SERVICE}",
+    ),
+    "APIService of KEDA": (
+        api_service(service={"namespace": "keda", "name": "keda-metrics-apiserver"}),
+        "belongs to Service keda/keda-metrics-apiserver",
+    ),
+    "APIService not available": (not_available, "is not available"),
+    "certificate not checked": (
+        api_service(insecureSkipTLSVerify=True), "accepts any serving certificate",
+    ),
+    "never started": (
+        removed(f"/apis/{LEASES}", "leases", SYSTEM, Names().lease), "the adapter has never started",
+    ),
+    "no leader": (
+        lease(holderIdentity="a", renewTime="2026-01-01T00:00:00Z"), "no leader: Lease",
+    ),
+    "no costs": (
+        removed(CORE, "configmaps", SYSTEM, "accelerator-unit-costs"),
+        f"no ConfigMap {SYSTEM}/accelerator-unit-costs",
+    ),
+    "no classes": (
+        removed(CORE, "configmaps", SYSTEM, "service-classes-config"),
+        f"no ConfigMap {SYSTEM}/service-classes-config",
+    ),
+    "costs no JSON": (config_map(0, "A100", "{"), "accelerator-unit-costs: data.A100: not valid JSON"),
+    "cost negative": (
+        config_map(0, "A100", '{"device": "x", "cost": "-1"}'), "accelerator-unit-costs: data.A100: ",
+    ),
+    "class no YAML": (config_map(1, "premium", "a: ["), "service-classes-config: data.premium: "),
+    "class without target": (
+        config_map(1, "premium", CLASS + "  - {model: m}\n"), "service-classes-config: data.premium: ",
+    ),
+    "class with unknown key": (
+        config_map(1, "premium", CLASS + "  - {model: m, slo-typo: 24}\n"), "slo-typo",
+    ),
+    "model listed twice": (config_map(1, "premium", CLASS + ROW + ROW), "data.premium: "),
+    "setting invalid": (config_map(2, "GLOBAL_OPT_INTERVAL", "soon"), "GLOBAL_OPT_INTERVAL"),
+    "setting unknown": (config_map(2, "PROMETHEUS_URL", "http://x"), "PROMETHEUS_URL"),
+    "setting of WVA": (
+        config_map(2, "WVA_LIMITED_MODE", "true"),
+        "data.WVA_LIMITED_MODE: has no effect here: Set --limited instead",
+    ),
+    "thresholds of WVA": (
+        lambda world: world.api.put(CORE, "configmaps", copy.deepcopy(WVA)),
+        "data.default: kvCacheThreshold is not used",
+    ),
+    "no variant": (no_variant, "no VariantAutoscaling"),
+    "no status": (no_status, "VariantAutoscaling team-a/v: has no status yet"),
+    "pods not reached": (
+        condition("MetricsAvailable", "MetricsMissing", "no connection: nothing listens at this port"),
+        "MetricsMissing: no connection",
+    ),
+    "engine hangs": (
+        condition("MetricsAvailable", "MetricsStale", "its numbers stand still"), "MetricsStale: its numbers",
+    ),
+    "target not found": (
+        condition("TargetResolved", "TargetNotFound", "Deployment v: not found"), "TargetNotFound: ",
+    ),
+    "target of another": (
+        condition("TargetResolved", "TargetConflict", "is scaled by"), "TargetConflict: is scaled by",
+    ),
+    "picker wants a token": (
+        condition("GatewaysReadable", "GatewayUnreadable", "HTTP status 401"),
+        "gateway of VariantAutoscaling team-a/v: HTTP status 401",
+    ),
+    "class reference wrong": (
+        condition("ConfigurationValid", "PartlyUnusable", "sloClassRef"), "PartlyUnusable: ",
+    ),
+    "no HPA": (
+        removed(SCALERS, "horizontalpodautoscalers", "team-a", "v"),
+        "VariantAutoscaling team-a/v: no HPA reads its target",
+    ),
+    "HPA of no variant": (hpa("nobody"), "selects variant_name=nobody, which does not exist"),
+    "HPA with type Value": (hpa(type_="Value"), "target.type Value multiplies the target"),
+    "HPA with averageValue 2": (hpa(value="2"), "averageValue 2 divides the replicas"),
+    "HPA on a ratio": (hpa(metric="inferno_desired_ratio"), "is not a replica count"),
+    "HPA with tolerance": (hpa(high=20), "ignores changes of up to 10 %"),
+    "HPA that never shrinks": (
+        hpa(behavior={"scaleDown": {"selectPolicy": "Disabled"}}), "selectPolicy is Disabled",
+    ),
+    "HPA keeps one at zero": (
+        both(config_map(2, "WVA_SCALE_TO_ZERO", "true"), hpa()), "but minReplicas is 1",
+    ),
+    "HPA with the name of a model": (
+        hpa(model="meta-llama/Llama-3.1-8B"), "its selector is none that Kubernetes accepts",
+    ),
+    "HPA with another metric": (hpa(cpu=80), "also reads cpu of container vllm"),
+    "SLO of true": (config_map(1, "premium", CLASS + "  - {model: m, slo-ttft: yes}\n"), "not 'yes'"),
+    "one engine hangs": (
+        condition("MetricsAvailable", "MetricsStale", "engine 1 of this server stands still"),
+        "MetricsStale: engine 1 of this server",
+    ),
+    "two HPAs": (both(hpa(), hpa("w", target="v")), "VariantAutoscaling team-a/v: "),
+    "HPA gets nothing": (no_value, "gets 0 values of inferno_desired_replicas"),
+}  # fmt: skip
+"""What is wrong, by name: how it is made, and a part of the doctor's sentence."""
+
+WARNINGS = frozenset(
+    {
+        "certificate not checked",
+        "setting of WVA",
+        "thresholds of WVA",
+        "no variant",
+        "no status",
+        "class reference wrong",
+        "no HPA",
+        "HPA with tolerance",
+        "HPA that never shrinks",
+        "HPA keeps one at zero",
+        "HPA with another metric",
+    }
+)
+"""Those that are warnings: the exit status stays 0."""
+
+
+class Broken:
+    """A healthy installation that is broken in one way after the other."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._objects = copy.deepcopy(world.api.objects)
+        self._external = dict(world.api.external)
+
+    def become(self, change: Change) -> None:
+        """Mend what was broken before, then break this."""
+        self._world.api.objects.clear()
+        self._world.api.objects.update(copy.deepcopy(self._objects))
+        self._world.api.external = dict(self._external)
+        change(self._world)

@@ -1,0 +1,102 @@
+"""Values in forms that parsers guess at: read for what they say, or refused with the field."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from adapter.planning import fleet
+from adapter.resources import schemas
+from adapter.resources.configuration import profiles, rows
+
+CLASS = "name: Premium\npriority: 1\ndata:\n  - model: m\n    slo-ttft: "
+COST = {"device": "NVIDIA-H100-80GB-HBM3", "cost": "80"}
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [("500", 500), ("0500", 500), ('"500"', 500), ("5e2", 500), ("+500.0", 500), (".5", 0.5)],
+)
+def test_numbers_of_yaml_are_decimal(text: str, milliseconds: float) -> None:
+    """A leading zero is no octal number: 0500 is not 320."""
+    row = rows.parse_class(CLASS + text)
+    assert row.entry_problems == {}
+    assert row.service_class is not None
+    assert row.service_class.targets["m"].ttft_ms == milliseconds
+
+
+@pytest.mark.parametrize("text", ["1:30", "yes", "on", "true", "0x10", "24ms", "99%", "1k", ".inf"])
+def test_what_is_no_number_is_refused_as_written(text: str) -> None:
+    """One minute and a half is not 90, yes is not 1 ms, and no unit is guessed."""
+    row = rows.parse_class(CLASS + text)
+    (problem,) = row.entry_problems.values()
+    assert problem.startswith("line 5: data[0].slo-ttft: must be a ")
+    assert problem.endswith((f"not {text!r}", f"not {text.lstrip('.')}"))
+
+
+def test_a_date_is_a_name_of_a_model() -> None:
+    """Text, as it was written."""
+    row = rows.parse_class(CLASS.replace("model: m", "model: 2024-01-01") + "500")
+    assert row.service_class is not None
+    assert list(row.service_class.targets) == ["2024-01-01"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_row() -> None:
+    """Neither of YAML nor of JSON."""
+    assert rows.parse_cost("H100", "\ufeff" + json.dumps(COST)).problems == ()
+    assert rows.parse_class("\ufeff" + CLASS + "500").problems == ()
+
+
+@pytest.mark.parametrize("text", ["", "40.00", "device: x\ncost: 1\n", '{"cost": "1",}'])
+def test_a_price_in_another_form_is_told_its_form(text: str) -> None:
+    """The message has a row to copy, or the field."""
+    (problem,) = rows.parse_cost("H100", text).problems
+    assert '{"device": ' in problem or "must be a mapping of fields" in problem
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("variantCost", True), ("minReplicas", True), ("maxReplicas", False)],
+)
+def test_true_and_false_are_no_numbers(field: str, value: object) -> None:
+    """In no field of a variant."""
+    with pytest.raises(ValueError, match=field):
+        schemas.VariantAutoscalingSpec.model_validate({"modelID": "m", field: value})
+
+
+def test_a_profile_that_takes_no_time_is_none() -> None:
+    """Zeros stand for what was not measured; one of the two may be zero."""
+    with pytest.raises(ValueError, match="alpha and beta are both 0"):
+        schemas.DecodeParameters.model_validate({"alpha": "0", "beta": "0.0"})
+    assert schemas.DecodeParameters.model_validate({"alpha": "7", "beta": "0"}).alpha == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "devices"),
+    [
+        ("H100", 1), ("2xH100", 2), ("8 x H200", 8), ("H100x4", 4), ("16xMI300X", 16),
+        ("MI300X", 1), ("RTX4090", 1), ("RTX-6000", 1), ("L40S", 1), ("GB200-NVL72x2", 2),
+    ],
+)  # fmt: skip
+def test_a_row_of_several_gpus_is_one_unit_of_them(name: str, devices: int) -> None:
+    """A price of `2xH100` is that of two: a replica with two GPUs is one unit, not two."""
+    row = rows.parse_cost(name, json.dumps(COST))
+    assert row.accelerator is not None
+    assert row.accelerator.multiplicity == devices
+
+    def units(gpus: int | None) -> int:
+        given: tuple[fleet.Profile, ...] = ()
+        return profiles.units(given, name, own=None, gpus=gpus)
+
+    assert units(devices) == 1
+    assert units(3 * devices) == 3
+    assert units(None) == 1
+    assert units(devices + 1) == (2 if devices > 1 else 1 + devices)
+
+
+def test_a_row_that_is_no_text_is_refused() -> None:
+    """Nothing of a class is read from a list or a number."""
+    wrong: tuple[Any, ...] = ("- a\n", "7", "null")
+    assert all(rows.parse_class(text).problems for text in wrong)
