@@ -65,6 +65,7 @@ class Certificates:
 
     async def follow_files(self) -> None:
         """Reload certificate and key whenever a file changes, until cancelled."""
+        problem = ""
         while True:
             await asyncio.sleep(RELOAD_SECONDS)
             seen = await asyncio.to_thread(self._bytes)
@@ -74,8 +75,11 @@ class Certificates:
                 self._current = server_context(self.certificate, self.key, self._client_cas)
             except errors.StartupError as error:
                 # Certificate and key change one after the other, so one may be new and one old.
-                log.warning("serving certificate unusable; keeping the last", error=str(error))
+                if str(error) != problem:
+                    log.warning("serving certificate unusable; keeping the last", error=str(error))
+                problem = str(error)
             else:
+                problem = ""
                 log.info("serving certificate reloaded", file=str(self.certificate))
                 self._seen = seen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import aiohttp
@@ -13,7 +14,9 @@ from adapter.auth import authorization, users
 from adapter.auth.authorization import DENIED_BURST, AccessDecision, Attributes, ClusterPolicy
 from adapter.kube.leader_election import Leadership, LeaseTimes
 from adapter.kube.lease import KubernetesLease
+from adapter.tls.certificates import RELOAD_SECONDS, Certificates
 from tests.adapter.kube import test_lease
+from tests.fakes import kubernetes_stand_in as stand_ins
 
 
 def user(name: str) -> users.User:
@@ -100,3 +103,17 @@ async def test_odd_leases_are_taken_in_the_end(spec: dict[str, object], tmp_path
         now += 3601.0
         assert await election._attempt()
         assert election.leads
+
+
+@pytest.mark.virtual_time
+async def test_certificate_files_that_do_not_fit_are_logged_once(tmp_path: Path) -> None:
+    """However long they stay so, the last ones serve, and the log is not filled with it."""
+    stand_ins.certificates(tmp_path)
+    key = tmp_path / "serving.key"
+    certificates = Certificates(tmp_path / "serving.crt", key, b"")
+    key.write_bytes(b"no key")
+    with structlog.testing.capture_logs() as logs:
+        following = asyncio.create_task(certificates.follow_files())
+        await asyncio.sleep(60.5 * RELOAD_SECONDS)
+        following.cancel()
+    assert [log["event"] for log in logs] == ["serving certificate unusable; keeping the last"]
