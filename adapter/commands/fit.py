@@ -60,7 +60,8 @@ def register(command: argparse.ArgumentParser) -> None:
         " ITL = alpha + beta * batch and TTFT = gamma + delta * input_tokens * batch, to benchmark rows."
         " Saturated rows are detected, reported and left out. Files are CSV with columns batch (or"
         " concurrency), itl_ms, input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its"
-        " sweep's CSV, SGLang's JSON lines, guidellm's JSON or CSV, or GenAI-Perf's JSON."
+        " sweep's CSV, SGLang's JSON lines, guidellm's JSON or CSV, GenAI-Perf's JSON, or inference-perf's"
+        " reports of stages."
     )
     command.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="Benchmark results, CSV or JSON"

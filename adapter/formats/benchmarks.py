@@ -1,4 +1,4 @@
-"""Benchmark results as rows for `analyzer`: CSV, and the files of vLLM, SGLang and guidellm.
+"""Benchmark results as rows for `analyzer`: CSV, and the files of benchmark tools.
 
 A row is one run at one load. Columns of a CSV are recognized by name; `itl_s` or `itl (s)` are seconds. An
 unusable run (nothing finished, not streamed, a number that is none) is a row with its reason; a file without
@@ -18,7 +18,7 @@ from typing import Any
 
 from adapter.errors import InputError
 from adapter.formats import files
-from adapter.formats.benchmark_tools import genai_perf, guidellm, vllm
+from adapter.formats.benchmark_tools import genai_perf, guidellm, inference_perf, vllm
 from adapter.formats.benchmark_tools.rows import NO_TTFT, Row
 
 __all__ = ["COLUMNS", "Row", "read", "read_all"]
@@ -37,6 +37,8 @@ _LARGEST = 1e9
 """Larger numbers are none that a server was measured at, whatever their unit."""
 _MOST = {"batch": 1e6, "input_tokens": 1e8, "output_tokens": 1e8}
 """Largest concurrency and lengths that a run may have; one that is mistyped bends the whole fit."""
+_MOST_REASONS = 20
+"""Rows of a file without a usable one whose reasons are told."""
 _LEAST_STEPS = 1 / 3
 """Share of its own ITL below which a TTFT is none: a prompt takes about one step or more."""
 
@@ -92,8 +94,12 @@ def _parsed(path: Path) -> list[Row]:
 
 def _refuse_unusable(rows: Sequence[Row]) -> None:
     if all(row.problem for row in rows):
-        more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-        raise InputError(f"{rows[0].place}: {rows[0].problem}{more}")
+        reasons = [f"{row.place}: {row.problem}" for row in rows[:_MOST_REASONS]]
+        if len(rows) > _MOST_REASONS:
+            reasons.append(f"and {len(rows) - _MOST_REASONS} more")
+        if len(rows) > 1:
+            reasons.insert(0, f"none of {len(rows)} rows is usable:")
+        raise InputError("\n  ".join(reasons))
 
 
 def _checked(row: Row) -> Row:
@@ -184,7 +190,7 @@ def _plain(path: Path, lines: list[list[str]]) -> Iterator[Row]:
             cell = cells[column].strip() if column is not None and column < len(cells) else ""
             values[name] = _cell(cell) * (1000.0 if name in seconds else 1.0)
             if cell and cell.lower() not in _ABSENT and math.isnan(values[name]):
-                problems.append(f"{name}: must be a number >= 0, not {cell!r}")
+                problems.append(f"{name}: must be a number >= 0, not {cell!r}{_comma(cell)}")
         if math.isnan(values["batch"]) and not problems:
             problems.append("batch: is missing")
         if math.isnan(values["itl_ms"]) and math.isnan(values["ttft_ms"]) and not problems:
@@ -198,6 +204,13 @@ def _plain(path: Path, lines: list[list[str]]) -> Iterator[Row]:
             ttft_ms=values["ttft_ms"],
             problem="; ".join(problems),
         )
+
+
+def _comma(cell: str) -> str:
+    """The fix of a decimal comma; empty of anything else."""
+    if re.fullmatch(r"\d+,\d+", cell) is None:
+        return ""
+    return f"; write decimals with a point, such as {cell.replace(',', '.')}"
 
 
 def _cell(text: str) -> float:
@@ -230,6 +243,8 @@ def _runs(place: str, document: Any) -> Iterator[Row]:
         yield vllm.vllm(document, place)
     elif genai_perf.is_genai_perf(document):
         yield genai_perf.genai_perf(document, place)
+    elif inference_perf.is_inference_perf(document):
+        yield inference_perf.inference_perf(document, place)
     elif "metrics" in document:
         yield guidellm.guidellm(document, place)
     else:
@@ -240,7 +255,10 @@ def _report(place: str, document: dict[str, Any]) -> Iterator[Row]:
     """Runs in the list of a report."""
     name = next((name for name in _COLLECTIONS if name in document), None)
     if name is None:
-        known = "neither guidellm (benchmarks) nor vLLM or SGLang (mean_ttft_ms) nor GenAI-Perf"
+        known = (
+            "neither guidellm (benchmarks) nor vLLM or SGLang (mean_ttft_ms) nor GenAI-Perf nor"
+            " inference-perf"
+        )
         yield Row(place=place, problem=known)
         return
     runs = document[name]

@@ -14,6 +14,8 @@ from analyzer.replicas import BoolArray, FloatArray
 
 _UNSURE = 0.5
 _DISAGREES = 0.05
+_FEW_OUTLIERS = 8
+"""One row in so many may be a mistake, which is named by itself."""
 _BETTER = {
     "base_ms": "measure at concurrency 1 and 2",
     "per_request_ms": "measure short prompts and long outputs, such as 128/1024, up to the batch limit",
@@ -141,11 +143,20 @@ def _undetermined(rows: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]
         )
         fix = "read the engine's KV cache size and max_num_seqs, or saturate it with other lengths"
         yield problem, fix
-    apart = disagreement(used)
+    apart = disagreement(rows.part(_trusted(rows, fit)))
     if apart > _DISAGREES:
         problem = f"rows of equal load differ: whatever the parameters, {apart:.0%} of error remain"
         fix = "fit one setting at a time (speculative decoding, parallelism, version)"
         yield problem, fix
+
+
+def _trusted(rows: BenchmarkRows, fit: StepFit) -> BoolArray:
+    """Rows that are neither saturated nor among few outliers, shape (M,); many are a kind of their own."""
+    trusted = np.ones(rows.size, dtype=np.bool_)
+    trusted[[row.row for row in fit.saturated]] = False
+    if len(fit.outliers) <= int(trusted.sum()) // _FEW_OUTLIERS:
+        trusted[list(fit.outliers)] = False
+    return trusted
 
 
 def _inseparable(used: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]]:

@@ -94,6 +94,9 @@ def regress(rows: BenchmarkRows) -> Form:
     columns = design(rows, rows.concurrency)
     fitted, taken = _shown(rows, columns)
     told = independent(columns, (BASE, REQUEST, PREFILL, CONTEXT))
+    if rows.size >= _BENDS_FROM and _beyond_ttft(rows, fitted, taken):
+        usual = _usual(rows, columns, by_ttft=True)
+        return Form(fitted=usual, taken=list(_USUAL), shown=told)
     free = rows.size - len(taken)
     if rows.size > _FEW * len(_USUAL) or (free >= _CERTAIN_FREE and fitted.error < _CERTAIN):
         return Form(fitted=fitted, taken=taken, shown=taken)
@@ -103,6 +106,16 @@ def regress(rows: BenchmarkRows) -> Form:
     if len(told) == _TELLING and usual.left_out_error > _HELPS * fitted.left_out_error:
         return Form(fitted=fitted, taken=taken, shown=taken)
     return Form(fitted=usual, taken=list(_USUAL), shown=told)
+
+
+def _beyond_ttft(rows: BenchmarkRows, fitted: Regression, taken: list[int]) -> bool:
+    """Whether a prompt's token costs others more than its own TTFT has room for.
+
+    Such a fit gives prefill what is due to context or load, as where long prompts were measured at low
+    concurrencies only, and is off wherever there are more of them.
+    """
+    own = prompt_ms(rows)
+    return own > 0 and PREFILL in taken and fitted.coefficients[taken.index(PREFILL)] > own
 
 
 def _usual(rows: BenchmarkRows, columns: FloatArray, *, by_ttft: bool) -> Regression:

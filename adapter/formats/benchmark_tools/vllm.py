@@ -57,13 +57,12 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         ttft, ttft_note = _center(document, "ttft")
     whole = optional(document.get("mean_e2el_ms", document.get("mean_e2e_latency_ms")))
     itl, itl_note = _itl(document, whole - ttft, output)
-    latency = ttft + (output - 1.0) * itl
+    latency, missing = ttft + (output - 1.0) * itl, ""
     if math.isnan(latency):
         latency = whole
     if math.isnan(latency):
-        raise UnusableError(
-            "mean_ttft_ms: must be a number > 0; the concurrency cannot be computed without it"
-        )
+        # The first token takes at least the step that it came with.
+        latency, missing = output * itl, "concurrency counts requests that decode"
     check_streamed(ttft, itl, output, whole)
     batch = throughput * latency / 1000.0
     if batch <= 0:
@@ -76,7 +75,7 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         "infinity",
     }
     notes = [] if ttft > 0 else [NO_TTFT]
-    notes += [note for note in (itl_note, ttft_note) if note]
+    notes += [note for note in (missing, itl_note, ttft_note) if note]
     if failed > 0.1 * completed:
         notes.append(f"{failed:g} requests failed")
     return Row(

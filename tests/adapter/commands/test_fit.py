@@ -131,6 +131,7 @@ def test_seconds_called_milliseconds_are_doubted(
         ("x.csv", "batch,itl,ttft\n1,2,3", "a column ttft_ms needs a column input_tokens"),
         ("x.csv", "batch,itl\n1,2\n\n3,fast", "x.csv:4: itl_ms: must be a number >= 0, not 'fast'"),
         ("x.csv", "batch,itl\n1,nan", "x.csv:2: itl_ms: must be a number >= 0, not 'nan'"),
+        ("x.csv", "batch;itl\n1;8,05", "not '8,05'; write decimals with a point, such as 8.05"),
         ("x.csv", "batch,itl\n,2", "x.csv:2: batch: is missing"),
         ("x.csv", "batch,itl\n0,2\n1,3", "x.csv:2: batch: must be a number > 0, not 0"),
         ("x.csv", "batch,itl\n", "x.csv: no rows"),
@@ -191,7 +192,9 @@ def test_a_run_of_many_files_costs_itself_only(
         assert f"left out: {tmp_path / name}: {said}" in text
     assert "5 rows, mean error of ITL" in text
     assert cli.main(["fit", *(str(tmp_path / name) for name in bad)]) == 1
-    assert "idle.json: completed: is 0: nothing finished (and 2 more)" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    for name, (_, said) in bad.items():
+        assert f"{tmp_path / name}: {said}" in refused
     assert cli.main(["fit", *names, str(tmp_path / "none.json")]) == 1
     assert "none.json: cannot be read: No such file" in capsys.readouterr().err
 

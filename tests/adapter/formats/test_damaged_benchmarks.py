@@ -153,6 +153,56 @@ def test_genai_perf(tmp_path: Path) -> None:
     assert rows[3].problem.endswith("responses were not streamed")
 
 
+def inference_perf(n: float, itl: float, ttft: float) -> dict[str, Any]:
+    """A stage at a fixed concurrency; times are seconds."""
+    seconds = (ttft + 127 * itl) / 1000
+    means = {
+        "request_latency": seconds, "time_to_first_token": ttft / 1000,
+        "time_per_output_token": itl / 1000, "inter_token_latency": itl / 500,
+    }  # fmt: skip
+    latency = {name: {"mean": v, "median": v, "p99": 2 * v} for name, v in means.items()}
+    return {
+        "load_summary": {"count": 100, "requested_rate": n / seconds, "concurrency": n},
+        "successes": {
+            "count": 100, "latency": latency, "throughput": {"requests_per_sec": n / seconds},
+            "prompt_tokens": {"total": 51200.0, "cached": 0.0, "mean": 512.0},
+            "output_len": {"mean": 128.0}, "output_tokens": {"total": 12800.0, "mean": 128.0},
+        },
+        "failures": {"count": 0, "request_latency": None},
+    }  # fmt: skip
+
+
+def test_inference_perf(tmp_path: Path) -> None:
+    """Stages are runs; the summary of all stages, failed and unstreamed stages cost themselves."""
+    runs = [inference_perf(*load) for load in LOADS]
+    rows = read(tmp_path / "stages.json", json.dumps(runs))
+    assert [row.batch for row in rows] == pytest.approx([1, 8, 32])
+    assert [row.itl_ms for row in rows] == pytest.approx([8.05, 8.4, 9.6])
+    assert rows[0].ttft_ms == pytest.approx(20.1)
+    assert rows[0].itl_p99_ms == pytest.approx(16.1)
+    assert (rows[0].input_tokens, rows[0].output_tokens) == (512, 128)
+    assert not any(row.open_loop or row.problem or row.note for row in rows)
+    older = inference_perf(*LOADS[1])
+    del older["successes"]["output_tokens"], older["load_summary"]["concurrency"]
+    older["successes"]["prompt_len"] = {"mean": older["successes"].pop("prompt_tokens")["mean"]}
+    (row,) = read(tmp_path / "old.json", json.dumps(older))
+    assert (row.input_tokens, row.output_tokens, row.open_loop) == (512, 128, True)
+    cached = inference_perf(*LOADS[1])
+    cached["successes"]["prompt_tokens"]["cached"] = 25600.0
+    assert "prefix cache served 50%" in last(tmp_path, cached).note
+    unstreamed, failed, summary, idle = (inference_perf(*LOADS[1]) for _ in range(4))
+    for name in ("time_to_first_token", "time_per_output_token", "inter_token_latency"):
+        unstreamed["successes"]["latency"][name] = None
+    failed["failures"]["count"] = 300
+    summary["load_summary"] = {"count": 300}
+    idle["successes"]["count"] = 0
+    for run, reason in (
+        (unstreamed, "not streamed"), (failed, "only 100, 300 requests failed"),
+        (summary, "give stage_N_lifecycle_metrics.json"), (idle, "nothing finished"),
+    ):  # fmt: skip
+        assert reason in last(tmp_path, run).problem
+
+
 def test_guidellm_with_holes(tmp_path: Path) -> None:
     """Nulls, texts and lists where statistics stand cost the run only."""
     holes: list[Any] = [None, "x", [], {"successful": None}, {"successful": {"mean": "x"}}]

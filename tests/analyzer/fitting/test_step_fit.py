@@ -27,6 +27,8 @@ def rows(
     max_requests: float = np.inf,
     bend: float = 0.0,
     per_prompt: float = 0.0,
+    prefill: float = PREFILL,
+    per_context: float = CONTEXT,
     noise: float = 0.0,
     seed: int = 0,
     open_loop: bool = False,
@@ -37,10 +39,15 @@ def rows(
     context = prompt + output / 2
     inside = np.minimum(n, np.minimum(max_requests, kv_tokens / context))
     others = inside if open_loop else inside - 1
-    itl = BASE + REQUEST * inside + CONTEXT * inside * context + PREFILL * others * prompt / output
+    itl = (
+        BASE
+        + REQUEST * inside
+        + per_context * inside * context
+        + prefill * others * prompt / output
+    )
     itl += bend * np.sqrt(inside) + per_prompt * others / output
     itl *= np.exp(rng.normal(0, noise, n.size))
-    ttft = (20 + itl + PREFILL * prompt + 0.001 * prompt * inside) * np.exp(
+    ttft = (20 + itl + prefill * prompt + 0.001 * prompt * inside) * np.exp(
         rng.normal(0, noise, n.size)
     )
     # Little's law for those in service gives the wait of those who are not.
@@ -231,6 +238,33 @@ def test_the_capacity_stands_beside_the_best_measured() -> None:
     ]  # fmt: skip
     assert capacities[2].implied_rps == pytest.approx(capacities[2].measured_rps, rel=0.1)
     assert capacities[2].requests == pytest.approx(150_000 / 4352, rel=0.1)
+
+
+def test_prefill_costs_others_no_more_than_a_prompt_waits_for_it() -> None:
+    """One long prompt at a low load does not show context as prefill, which other loads would multiply."""
+    grid = [(1024, 1024, n) for n in (4.0, 8.0, 16.0, 32.0, 64.0)]
+    grid += [(1024, 8192, n) for n in (4.0, 16.0, 64.0)] + [(8192, 1024, 4.0)]
+    data = rows(grid=grid, prefill=0.015, per_context=8e-5, noise=0.02, seed=5)
+    fit = step_fit.fit_steps(data)
+    assert fit.step_times.per_prefill_token_ms <= data.ttft_ms[-1] / 8192
+    others = rows(
+        grid=[(8192, 1024, n) for n in (16.0, 32.0, 64.0)], prefill=0.015, per_context=8e-5
+    )
+    assert fit.itl_ms(others) == pytest.approx(others.itl_ms, rel=0.05)
+
+
+def test_one_wrong_row_is_no_other_setting() -> None:
+    """An outlier is named by itself; a quarter of the rows that differ are another setting."""
+    data = rows(grid=[*GRID, *GRID], noise=0.002)
+    data.itl_ms[3] *= 3.0
+    fit = step_fit.fit_steps(data)
+    assert fit.outliers == (3,)
+    assert not any(
+        "equal load differ" in said for said in step_advice.advise(data, fit).undetermined
+    )
+    data.itl_ms[18:27] *= 1.6
+    said = step_advice.advise(data, step_fit.fit_steps(data)).undetermined
+    assert any("equal load differ" in sentence for sentence in said)
 
 
 def test_rows_of_equal_load_that_differ_are_a_limit_of_any_fit() -> None:
