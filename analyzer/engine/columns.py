@@ -40,6 +40,10 @@ LONG_PROMPTS = 2.85
 """CALIBRATED: exponent of 1 + cv**2 in the third moment of a prompt: 3 for a log-normal distribution, less
 where a longest prompt cuts it."""
 
+CLUMPED = 0.6
+"""CALIBRATED: the chain of `occupancy.py` counts in units of a few requests, and who finds the last one taken
+may find room in it. This over the root of the units in the KV cache do; the others wait as much longer."""
+
 NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 NODES = NODES[:, None]
 NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
@@ -105,6 +109,7 @@ class Engines:
         room, crowding, large, own_square, long_prompts, alike, alike_three: each of shape (M,), see
             `crowding.py`.
         uneven: shape (M,), what waits for a slot are multiplied by.
+        clumped: shape (M,), share that waits of the arrivals that find the chain full.
         preempted: shape (M,), preemptions of a request where others wait.
         kv_binds: shape (M,), whether it is kv_batch.
         full_rate: shape (M,), requests per millisecond that a full batch finishes, recomputed ones included.
@@ -223,7 +228,8 @@ class Engines:
         self.slot_steps = self.decodes + 1.0 + np.maximum(prompt / chunk - 0.5, 0.0)
         # Nobody is preempted where max_num_seqs binds at about the same time.
         spare = np.clip((self.max_num_seqs / self.kv_batch - 1.0) / 0.3, 0.0, 1.0)
-        self.preempted = preemptions(held / output) * spare
+        growth = np.minimum(self.max_num_seqs, self.kv_batch) / output
+        self.preempted = preemptions(held / output, growth) * spare
         # A preemption computes the prompt again, and what was generated.
         again = 1.0 + GENERATED * output / prompt
         prefill = self.prefill_ms * prompt * (1.0 + self.preempted * again)
@@ -231,6 +237,8 @@ class Engines:
         self.full_rate = most / (self.slot_steps * self.decode_ms(most) + prefill * most)
         leaving = uneven_departures(self.full_rate * prefill, self.input_cv, self.output_cv)
         self.uneven = np.where(filled.crowds, filled.uneven, leaving)
+        units = np.maximum(self.room / self.large, 1.0)
+        self.clumped = np.where(filled.crowds, 1.0 - CLUMPED / np.sqrt(units), 1.0)
 
     def _crowd(self, cached: FloatArray, per_context: FloatArray) -> Crowding:
         """What bounds the batch, and how requests fill it."""
@@ -271,15 +279,22 @@ class Engines:
         return part
 
 
-def preemptions(prompts: FloatArray) -> FloatArray:
-    """Preemptions of a request where the KV cache is full, shape (M,), by its prompt over its answer.
+def preemptions(prompts: FloatArray, growth: FloatArray) -> FloatArray:
+    """Preemptions of a request where the KV cache is full, shape (M,).
 
-    From one completion to the next the others generate an answer's tokens, exponential about their mean. What
-    is free for them is uniform up to a prompt, and then each preemption frees a prompt and `GENERATED`:
+    By its prompt over its answer, and by what one step generates over an answer, > 0. From one completion to
+    the next the others generate an answer's tokens, exponential about their mean. What is free for them is
+    uniform up to a prompt, and then each preemption frees a prompt and `GENERATED`:
 
         E[ceil((X - U)+ / h)] = E[exp(-U)] / (1 - exp(-h)),   h = prompts + GENERATED, all in answers
+
+    Requests end with steps. A step of g answers has a completion with the chance 1 - exp(-g), so
+    g / (1 - exp(-g)) of them end together, and X is a whole number of steps: its chance of exceeding x is
+    exp(-x) (1 - exp(-g)) / g on average. Where several end with each step, hardly any is preempted.
     """
-    return np.asarray(-np.expm1(-prompts) / (prompts * -np.expm1(-prompts - GENERATED)))
+    steps = -np.expm1(-growth) / growth
+    often = -np.expm1(-prompts) / (prompts * -np.expm1(-prompts - GENERATED))
+    return np.asarray(often * steps * steps)
 
 
 def _length_nodes(mean: FloatArray, cv: FloatArray) -> FloatArray:

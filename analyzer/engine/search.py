@@ -19,7 +19,7 @@ from analyzer.engine.percentiles import latency, means
 from analyzer.replicas import BoolArray, FloatArray
 
 KV_HEADROOM = 0.02
-KV_TAIL_HEADROOM = 0.05
+KV_TAIL_HEADROOM = 0.04
 """Kept free besides where the KV cache binds, for means and for percentiles: preemption makes the fall there
 a cliff, whose rate differs from run to run."""
 

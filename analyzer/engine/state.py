@@ -363,7 +363,7 @@ def _running(
         "batch": batch,
         "joined": np.minimum(batch + 1.0 - chain.waits, np.maximum(engines.room, 1.0)),
         "variance": chain.variance * large * large * clusters.many / (crowding * wider),
-        "slot_waits": chain.waits,
-        "slot_rate": engines.full_rate * (1.0 - most) / engines.uneven,
+        "slot_waits": chain.waits * engines.clumped,
+        "slot_rate": engines.full_rate * (1.0 - most) * engines.clumped / engines.uneven,
         "load": load,
     }
