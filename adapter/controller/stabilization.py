@@ -106,12 +106,17 @@ def apply(
         # Replicas of another accelerator are another number.
         published, history = None, ()
     window = limits.down_seconds * before.patience
+    fall = limits.fall_seconds
     stable = stabilize(
         candidate.replicas,
         before=published,
         history=history,
         now=now,
-        limits=replace(limits, down_seconds=window),
+        limits=replace(
+            limits,
+            down_seconds=window,
+            fall_seconds=None if fall is None else fall * before.patience,
+        ),
         maximum=maximum,
         brief=brief,
     )
