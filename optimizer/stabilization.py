@@ -85,7 +85,9 @@ def stabilize(
         brief: True where a queue asks for `desired`.
 
     """
-    recent = tuple(item for item in history if item.at > now - _kept_seconds(item, limits, brief))
+    recent = tuple(
+        item for item in history if item.at > now - _kept_seconds(item, limits, brief=brief)
+    )
     after = (*recent, Recommendation(now, desired, brief))
     if before is None or desired == before:
         return Stabilized(replicas=desired, reason="", history=after)
@@ -93,7 +95,7 @@ def stabilize(
     if desired < before:
         # Never above what is published: the window holds back, it does not raise.
         ends = {
-            item: item.at + _held_seconds(item, desired, limits, brief)
+            item: item.at + _held_seconds(item, desired, limits, brief=brief)
             for item in after
             if item.replicas > desired
         }
@@ -115,7 +117,7 @@ def stabilize(
     return Stabilized(replicas=replicas, reason=reason, history=after)
 
 
-def _kept_seconds(item: Recommendation, limits: StabilizationLimits, brief: bool) -> float:
+def _kept_seconds(item: Recommendation, limits: StabilizationLimits, *, brief: bool) -> float:
     """Time for which a recommendation is remembered; of queues, the longer while there is one (`brief`)."""
     # As long as the queue is there, so are the replicas that it asked for.
     if item.brief and not brief:
@@ -124,10 +126,10 @@ def _kept_seconds(item: Recommendation, limits: StabilizationLimits, brief: bool
 
 
 def _held_seconds(
-    item: Recommendation, desired: int, limits: StabilizationLimits, brief: bool
+    item: Recommendation, desired: int, limits: StabilizationLimits, *, brief: bool
 ) -> float:
     """Time for which a recommendation of more than `desired` keeps the target from going down."""
-    kept = _kept_seconds(item, limits, brief)
+    kept = _kept_seconds(item, limits, brief=brief)
     fallen = item.replicas - desired >= max(FALL_REPLICAS, FALL_SHARE * item.replicas)
     if limits.fall_seconds is None or item.brief or not fallen:
         return kept

@@ -128,7 +128,7 @@ def test_replicas_for_a_queue_stay_while_it_is_there() -> None:
 
 
 def test_replicas_go_sooner_where_the_load_has_fallen_far() -> None:
-    """By default after one start-up of the replicas, and not below the shortest window; one replica after two."""
+    """By default after one start-up of the replicas, not two, and never before the shortest window."""
     slow = dataclasses.replace(source("v"), startup_seconds=150.0)
     quick = dataclasses.replace(source("v"), startup_seconds=30.0)
     limits = LoopSettings().limits_for(slow)
