@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FALL_REPLICAS, FALL_SHARE = 2, 0.25
-"""Replicas, and share of them, by which a recommendation is below a former one where the load has fallen: one
-replica more or less may be the noise of a rate."""
+FALL_SHARE = 1 / 3
+"""Share by which the load must have fallen since a recommendation, whatever the last of its replicas had to do.
+Less may be the noise of rates, of lengths and of what they usually change by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ def _held_seconds(
 ) -> float:
     """Time for which a recommendation of more than `desired` keeps the target from going down."""
     kept = _kept_seconds(item, limits, brief=brief)
-    fallen = item.replicas - desired >= max(FALL_REPLICAS, FALL_SHARE * item.replicas)
+    fallen = desired <= (1.0 - FALL_SHARE) * (item.replicas - 1)
     if limits.fall_seconds is None or item.brief or not fallen:
         return kept
     return min(limits.fall_seconds, kept)

@@ -18,8 +18,8 @@ _RECONCILING, _SIZING = Reconciling(), Sizing()
 """The declared defaults."""
 
 FALL_PART = 0.5
-"""Part of the scale-down stabilization window after which replicas go where the load has fallen far, not by
-one replica: many are dearer to keep than one, and chance does not bring the load back."""
+"""Part of the scale-down stabilization window after which replicas go where the load has fallen far: they are
+many, thus dear to keep, and chance does not bring the load back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

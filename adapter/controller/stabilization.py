@@ -105,18 +105,13 @@ def apply(
     if candidate.accelerator != recommended_on:
         # Replicas of another accelerator are another number.
         published, history = None, ()
-    window = limits.down_seconds * before.patience
-    fall = limits.fall_seconds
+    limits = _patient(limits, before.patience)
     stable = stabilize(
         candidate.replicas,
         before=published,
         history=history,
         now=now,
-        limits=replace(
-            limits,
-            down_seconds=window,
-            fall_seconds=None if fall is None else fall * before.patience,
-        ),
+        limits=limits,
         maximum=maximum,
         brief=brief,
     )
@@ -126,9 +121,20 @@ def apply(
     if published is not None:
         lasting = max((item.replicas for item in history if not item.brief), default=published)
         after = _with_change(
-            after, published, stable.replicas, now=now, window=window, lasting=lasting
+            after,
+            published,
+            stable.replicas,
+            now=now,
+            window=limits.down_seconds,
+            lasting=lasting,
         )
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
+
+
+def _patient(limits: StabilizationLimits, patience: float) -> StabilizationLimits:
+    """The limits with windows that are so many times as long."""
+    fall = None if limits.fall_seconds is None else limits.fall_seconds * patience
+    return replace(limits, down_seconds=limits.down_seconds * patience, fall_seconds=fall)
 
 
 def _with_change(

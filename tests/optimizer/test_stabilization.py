@@ -69,6 +69,12 @@ def fold(
             id="far-and-near",
         ),
         pytest.param(
+            [7, 5, 5, 5, 5],
+            StabilizationLimits(down_seconds=40, fall_seconds=20),
+            [7, 7, 7, 7, 5],
+            id="by-less-than-a-third",
+        ),
+        pytest.param(
             [8, 2, 7, 7, 7],
             StabilizationLimits(down_seconds=40, fall_seconds=20),
             [8, 8, 8, 8, 7],
