@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FALL_SHARE = 1 / 3
-"""Share by which the load must have fallen since a recommendation, whatever the last of its replicas had to do.
-Less may be the noise of rates, of lengths and of what they usually change by."""
+"""Share by which the load must have fallen since a recommendation, whatever its last replica had to do. Less
+may be the noise of rates, of lengths and of what they usually change by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,6 +106,7 @@ def apply(
         # Replicas of another accelerator are another number.
         published, history = None, ()
     limits = _patient(limits, before.patience)
+    window = limits.down_seconds
     stable = stabilize(
         candidate.replicas,
         before=published,
@@ -121,12 +122,7 @@ def apply(
     if published is not None:
         lasting = max((item.replicas for item in history if not item.brief), default=published)
         after = _with_change(
-            after,
-            published,
-            stable.replicas,
-            now=now,
-            window=limits.down_seconds,
-            lasting=lasting,
+            after, published, stable.replicas, now=now, window=window, lasting=lasting
         )
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
 
