@@ -71,6 +71,7 @@ class Lead:
         changes: changes of the level over the lead that were seen.
         mean: their mean, requests per second.
         square: their mean square, less what chance shows; requests per second, squared.
+        level: mean level that they were seen at, requests per second.
 
     """
 
@@ -82,6 +83,7 @@ class Lead:
     changes: int = 0
     mean: float = 0.0
     square: float = 0.0
+    level: float = 0.0
 
     @property
     def proven(self) -> bool:
@@ -174,14 +176,19 @@ def update(before: State | None, rate: float, *, at: float) -> State:
 def usual_change(state: State, seconds: float, *, chance: float = 0.0) -> float:
     """Standard deviation of the rate's change over a lead, beyond what chance shows; requests per second.
 
-    A rate that only rises, or only falls, does not vary in that: its trend says where it goes. `chance` is
-    the mean square that chance shows beside that of the arrivals.
+    A rate that only rises, or only falls, does not vary in that: its trend says where it goes. Where it has
+    fallen below the level that the changes were seen at, they are taken to have shrunk with it. `chance` is
+    the mean square that chance shows at the present level beside that of the arrivals.
     """
     known = [lead for lead in state.leads if lead.changes >= RECENT_CHANGES // 2]
     if not known:
         return 0.0
     lead = min(known, key=lambda item: abs(item.seconds - seconds))
-    return math.sqrt(max(lead.square - lead.mean * lead.mean - chance, 0.0))
+    shrunk = min(state.level / lead.level, 1.0) if lead.level > 0 else 1.0
+    if shrunk <= 0:
+        return 0.0
+    # What chance shows is a variance of counts, which grows with the level.
+    return shrunk * math.sqrt(max(lead.square - lead.mean * lead.mean - chance / shrunk, 0.0))
 
 
 def ahead(state: State, seconds: float) -> float | None:
@@ -210,6 +217,7 @@ def _compared(lead: Lead, state: State, rate: float) -> Lead:
                 changes=lead.changes + 1,
                 mean=lead.mean + gain * (seen - lead.mean),
                 square=lead.square + gain * (seen * seen - chance - lead.square),
+                level=lead.level + gain * (item.by_level - lead.level),
             )
         if item.by_trend is None:
             continue

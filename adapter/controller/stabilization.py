@@ -105,13 +105,14 @@ def apply(
     if candidate.accelerator != recommended_on:
         # Replicas of another accelerator are another number.
         published, history = None, ()
-    window = limits.down_seconds * before.patience
+    limits = _patient(limits, before.patience)
+    window = limits.down_seconds
     stable = stabilize(
         candidate.replicas,
         before=published,
         history=history,
         now=now,
-        limits=replace(limits, down_seconds=window),
+        limits=limits,
         maximum=maximum,
         brief=brief,
     )
@@ -124,6 +125,12 @@ def apply(
             after, published, stable.replicas, now=now, window=window, lasting=lasting
         )
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
+
+
+def _patient(limits: StabilizationLimits, patience: float) -> StabilizationLimits:
+    """The limits with windows that are so many times as long."""
+    fall = None if limits.fall_seconds is None else limits.fall_seconds * patience
+    return replace(limits, down_seconds=limits.down_seconds * patience, fall_seconds=fall)
 
 
 def _with_change(

@@ -244,6 +244,7 @@ def _llm_d(done: Sequence[Done]) -> list[Target]:
 
 
 def _replicas(item: Done, policy: str) -> float:
-    traffic = {model: given.trace for model, given in item.case.traffic.items()}
-    devices = item.case.scenario.variants[0].devices
-    return item.of(policy).gpu_hours / devices / (duration(traffic) / 3600)
+    """Mean number of replicas that serve or start while requests arrive, not while the last ones finish."""
+    seconds = duration({model: given.trace for model, given in item.case.traffic.items()})
+    (curve,) = item.of(policy).curves.values()
+    return float(np.nanmean(curve.created[curve.seconds < seconds]))

@@ -150,6 +150,15 @@ def test_the_usual_change_of_a_rate_is_learned() -> None:
     assert 0.06 < np.mean(shares) < 0.2
 
 
+def test_the_usual_change_shrinks_with_the_level() -> None:
+    """What a rate changed by before it fell to a tenth is not expected of what is left."""
+    times = np.arange(0, 4800, 15.0)
+    wanted = 30.0 * (1.0 + 0.14 * np.sin(2 * np.pi * times / 800))
+    states = run([*wanted.tolist(), *([3.0] * 12)], 15)
+    assert forecast.usual_change(states[len(times) - 1], 240) > 0.06 * 30.0
+    assert forecast.usual_change(states[-1], 240) < 0.2 * 3.0
+
+
 def test_one_step_is_no_usual_change() -> None:
     """What a single step adds is bounded and forgotten."""
     states = run([3.0] * 60 + [12.0] * 200, 15)
