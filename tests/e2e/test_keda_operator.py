@@ -31,7 +31,6 @@ ADDRESS = f"variant-adapter.{SYSTEM}.svc"
 SCALED = "/apis/keda.sh/v1alpha1/namespaces/team-a/scaledobjects"
 HPAS = "/apis/autoscaling/v2/namespaces/team-a/horizontalpodautoscalers"
 SHORT = ("--time-to-live=20s", "--scale-to-zero", "--scale-to-zero-retention=2s")
-FALLBACK = 2
 
 
 class Walk:
@@ -183,6 +182,33 @@ async def test_external_push(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         await until(fallen_back, what="the fallback", log=walk.keda.log)
         assert await walk.value("v") == str(held)  # currentReplicasIfHigher
         assert await cluster.replicas() == held
+
+
+async def test_fallback_at_zero(tmp_path: Path) -> None:
+    """An adapter that is away leaves it at zero; a value that it does not know starts the fallback's."""
+    async with walking(tmp_path) as walk:
+        cluster = walk.cluster
+        await cluster.workload("v", 0)
+        await cluster.plane.create(VARIANTS, worlds.variant("v"))
+
+        async def inactive() -> bool:
+            return await walk.scaled("v", "Active") == "False" and await cluster.desired() == 0
+
+        async with walk.replica("a") as a:
+            await walk.copy_authority("variant-adapter-certs", SYSTEM, "variant-adapter-ca")
+            await walk.apply("external-push.yaml", "v", pollingInterval=2)
+            await until(inactive, what="a proven zero", log=walk.keda.log)
+            a.process.send_signal(signal.SIGKILL)
+
+            async def refused() -> bool:
+                return walk.keda.log.read_text().count("got empty metric spec") > 10
+
+            await until(refused, what="errors", log=walk.keda.log)
+            assert await cluster.replicas() == 0
+        async with walk.replica("b") as b:
+            await until(b.leads, what="b's leadership", log=b.log)
+            await cluster.plane.call("DELETE", f"{VARIANTS}/v")
+            await until(lambda: walk.replicas("v", 2), what="the fallback", log=walk.keda.log)
 
 
 async def test_metrics_api(tmp_path: Path) -> None:
