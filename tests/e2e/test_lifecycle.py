@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.e2e import control_plane, installation
 from tests.e2e.installation import SYSTEM, VARIANTS, Installation, until
@@ -106,6 +107,9 @@ async def test_uninstalling_keeps_variants_and_prices(tmp_path: Path) -> None:
         assert await cluster.get(f"{VARIANTS}/v") is not None
 
 
+ALONE: dict[str, Any] = {"llmd.ai/group": "none"}
+
+
 async def test_advice_becomes_a_metric_by_one_annotation(tmp_path: Path) -> None:
     """Decided and recorded in the status; with APIService and annotation served, and no other variant is."""
     async with control_plane.running(tmp_path) as plane:
@@ -113,7 +117,7 @@ async def test_advice_becomes_a_metric_by_one_annotation(tmp_path: Path) -> None
         await cluster.install(api_service=False)
         async with cluster.pages.served(), cluster.replica("a", "--actuate=none") as replica:
             for name in ("v", "w"):
-                await cluster.deploy(name, 1, **{"llmd.ai/group": "none"})
+                await cluster.deploy(name, 1, **ALONE)
                 cluster.pages.load[name] = 6.0
             await until(replica.ready, what="readiness", log=replica.log)
             for name in ("v", "w"):
