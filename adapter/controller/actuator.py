@@ -263,10 +263,11 @@ class Actuator:
             or state.desired == source.spec_replicas
         ):
             return None
-        if source.spec_replicas == 0:
-            # A target at zero stays there until requests arrive, as with an HPA.
-            return max(state.desired, 1) if wake else None
         patches = self._default if source.actuate is None else source.actuate == "scale"
+        if source.spec_replicas == 0:
+            # A target at zero stays there until requests arrive, as with an HPA. KEDA wakes its own.
+            by_keda = source.scaler is not None and source.scaler.by_keda
+            return max(state.desired, 1) if wake and (patches or not by_keda) else None
         return state.desired if patches else None
 
 

@@ -85,8 +85,8 @@ class Installation:
         where = f"{root}/namespaces/{namespace}" if namespace else root
         await self.plane.create(f"{where}/{PLURALS[item['kind']]}", item)
 
-    async def install(self) -> None:
-        """CRD, namespace, RBAC, ConfigMaps; the APIService through an ExternalName to this machine."""
+    async def install(self, *, api_service: bool = True) -> None:
+        """CRD, namespace, RBAC, ConfigMaps, APIService."""
         for name in (
             "crd/variantautoscalings.yaml",
             "base/namespace.yaml",
@@ -96,6 +96,17 @@ class Installation:
             for item in worlds.manifests(name):
                 await self.apply(item)
         await self.plane.create("/api/v1/namespaces", {"metadata": {"name": "team-a"}})
+        if api_service:
+            await self.serve_api()
+
+        async def established() -> bool:
+            return await self.get(VARIANTS) is not None
+
+        await until(established, what="the CRD")
+        await self._log_in()
+
+    async def serve_api(self) -> None:
+        """The APIService through an ExternalName to this machine."""
         await self.plane.create(
             SERVICES,
             {
@@ -106,12 +117,6 @@ class Installation:
         (service,) = worlds.manifests("base/apiservice.yaml")
         service["spec"]["service"]["port"] = self.port
         await self.plane.create(f"{worlds.API_SERVICES}/apiservices", service)
-
-        async def established() -> bool:
-            return await self.get(VARIANTS) is not None
-
-        await until(established, what="the CRD")
-        await self._log_in()
 
     async def _log_in(self) -> None:
         """A kubeconfig with the service account's own token: its rights are those of the manifests."""

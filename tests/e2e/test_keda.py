@@ -13,14 +13,13 @@ from typing import Any
 
 import grpc
 import pytest
-from aiohttp import web
 
 from adapter.keda.protocol import externalscaler_pb2 as messages
 from tests.e2e import control_plane, installation
+from tests.e2e.gateway import Gateway
 from tests.e2e.installation import SYSTEM, VARIANTS, Installation, until
 from tests.fakes import cluster_world as worlds
 from tests.fakes.keda_operator import Certificates, reference
-from tests.fakes.pods import pages
 
 pytestmark = control_plane.MARKS
 
@@ -128,20 +127,6 @@ async def test_before_the_first_decision_through_leaders_and_withdrawal(tmp_path
                     return await value(second) == "NOT_FOUND"
 
                 await until(unknown, what="the end of the variant")
-
-
-class Gateway:
-    """The metrics of an endpoint picker with requests in its queue."""
-
-    def __init__(self) -> None:
-        self.waiting = 0
-
-    async def handle(self, _: web.Request) -> web.Response:
-        name = "inference_extension_flow_control_queue_size"
-        return web.Response(
-            text=f"# TYPE {name} gauge\n"
-            f'{name}{{target_model_name="{pages.MODEL}"}} {self.waiting}\n'
-        )
 
 
 async def pushed(stream: Any) -> float:

@@ -5,8 +5,10 @@ Runs where KUBEBUILDER_ASSETS names a folder with kube-apiserver and etcd.
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.e2e import control_plane, installation
 from tests.e2e.installation import SYSTEM, VARIANTS, Installation, until
@@ -105,18 +107,25 @@ async def test_uninstalling_keeps_variants_and_prices(tmp_path: Path) -> None:
         assert await cluster.get(f"{VARIANTS}/v") is not None
 
 
-async def test_advice_becomes_a_metric_by_one_annotation(tmp_path: Path) -> None:
-    """Decided and recorded in the status, served only once the variant is active."""
-    async with installation.running(tmp_path) as cluster:
-        await cluster.deploy("v", 1)
-        cluster.pages.load["v"] = 6.0
-        async with cluster.replica("a", "--actuate=none") as replica:
-            await until(replica.ready, what="readiness", log=replica.log)
+ALONE: dict[str, Any] = {"llmd.ai/group": "none"}
 
-            await until(cluster.sized, what="the decision")
-            assert await cluster.metric() == []
+
+async def test_advice_becomes_a_metric_by_one_annotation(tmp_path: Path) -> None:
+    """Decided and recorded in the status; with APIService and annotation served, and no other variant is."""
+    async with control_plane.running(tmp_path) as plane:
+        cluster = Installation(plane)
+        await cluster.install(api_service=False)
+        async with cluster.pages.served(), cluster.replica("a", "--actuate=none") as replica:
+            for name in ("v", "w"):
+                await cluster.deploy(name, 1, **ALONE)
+                cluster.pages.load[name] = 6.0
+            await until(replica.ready, what="readiness", log=replica.log)
+            for name in ("v", "w"):
+                await until(functools.partial(cluster.sized, name), what="the decision")
             status = (await cluster.get(f"{VARIANTS}/v"))["status"]
             assert status["history"][-1]["replicas"] > 1
             assert (await cluster.condition("OptimizationReady"))[2].startswith("advisory")
+            await cluster.serve_api()
             await cluster.kubectl("annotate", "va", "v", "-n", "team-a", "llmd.ai/actuate=hpa")
-            await until(cluster.served, what="the metric")
+            await until(cluster.served, what="the metric", log=replica.log)
+            assert await cluster.metric("w") == []

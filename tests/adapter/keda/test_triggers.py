@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ import yaml
 from adapter.resources import hpa
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
-from tests.fakes.cluster_world import APPS, SCALERS, until
+from tests.fakes.cluster_world import APPS, CORE, SCALERS, until
 from tests.fakes.keda_operator import SERVER, Certificates, Operator, ScaledObject
 from tests.fakes.kubernetes_objects import ROOT
 
@@ -110,6 +111,25 @@ async def test_metrics_api(tmp_path: Path) -> None:
                 world.api.remove(APPS, "deployments", "team-a", "v")
                 await until(lambda: endpoints.loop.live.served("team-a/v") is None)
                 assert (await value("reader"))[1] is None
+
+
+async def test_keda_wakes_its_own(tmp_path: Path) -> None:
+    """A request is told to KEDA, which may be paused: the target is not patched, nor is that a problem."""
+    async with worlds.running(tmp_path, actuate=True) as world:
+        config = worlds.manifests()[2]
+        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
+        world.api.put(CORE, "configmaps", config)
+        world.api.put(APPS, "deployments", worlds.workload("v", 0))
+        item = of_keda("v", "s0-variant-adapter-desired-replicas")
+        world.api.put(SCALERS, "horizontalpodautoscalers", item)
+        async with world.replica("a", gateways=(("", world.gateway),)) as (endpoints, _):
+            await until(lambda: world.desired() == 0)
+            world.waiting = 1
+            await until(lambda: world.desired() == 1)
+            assert endpoints.loop.live.served("team-a/v") == 1
+            await asyncio.sleep(3.0)
+            assert world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"] == 0
+            assert world.condition("TargetResolved")[0] == "True"
 
 
 def of_keda(name: str, metric: str, *, low: int = 1, high: int = 10) -> dict[str, Any]:
