@@ -17,7 +17,7 @@ class Checked(NamedTuple):
     """Groups that can be planned, and what is wrong with others.
 
     Attributes:
-        groups: without the variants that do not belong in them.
+        groups: groups that can be planned, each without the variants that do not belong in it.
         wrong: what is wrong with each other group, by name.
         apart: why a variant does not belong in its group, by its name.
 
