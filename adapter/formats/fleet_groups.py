@@ -176,6 +176,12 @@ def _members(
             )
         elif member.max_replicas is not None and member.max_replicas < member.min_replicas:
             wrong[place] = f"max_replicas: {member.max_replicas} is less than min_replicas"
+        elif member.service_class not in ("", part.service_class):
+            wrong[place] = (
+                f"class: {member.service_class!r} is not the group's, {part.service_class!r}"
+            )
+        elif member.model not in ("", part.model):
+            wrong[place] = f"model: {member.model!r} is not the group's, {part.model!r}"
         else:
             valid[member.name] = member
     return list(valid.values()), wrong
@@ -200,12 +206,6 @@ def _problems(
     models = {profile.model for profile in profiles}
     if part.model not in models:
         yield f"model: {part.model!r} has no profile; there are {listed(models)}"
-    for member in members:
-        where = f"variants: {member.name}"
-        if member.service_class not in ("", part.service_class):
-            yield f"{where}: class {member.service_class!r} is not the group's, {part.service_class!r}"
-        if member.model not in ("", part.model):
-            yield f"{where}: model {member.model!r} is not the group's, {part.model!r}"
     if not members:
         reasons = (f"{name_of(part.variants[at]) or at}: {why}" for at, why in wrong.items())
         yield f"variants: {'; '.join(reasons)}"

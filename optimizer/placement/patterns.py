@@ -8,6 +8,7 @@ own.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import NamedTuple
@@ -88,8 +89,9 @@ def _chosen(item: Item, rows: list[int], choices: int) -> IntArray | None:
     if math.prod(len(numbers) for _, numbers in axes) * choices > LARGEST_GRID:
         return None
     if not item.limited_share:
-        fill = _least_by_speed if item.routing == "least-loaded" else _least_by_number
-        return _spread(item, rows, fill(item, rows, axes, last))
+        if item.routing == "round-robin":
+            return _spread(item, rows, _least_by_number(item, rows))
+        return _spread(item, rows, _least_by_speed(item, rows, axes, last))
     counts = np.zeros((math.prod(len(numbers) for _, numbers in axes), len(rows)), dtype=np.int64)
     index = np.arange(len(counts))
     counts[:, [place for place, _ in axes]] = _decoded(axes, index).T
@@ -141,43 +143,52 @@ def _least_by_speed(item: Item, rows: list[int], axes: Axes, last: int) -> IntAr
     return least_counts
 
 
-def _least_by_number(item: Item, rows: list[int], axes: Axes, last: int) -> IntArray:
-    """The least counts of which each replica carries an equal part, shape (P, J)."""
-    worths = item.worths[rows]
-    number, slowest = np.zeros(1, dtype=np.int64), np.full(1, np.inf)
-    for place, numbers in axes:
-        number = np.add.outer(number, numbers).ravel()
-        slowest = np.minimum.outer(slowest, np.where(numbers > 0, worths[place], np.inf)).ravel()
+def _least_by_number(item: Item, rows: list[int]) -> IntArray:
+    """The least counts of which each replica carries an equal part, shape (P, J).
+
+    What the slowest used row is worth says how many replicas there must be: all ways to make up that number
+    of rows that are no slower, with one of the slowest at least.
+    """
+    worths, least = item.worths[rows].tolist(), item.least[rows].tolist()
+    most = [item.rows[row].most for row in rows]
     enough = item.demand * (1.0 - 10 * ROUNDING)
-    pace = np.minimum(slowest, worths[last])
-    number_needed = np.ceil(item.demand / _positive(pace) - ROUNDING) - number
-    top = _within(item, rows[last], np.maximum(number_needed, 1))
-    some = np.flatnonzero((top > 0) & ((number + top) * pace >= enough))
-    parts = [_with_last(rows, axes, last, some, top[some])]
-    if not item.least[rows[last]]:
-        none = np.flatnonzero((number > 0) & (number * np.minimum(slowest, 1e300) >= enough))
-        parts.append(_with_last(rows, axes, last, none, np.zeros_like(none)))
-    counts = np.concatenate(parts)
-    least_counts: IntArray = counts[~_fewer_by_number(item, rows, counts, enough)]
-    return least_counts
+    parts = []
+    for pace in sorted({worth_ for worth_ in worths if worth_ > 0}):
+        used = [place for place, worth_ in enumerate(worths) if worth_ >= pace]
+        if any(number for place, number in enumerate(least) if place not in used):
+            break  # A slower row that must be used binds at every faster pace too.
+        number = max(math.ceil(item.demand / pace - ROUNDING), 1)
+        if number * pace < enough:
+            number += 1
+        number = max(number, sum(least))
+        free = number - sum(least)
+        ways = sums(free, tuple(min(most[place] - least[place], free) for place in used))
+        columns = [column + least[place] for place, column in zip(used, ways, strict=True)]
+        slowest = [at for at, place in enumerate(used) if worths[place] == pace]
+        slow = sum(columns[at] for at in slowest)
+        keep = slow > 0
+        fast = [at for at, place in enumerate(used) if (number - 1) * worths[place] >= enough]
+        if fast and not any(least[used[at]] for at in slowest):
+            # Without the only replica of the slowest row the others are worth more.
+            keep &= (slow > 1) | (sum(columns[at] for at in fast) < number - 1)
+        counts = np.zeros((int(np.count_nonzero(keep)), len(rows)), dtype=np.int64)
+        for at, place in enumerate(used):
+            counts[:, place] = columns[at][keep]
+        parts.append(counts)
+    return np.concatenate(parts) if parts else np.zeros((0, len(rows)), dtype=np.int64)
 
 
-def _fewer_by_number(item: Item, rows: list[int], counts: IntArray, enough: float) -> BoolArray:
-    """Which plans would still be enough with one replica less, where each carries an equal part."""
-    worths, least = item.worths[rows], item.least[rows]
-    fewer = counts.sum(axis=1) - 1
-    slowest, second = np.full(len(counts), np.inf), np.zeros(len(counts))
-    alone = np.zeros(len(counts), dtype=np.bool_)
-    for place in np.argsort(-worths, kind="stable").tolist():
-        # From the fastest row to the slowest: the last one that is used binds.
-        used = counts[:, place] > 0
-        second = np.where(used, np.minimum(slowest, 1e300), second)
-        slowest = np.where(used, worths[place], slowest)
-        alone = np.where(used, (counts[:, place] == 1) & (least[place] == 0), alone)
-    # Without the only replica of the slowest row the others are worth more.
-    pace = np.where(alone, second, slowest)
-    reducible: BoolArray = (counts > least).any(axis=1) & (fewer > 0) & (fewer * pace >= enough)
-    return reducible
+@functools.lru_cache(maxsize=128)
+def sums(total: int, highest: tuple[int, ...]) -> IntArray:
+    """All ways to make up a number of terms from 0 to the highest of each, shape (J, P); read-only."""
+    last = highest.index(max(highest))
+    others = [most + 1 for place, most in enumerate(highest) if place != last]
+    tried = np.indices(others).reshape(len(others), math.prod(others))
+    rest = total - tried.sum(axis=0)
+    keep = (rest >= 0) & (rest <= highest[last])
+    made: IntArray = np.insert(tried[:, keep], last, rest[keep], axis=0)
+    made.setflags(write=False)
+    return made
 
 
 def _tops(item: Item, rows: list[int]) -> IntArray:

@@ -66,6 +66,14 @@ def parts(item: Item) -> list[float]:
     ]
 
 
+def carried_by_weights(item: Item, counts: IntArray, demand: float) -> float:
+    """What one plan carries of a demand under routing weights: of each variant's part what it can."""
+    return sum(
+        min(float(counts[rows] @ item.worths[rows]), float(item.weights[rows[0]]) * demand)
+        for rows in item.variants()
+    )
+
+
 def class_share(item: Item, counts: IntArray) -> float:
     """Largest part of every length class that one plan carries, 0 to 1; classes go where they fit best."""
     from scipy.optimize import linprog  # noqa: PLC0415 - takes longer to load than most plans take

@@ -96,12 +96,19 @@ def unplanned(
 
 
 def capacity_of(prepared: Prepared, got: Placed) -> float:
-    """Requests per second that the replicas of a group carry within the targets."""
+    """Requests per second that the replicas of a group carry within the targets.
+
+    Under routing weights a variant that is short cannot hand its part to others: where there is one, this is
+    what all carry together of the demand.
+    """
     item = prepared.item
     counts = np.array(got.counts, dtype=np.int64)
     if item.class_demands and item.demand > 0:
         return worth.class_share(item, counts) * item.demand
-    return float(worth.capacities(item, counts[None, :])[0])
+    capacity = float(worth.capacities(item, counts[None, :])[0])
+    if item.routing != "weights" or capacity >= prepared.demand_rps:
+        return capacity
+    return worth.carried_by_weights(item, counts, prepared.demand_rps)
 
 
 def group_decision(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from adapter.planning import candidates
 from adapter.planning import fleet as fleets
-from adapter.planning.groups import ROUTINGS, Group, Member
+from adapter.planning.groups import Group, Member
 from adapter.planning.joint import floors
 from adapter.planning.joint.ceilings import Ceilings, namespace_of
 from optimizer import problem
@@ -39,65 +39,6 @@ class Prepared:
     candidates: tuple[problem.Candidate, ...]
     demand_rps: float = 0.0
     notes: tuple[str, ...] = ()
-
-
-def checked(fleet: fleets.Fleet) -> tuple[list[Group], dict[str, str]]:
-    """Groups that can be planned, and what is wrong with the others by name."""
-    variants = {variant.name: variant for variant in fleet.variants}
-    owner: dict[str, str] = {}
-    sound: list[Group] = []
-    wrong: dict[str, str] = {}
-    names: set[str] = set()
-    for group in fleet.groups:
-        problems = list(_problems(group, variants, owner))
-        if group.name in wrong or group.name in names:
-            problems.append("name: is taken by another group")
-        if problems:
-            wrong[group.name] = "; ".join(problems)
-            continue
-        owner.update(dict.fromkeys(group.variants, group.name))
-        sound.append(group)
-        names.add(group.name)
-    return sound, wrong
-
-
-def _problems(
-    group: Group, variants: Mapping[str, fleets.Variant], owner: Mapping[str, str]
-) -> Iterator[str]:
-    if group.routing not in ROUTINGS:
-        yield f"routing: must be one of {', '.join(ROUTINGS)}, not {group.routing!r}"
-    if not group.variants:
-        yield "variants: has none"
-    if not 0 <= group.interruptible_share <= 1:
-        yield f"interruptible_share: must be from 0 to 1, not {group.interruptible_share:g}"
-    weights = [group.members.get(name, _NOBODY).weight for name in group.variants]
-    if any(not 0 <= weight < math.inf for weight in weights):
-        yield "weight: must be a number >= 0"
-    elif group.routing == "weights" and weights and not any(weights):
-        yield "weight: all are 0; give at least one variant a part of the requests"
-    yield from _odd_traffic(group)
-    if len(set(group.variants)) < len(group.variants):
-        yield "variants: one is there twice"
-    shares = sum(item.share for item in group.length_classes)
-    if group.length_classes and abs(shares - 1.0) > 1e-6:
-        yield f"length_classes: shares must sum up to 1, not {shares:g}"
-    for name in group.variants:
-        variant = variants.get(name)
-        if variant is None:
-            yield f"variants: there is no variant {name!r}"
-        elif name in owner:
-            yield f"variants: {name} belongs to group {owner[name]}"
-        elif variant.service_class != group.service_class:
-            yield f"class: {name} has class {variant.service_class!r}, the group {group.service_class!r}"
-        elif variant.model != group.model:
-            yield f"model: {name} serves model {variant.model!r}, the group {group.model!r}"
-
-
-def _odd_traffic(group: Group) -> Iterator[str]:
-    offered = (group.traffic.arrival_rate_rps, group.traffic.in_flight)
-    for field, number in zip(("arrival_rate_rps", "in_flight"), offered, strict=True):
-        if not (math.isfinite(number) and number >= 0):
-            yield f"traffic.{field}: must be a number >= 0, not {number:g}"
 
 
 def sized_fleet(fleet: fleets.Fleet, groups: Sequence[Group]) -> fleets.Fleet:

@@ -11,7 +11,7 @@ import numpy as np
 from adapter.planning import candidates
 from adapter.planning import fleet as fleets
 from adapter.planning.groups import Ceiling, Group, GroupDecision
-from adapter.planning.joint import decide, items
+from adapter.planning.joint import checks, decide, items
 from adapter.planning.joint.ceilings import Ceilings
 from adapter.planning.joint.items import Prepared
 from optimizer import problem, solvers
@@ -58,18 +58,20 @@ def place(fleet: fleets.Fleet) -> tuple[candidates.Candidates, Joint]:
 
     """
     _check(fleet)
-    groups, wrong = items.checked(fleet)
+    groups, wrong, apart = checks.checked(fleet)
     members = {name for group in groups for name in group.variants}
-    sound = {id(group) for group in groups}
     broken = {
         name: f"group {group.name}: {wrong[group.name]}"
         for group in fleet.groups
-        if id(group) not in sound
+        if group.name in wrong
         for name in group.variants
         if name not in members
     }
     # Apart from the groups' reasons: a variant on its own may have the name of a group.
-    set_aside = dict(broken)
+    set_aside = {
+        **broken,
+        **{name: why for name, why in apart.items() if name not in members},
+    }
     ceilings = Ceilings(fleet)
     sized = candidates.Candidates(items.sized_fleet(fleet, groups))
     prepared = _of_groups(fleet, groups, sized, ceilings, wrong=wrong, set_aside=set_aside)

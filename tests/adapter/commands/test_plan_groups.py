@@ -270,6 +270,38 @@ def test_requests_that_the_gateway_sends_against_the_plan_are_noted(
     assert "a cannot serve, but round robin sends requests" in reason
 
 
+def test_weights_of_a_variant_that_cannot_have_replicas_leave_the_part_of_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Replicas that carry their own part are no capacity of 0, and the group is served in part."""
+    document = changed(routing="weights")
+    document["groups"][0]["variants"][0] |= {"min_replicas": 0, "max_replicas": 0}
+    answer = planned(tmp_path, capsys, document)
+    group = answer["groups"]["chat"]
+    assert answer["plan"]["h"]["replicas"] > 0
+    assert group["served"] == "partial"
+    assert group["capacity_rpm"] == pytest.approx(0.5 * group["demand_rpm"])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"class": "Bulk"}, "class: 'Bulk' is not the group's, 'Premium'"),
+        ({"model": "x"}, "model: 'x' is not the group's"),
+    ],
+)
+def test_a_variant_of_another_class_or_model_is_named_and_its_group_planned_without_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], reason: str
+) -> None:
+    """One wrong field of one variant does not cost the others their plan."""
+    document = copy.deepcopy(FLEET)
+    document["groups"][0]["variants"][0] |= change
+    answer = planned(tmp_path, capsys, document)
+    assert reason in answer["set_aside"]["a"]
+    assert set(answer["plan"]) == {"h"}
+    assert answer["groups"]["chat"]["served"] == "full"
+
+
 def test_a_budget_below_minimum_replicas_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,8 +334,8 @@ def test_a_budget_below_minimum_replicas_is_named(
             {"routing": "weights", "variants": [{"name": "a", "weight": 0}]},
             "variants: weight: all are 0",
         ),
-        ({"variants": [{"name": "a", "class": "Bulk"}]}, "class 'Bulk' is not the group's"),
-        ({"variants": [{"name": "a", "model": "x"}]}, "model 'x' is not the group's"),
+        ({"variants": [{"name": "a", "class": "Bulk"}]}, "class: 'Bulk' is not the group's"),
+        ({"variants": [{"name": "a", "model": "x"}]}, "model: 'x' is not the group's"),
         (
             {"variants": [{"name": "a", "accelerator": "B200"}]},
             "accelerator: 'B200' has no profile",
