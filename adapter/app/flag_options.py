@@ -11,7 +11,7 @@ from adapter.apiserver import delegation
 from adapter.app.options import ClusterIdentities, Installation, ServeOptions
 from adapter.auth import local as local_auth
 from adapter.collector.collector import CollectionSettings
-from adapter.collector.servers.access import Access
+from adapter.collector.transport.access import Access
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from adapter.keda.options import KedaOptions

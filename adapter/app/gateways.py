@@ -17,8 +17,8 @@ from adapter.clock import Clock
 from adapter.collector import gateway
 from adapter.collector.pickers.loads import Pod, PoolLoad, merged
 from adapter.collector.pickers.pages import Known
-from adapter.collector.servers.access import Access
-from adapter.collector.servers.reading import Reading
+from adapter.collector.transport.access import Access
+from adapter.collector.transport.reading import Reading
 from adapter.controller.loop import ControlLoop
 from adapter.resources.variant import VariantSource
 

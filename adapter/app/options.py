@@ -9,7 +9,7 @@ from typing import Literal
 
 from adapter.apiserver import delegation
 from adapter.auth import local as local_auth
-from adapter.collector.servers.access import PLAIN, Access
+from adapter.collector.transport.access import PLAIN, Access
 from adapter.controller.settings import LoopSettings
 from adapter.installation import Names
 from adapter.keda.options import KedaOptions

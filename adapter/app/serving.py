@@ -23,7 +23,7 @@ from adapter.auth import authentication, authorization, delegated
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import Collector
-from adapter.collector.servers import wire
+from adapter.collector.transport import wire
 from adapter.controller.loop import ControlLoop
 from adapter.controller.reconciler import Planner
 from adapter.kube import client

@@ -20,10 +20,10 @@ from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.pod_scraper import OnPage, PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
-from adapter.collector.servers import access
 from adapter.collector.servers.plausibility import Plausibility
 from adapter.collector.servers.ranks import Rank
 from adapter.collector.traffic import TrafficWindow
+from adapter.collector.transport import access
 from adapter.collector.windows import jobs
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import Collecting, Source

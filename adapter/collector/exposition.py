@@ -17,11 +17,12 @@ import aiohttp
 from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers import access, buckets, engines, lines, ranks, spelling, wire
+from adapter.collector.servers import buckets, engines, lines, ranks, spelling
 from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.histogram import Histogram
-from adapter.collector.servers.reading import INLINE_CHARACTERS, Reading
 from adapter.collector.servers.totals import ImplausibleError
+from adapter.collector.transport import access, wire
+from adapter.collector.transport.reading import INLINE_CHARACTERS, Reading
 
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 4 * 1024 * 1024

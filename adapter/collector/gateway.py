@@ -18,9 +18,9 @@ from adapter.collector import exposition
 from adapter.collector.pickers import loads, pages
 from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.promql import GatewayCount
-from adapter.collector.servers import access
 from adapter.collector.servers.plausibility import NEAR_ZERO_SHARE
-from adapter.collector.servers.reading import Reading
+from adapter.collector.transport import access
+from adapter.collector.transport.reading import Reading
 from adapter.collector.windows.growth import offered
 
 log = structlog.get_logger()

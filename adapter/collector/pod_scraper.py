@@ -18,9 +18,9 @@ import structlog
 from adapter.clock import Clock
 from adapter.collector import exposition
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers import access
-from adapter.collector.servers.reading import Reading
-from adapter.collector.servers.slots import FairSlots
+from adapter.collector.transport import access
+from adapter.collector.transport.reading import Reading
+from adapter.collector.transport.slots import FairSlots
 
 log = structlog.get_logger()
 

@@ -25,7 +25,7 @@ import aiohttp
 from adapter import errors
 from adapter.collector import instant_vector
 from adapter.collector.instant_vector import InstantVector
-from adapter.collector.servers import wire
+from adapter.collector.transport import wire
 from adapter.settings.control import Prometheus
 from adapter.tls.client_context import ClientContext
 

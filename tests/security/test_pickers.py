@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from adapter.collector.servers.access import Access
+from adapter.collector.transport.access import Access
 from adapter.kube import labels
 from adapter.resources import pods
 from adapter.resources.serving import monitors, pools

@@ -16,8 +16,8 @@ from adapter.collector import exposition
 from adapter.collector.gateway import Gateways
 from adapter.collector.pickers.pages import MODELS, Known
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
-from adapter.collector.servers import reading, wire
-from adapter.collector.servers.access import Access
+from adapter.collector.transport import reading, wire
+from adapter.collector.transport.access import Access
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

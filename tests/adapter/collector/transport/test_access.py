@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from adapter.collector import exposition
-from adapter.collector.servers.access import Access
+from adapter.collector.transport.access import Access
 
 PAGE = """vllm:num_requests_running{model_name="m"} 1
 vllm:num_requests_waiting{model_name="m"} 0

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from adapter.collector.servers.slots import FairSlots
+from adapter.collector.transport.slots import FairSlots
 
 INLINE_CHARACTERS = 256 * 1024
 """Longest page that is parsed on the event loop; handing a shorter one to a thread takes longer."""
