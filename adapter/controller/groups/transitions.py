@@ -78,6 +78,22 @@ def capacity(parts: Sequence[Part], replicas: Mapping[str, int], routing: Routin
     return sum(part.rate_rps * number for part, number in used)
 
 
+def carried(
+    parts: Sequence[Part], replicas: Mapping[str, int], routing: Routing, demand_rps: float
+) -> float:
+    """Requests per second that so many replicas carry of a demand; more where they can carry all of it.
+
+    Under weights one variant that is short, or has no replicas, loses its part: the others keep theirs.
+    """
+    most = capacity(parts, replicas, routing)
+    whole = sum(part.weight for part in parts)
+    if routing != "weights" or most >= demand_rps or whole <= 0:
+        return most
+    return sum(
+        min(part.rate_rps * replicas[part.key], part.weight / whole * demand_rps) for part in parts
+    )
+
+
 def step(
     parts: Sequence[Part],
     *,
@@ -94,13 +110,15 @@ def step(
     """
     planned = {part.key: part.planned for part in parts}
     # A plan that is short of devices or money is no reason to keep everything.
-    needed = min(demand_rps, capacity(parts, planned, routing))
+    needed = min(demand_rps, carried(parts, planned, routing, demand_rps))
     replicas = {part.key: max(part.planned, part.target) for part in parts}
     reasons: dict[str, str] = {}
     for part in sorted(parts, key=_dearest_first):
         if part.target <= part.planned:
             continue
-        replicas[part.key] = _lowered(part, parts, replicas, needed, routing)
+        replicas[part.key] = _lowered(
+            part, parts, replicas, routing, needed=needed, demand_rps=demand_rps
+        )
         waiting = replicas[part.key] - part.planned
         if waiting > 0:
             reasons[part.key] = (
@@ -126,13 +144,15 @@ def _lowered(
     part: Part,
     parts: Sequence[Part],
     replicas: Mapping[str, int],
-    needed: float,
     routing: Routing,
+    *,
+    needed: float,
+    demand_rps: float,
 ) -> int:
-    """The least replicas of a part with which what is ready carries the demand."""
+    """The least replicas of a part with which what is ready carries what is needed of the demand."""
 
     def ready(number: int) -> float:
-        return capacity(
+        return carried(
             parts,
             {
                 other.key: min(
@@ -141,6 +161,7 @@ def _lowered(
                 for other in parts
             },
             routing,
+            demand_rps,
         )
 
     now = ready(part.target)

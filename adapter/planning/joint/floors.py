@@ -34,4 +34,8 @@ def _demand(floor: Floor, item: Item, group: Group) -> float:
             return floor.rate_rps
     if any(name in group.variants for name in members):
         return floor.rate_rps
-    return floor.part * float(worth.capacities(item, counts[None, :])[0])
+    capacity = float(worth.capacities(item, counts[None, :])[0])
+    if item.routing == "weights" and capacity <= 0 and counts.any():
+        # A variant without replicas: what the others carried does not follow from their number.
+        return floor.rate_rps
+    return floor.part * capacity

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from adapter.planning.groups import Floor, Group
+from adapter.planning.groups import Floor, Group, Routing
 from analyzer.latency import LatencyParameters
 
 LOAD = fleet.Load(arrival_rate_rps=5.0, input_tokens=512.0, output_tokens=128.0)
@@ -25,12 +25,14 @@ def variant(name: str, replicas: int, *, slow: float = 1.0) -> fleet.Variant:
     )  # fmt: skip
 
 
-def planned(load: fleet.Load, *floors: Floor, alone: bool = False) -> planning.Plan:
+def planned(
+    load: fleet.Load, *floors: Floor, alone: bool = False, routing: Routing = "least-loaded"
+) -> planning.Plan:
     """Two variants of which `fast` is the better buy, with these floors."""
     variants = (variant("fast", 2), variant("slow", 0, slow=2.0))[: 1 if alone else 2]
     group = Group(
         name="g", model="m", service_class="c", variants=tuple(item.name for item in variants),
-        traffic=load, floors=floors,
+        traffic=load, floors=floors, routing=routing,
     )  # fmt: skip
     return planning.plan(
         fleet.Fleet(
@@ -85,3 +87,9 @@ def test_a_variant_that_can_no_longer_serve_leaves_its_rate() -> None:
     assert "slow" in now.set_aside
     floor = Floor(replicas={"slow": 30}, part=1.0, rate_rps=20.0)
     assert planned(long, floor).groups["g"].demand_rpm == 1200.0
+
+
+def test_a_weighted_group_with_a_variant_at_zero_holds_its_rate() -> None:
+    """One variant has no replicas for its weight: the demand of then is held all the same."""
+    floor = Floor(replicas={"fast": 3, "slow": 0}, part=0.0, rate_rps=20.0)
+    assert planned(LOAD, floor, routing="weights").groups["g"].demand_rpm == 1200.0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.controller.groups.transitions import Part, capacity, carries, limited, step
+from adapter.controller.groups.transitions import Part, capacity, carried, carries, limited, step
 from adapter.planning.groups import ROUTINGS, Routing
 
 
@@ -56,6 +57,25 @@ def test_weights_give_each_variant_its_part() -> None:
     assert capacity(parts, {"a": 3, "b": 0}, "weights") == 0.0
 
 
+def test_a_variant_at_zero_does_not_let_the_others_of_a_weighted_group_go() -> None:
+    """One of three cannot come; what replaces the second one's replicas starts: it keeps serving its part."""
+    gone = part("gone", 0, 0)
+    old, new = part("old", 1, 2, cost=20.0), part("new", 2, 1, ready=1)
+    rate: dict[str, Any] = {"demand_rps": 6.0, "routing": "weights"}
+    assert carried([gone, old, new], {"gone": 0, "old": 2, "new": 1}, "weights", 6.0) == 3.0
+    assert step([gone, old, new], **rate).replicas == {"gone": 0, "old": 2, "new": 2}
+    started = replace(new, target=2, ready=2)
+    assert step([gone, old, started], **rate).replicas == {"gone": 0, "old": 1, "new": 2}
+
+
+def test_a_demand_that_a_weighted_group_carries_is_known_by_its_weights() -> None:
+    """Three quarters go to one variant: of 8 requests per second it gets 6, and the other one its 1 of 2."""
+    parts = [part("a", 6, 6, weight=3.0), part("b", 1, 1, weight=1.0)]
+    assert carried(parts, {"a": 9, "b": 1}, "weights", 8.0) == 7.0
+    assert carried(parts, {"a": 9, "b": 3}, "weights", 8.0) == 12.0
+    assert carried(parts, {"a": 9, "b": 1}, "least-loaded", 8.0) == 10.0
+
+
 def test_steps_are_limited() -> None:
     """No more replicas up or down at a time than the settings allow."""
     parts = [part("up", 9, 1), part("down", 1, 9)]
@@ -87,7 +107,7 @@ def test_no_step_loses_what_serves(parts: list[Part], demand: float, routing: Ro
     transition = step(parts, demand_rps=demand, routing=routing)
 
     def ready(replicas: dict[str, int]) -> float:
-        return capacity(parts, replicas, routing)
+        return carried(parts, replicas, routing, demand)
 
     before = ready({item.key: min(item.ready, item.target) for item in parts})
     after = ready({item.key: min(item.ready, transition.replicas[item.key]) for item in parts})
