@@ -258,8 +258,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", type=int, default=40, metavar="N")
-    parser.add_argument("--requests", type=int, default=5000, metavar="N")
+    parser.add_argument(
+        "--cases", type=int, default=40, metavar="N", help="Number of replicas. Default 40"
+    )
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="Requests of one long run. Default 5000",
+    )
     parser.add_argument(
         "--seed",
         type=int,
@@ -267,7 +275,12 @@ def main() -> int:
         metavar="N",
         help="Seed of the first case. Default 0",
     )
-    parser.add_argument("--record", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="JSON file of what was measured, read first and written. Default: none",
+    )
     asked = parser.parse_args()
     cases: dict[str, dict[str, Any] | None] = {}
     if asked.record is not None and asked.record.exists():

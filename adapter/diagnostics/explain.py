@@ -241,7 +241,7 @@ def _held_by_hpa(state: VariantState, scaler: hpa.Scaler, desired: int) -> list[
             f"{name} does not read the adapter's metric with variant_name={source.name}"
             + (f": {why}" if why else "")
         )
-    if scaler.others and desired < source.replicas:
+    if scaler.others and (scaler.readings or scaler.by_keda) and desired < source.replicas:
         reasons.append(
             f"{name} also reads {', '.join(scaler.others)}, and follows the largest of all"
         )

@@ -16,6 +16,7 @@ from adapter.kube import duration, labels, paths, quantity
 from adapter.kube.errors import InvalidPath
 from adapter.resources import annotations as notes
 from adapter.resources import pods
+from adapter.resources.serving import command_lines
 from adapter.resources.texts import documents
 from adapter.settings import kinds
 from tests.fuzz import readers
@@ -33,6 +34,11 @@ def test_readers_refuse_or_hold_together(name: str) -> None:
 
 
 LINE = 'vllm:num_requests_running{model_name="m"} 1\n'
+
+
+def started(text: str) -> object:
+    """The ports of a container that is started by that text."""
+    return command_lines.ports({"args": [text]})
 
 
 @pytest.mark.parametrize(
@@ -60,6 +66,10 @@ LINE = 'vllm:num_requests_running{model_name="m"} 1\n'
         pytest.param(documents.parse_yaml, lambda n: f"a: {'b ' * n}", 2000, id="yaml-words"),
         pytest.param(documents.parse_yaml, lambda n: f"a: '{'b' * n}", 4000, id="yaml-quote"),
         pytest.param(pods.parsed, lambda n: "a=b," * n, 2000, id="pod-selector"),
+        pytest.param(started, lambda n: "${a:-" * n, 1000, id="command-defaults"),
+        pytest.param(started, lambda n: "$(" * n, 4000, id="command-variables"),
+        pytest.param(started, lambda n: " --port 1" * n, 800, id="command-ports"),
+        pytest.param(started, lambda n: " --port $((1" * n, 600, id="command-sums"),
         pytest.param(
             lambda t: exposition.parse(t, "m", "x"), lambda n: LINE * n, 1000, id="page-lines"
         ),

@@ -117,7 +117,7 @@ async def test_pages_that_cost_much_leave_time_and_places_to_others(
     """One namespace's costly pages rest after each, and its long ones leave memory to others."""
     monkeypatch.setattr(reading, "COSTLY_SECONDS", 0.0)
     monkeypatch.setattr(reading, "NOTICED_SECONDS", 0.0)
-    monkeypatch.setattr(reading, "REST", 1e6)
+    monkeypatch.setattr(reading, "REST", 1e9)
     turns, order = reading.Reading(), []
 
     async def parse(party: str) -> None:
@@ -136,6 +136,22 @@ async def test_pages_that_cost_much_leave_time_and_places_to_others(
         await held.enter_async_context(turns.long_page("other"))
         assert not third.done()
         third.cancel()
+
+
+async def test_a_namespace_that_rests_does_not_keep_the_thread_of_long_pages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its second long page waits for its rest, and another namespace's is parsed meanwhile."""
+    monkeypatch.setattr(reading, "COSTLY_SECONDS", 0.0)
+    monkeypatch.setattr(reading, "REST", 1e9)
+    turns, text = reading.Reading(), "#" * (reading.INLINE_CHARACTERS + 1)
+    greedy = [asyncio.create_task(turns.parsed("greedy", len, text)) for _ in range(2)]
+    done, waiting = await asyncio.wait(greedy, return_when="FIRST_COMPLETED")
+    assert len(done) == 1
+    assert await turns.parsed("other", len, text) == len(text)
+    (last,) = waiting
+    assert not last.done()
+    last.cancel()
 
 
 async def test_one_namespace_leaves_scrapes_to_others(monkeypatch: pytest.MonkeyPatch) -> None:

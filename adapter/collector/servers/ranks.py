@@ -58,10 +58,9 @@ def of_samples(samples: Iterable[Sample]) -> tuple[Rank, ...]:
 
 @dataclass(slots=True)
 class Standing:
-    """How long engines of an address have stood still with requests in service."""
+    """How long engines of an address have stood still with requests in service: pages, and since when."""
 
-    _pages: dict[str, int] = field(default_factory=dict)
-    _since: dict[str, float] = field(default_factory=dict)
+    _still: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def hung(
         self,
@@ -86,14 +85,13 @@ class Standing:
         """
         known = {rank.name: rank for rank in before}
         hung = []
+        still = {}  # of the engines of this page alone: a page may show others each time
         for rank in after:
             if known.get(rank.name) != rank or rank.running + rank.waiting <= 0:
-                self._pages.pop(rank.name, None)
                 continue
-            still = self._pages.get(rank.name, 0) + 1
-            if still == 1:
-                self._since[rank.name] = last
-            self._pages[rank.name] = still
-            if still >= pages and now - self._since[rank.name] >= seconds:
+            count, since = self._still.get(rank.name, (0, last))
+            still[rank.name] = (count + 1, since)
+            if count + 1 >= pages and now - since >= seconds:
                 hung.append(rank)
+        self._still = still
         return hung

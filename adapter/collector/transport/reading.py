@@ -50,21 +50,28 @@ class Reading:
 
     async def parsed(self, party: str, parse: Callable[[str], Parsed], text: str) -> Parsed:
         """What a parser makes of a page, when it is its party's turn; raises what the parser raises."""
+        await self._turn(party)
         if len(text) <= INLINE_CHARACTERS:
-            await self._turn(party)
             seconds, take = _timed(parse, text)
-        else:
+            self._spent(party, seconds)
+            return take()
+        while True:
             # A thread too takes its time from the event loop.
             async with self._threads.one(party):
-                await self._turn(party)
-                seconds, take = await asyncio.to_thread(_timed, parse, text)
-        self._spent(party, seconds)
-        return take()
+                # Whoever has to rest does not keep the thread from others meanwhile.
+                if self._rest(party) <= 0:
+                    seconds, take = await asyncio.to_thread(_timed, parse, text)
+                    self._spent(party, seconds)
+                    return take()
+            await self._turn(party)
+
+    def _rest(self, party: str) -> float:
+        """Seconds for which a party still rests; 0 or less: none."""
+        return self._rests_until.get(party, 0.0) - asyncio.get_running_loop().time()
 
     async def _turn(self, party: str) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            rest = self._rests_until.get(party, 0.0) - loop.time()
+            rest = self._rest(party)
             if rest > 0:
                 await asyncio.sleep(rest)
             elif self._busy:

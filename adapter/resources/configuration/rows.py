@@ -67,7 +67,7 @@ class ClassRow:
     entry_problems: Mapping[str, str] = field(default_factory=dict)
 
 
-_COUNTED = re.compile(r"(\d{1,2}) ?x ?.*\D.*|.*[^\W_] ?x(\d)")
+_COUNTED = re.compile(r"(\d{1,2}) ?x ?.*\D.*|.*[^\W_] ?x ?(\d{1,2})")
 
 
 def devices_in(name: str) -> int:

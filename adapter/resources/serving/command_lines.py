@@ -25,12 +25,13 @@ _PORT_VARIABLES = (("DYN_SYSTEM_PORT", ""), ("PORT", "text-generation"))
 """Environment variables with the port of the metrics, each with a word of the images that read it."""
 
 _MOST_TEXT = 64 * 1024
-"""Most characters of a command line that are read."""
+"""Most characters of a command line that are read, and of the values of all its variables."""
 
 _MOST_RANKS = 16
-"""Most engines that a loop starts."""
+"""Most engines that a container starts."""
 
-_VARIABLE = re.compile(r"\$(?:\((\w+)\)|\{(\w+)(?::?-([^}]*))?\}|(\w+))")
+# No pattern reads beyond the next "$": texts are long, and their owners choose them.
+_VARIABLE = re.compile(r"\$(?:\((\w+)\)|\{(\w+)(?::?-([^}$]*))?\}|(\w+))")
 _ASSIGNED = re.compile(r"(?:^|[\s;&])(?:export\s+)?([A-Za-z_]\w*)=\"?(\d{1,5})\"?(?=[\s;&]|$)")
 
 _COMMANDS = re.compile(r"&&|[;&|\n]")
@@ -57,13 +58,18 @@ def ports(container: Mapping[str, Any]) -> tuple[int, ...]:
         if word in says and (number := _port(str(values.get(name)))):
             return (number,)
     flag = next((flag for word, flag in _FIXED.items() if word in says), "port")
-    form = re.compile(rf"(?:^|\s)--{flag}(?:=|\s+)[\"']?(\d{{1,5}}|\$\(\([^)]*\)\))[\"']?(?=\s|$)")
-    commands = [item for item in _COMMANDS.split(text) if "ray start" not in item]
-    given = [(command, match[1]) for command in commands for match in form.finditer(f"{command} ")]
-    of_servers = [number for command, number in given if _SERVER.search(command)]
-    shown = of_servers or [number for _, number in given[:1]]
-    numbers = [number for each in shown for number in _counted(each, _devices(container))]
-    return tuple(dict.fromkeys(numbers))
+    form = re.compile(rf"(?:^|\s)--{flag}(?:=|\s+)[\"']?(\d{{1,5}}|\$\(\([^)$]*\)\))[\"']?(?=\s|$)")
+    given: list[str] = []
+    of_servers: list[str] = []
+    for command in _COMMANDS.split(text):
+        if "ray start" in command:
+            continue
+        shown = form.findall(f"{command} ")
+        given += shown
+        if shown and _SERVER.search(command):
+            of_servers += shown
+    rows = [_counted(each, _devices(container)) for each in of_servers or given[:1]]
+    return tuple(dict.fromkeys(number for row in rows for number in row))[:_MOST_RANKS]
 
 
 def _counted(text: str, devices: int) -> Iterable[int]:
@@ -125,8 +131,13 @@ def text_of(container: Mapping[str, Any]) -> str:
         if item.get("value") is not None
     }
 
+    left = _MOST_TEXT
+
     def value(variable: re.Match[str]) -> str:
+        nonlocal left
         name = variable[1] or variable[2] or variable[4]
-        return values.get(name) or str(variable[3] or variable[0])
+        shown = (values.get(name) or str(variable[3] or variable[0]))[:left]
+        left -= len(shown)
+        return shown
 
     return _VARIABLE.sub(value, text)

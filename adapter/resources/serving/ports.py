@@ -81,7 +81,7 @@ def _of_servers(servers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
     A declared port is information only: what the command line says is where a server listens.
     """
     ports = [port for container in servers for port in _ports(container)]
-    by_name = {str(port.get("name") or ""): port["containerPort"] for port in ports}
+    by_name = {str(port["name"]): port["containerPort"] for port in ports if port.get("name")}
     of_metrics = min(
         (name for name in by_name if _OF_METRICS.fullmatch(name)),
         key=lambda name: (NAMES.index(name) if name in NAMES else len(NAMES), name),

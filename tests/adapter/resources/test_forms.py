@@ -77,6 +77,7 @@ def test_a_profile_that_takes_no_time_is_none() -> None:
     ("name", "devices"),
     [
         ("H100", 1), ("2xH100", 2), ("8 x H200", 8), ("H100x4", 4), ("16xMI300X", 16),
+        ("H100x16", 16), ("H100 x 8", 8), ("NVIDIA-A100-SXM4-80GB", 1), ("a100-sxm4", 1),
         ("MI300X", 1), ("RTX4090", 1), ("RTX-6000", 1), ("L40S", 1), ("GB200-NVL72x2", 2),
     ],
 )  # fmt: skip

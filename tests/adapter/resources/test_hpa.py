@@ -237,3 +237,6 @@ def test_a_trigger_of_prometheus_is_not_said_to_read_nothing() -> None:
     assert not any(
         "does not read" in text for text in explain.held_back(state(scaler, current=2, desired=4))
     )
+    assert not any(
+        "also reads" in text for text in explain.held_back(state(scaler, current=4, desired=2))
+    )

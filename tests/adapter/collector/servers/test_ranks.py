@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+from adapter.collector.servers import ranks
 from tests.adapter.collector.servers.test_doubtful_pages import observed, served
 
 
@@ -38,3 +41,14 @@ async def test_an_engine_without_work_does_not_hang() -> None:
     """The other one may serve alone."""
     seen = await observed(12, a=lambda at: engines(at, stands_from=5, running=0, waiting=0))
     assert all(observation.complete for observation in seen[1:])
+
+
+def test_engines_that_a_page_no_longer_shows_are_forgotten() -> None:
+    """Whoever shows other engines at each page takes no more memory for that; one that comes back is new."""
+    standing = ranks.Standing()
+    hung = functools.partial(standing.hung, last=0.0, pages=2, seconds=1.0)
+    one, other = (ranks.Rank(name, 1.0, 0.0, (1.0,)) for name in ("0", "1"))
+    assert hung([one], [one], now=5.0) == []
+    assert hung([other], [other], now=10.0) == []
+    assert hung([one], [one], now=15.0) == []
+    assert hung([one], [one], now=20.0) == [one]

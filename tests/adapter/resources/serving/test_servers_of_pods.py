@@ -8,7 +8,7 @@ import pytest
 
 from adapter.kube import labels
 from adapter.resources import pods
-from adapter.resources.serving import groups
+from adapter.resources.serving import command_lines, groups
 
 Port = tuple[str, int]
 
@@ -199,6 +199,8 @@ def shell(text: str, *ports: Port, gpus: int = 1, **env: str) -> dict[str, Any]:
             [8000, 8001, 8002, 8003],
         ),
         (container("v", ("port-8000", 8000), ("port-8001", 8001), gpus=1), [8000, 8001]),
+        (container("v", ("", 8000), ("grpc", 8001), gpus=1), [8000]),
+        (container("v", ("", 8000), ("grpc", 8001), args=["--port=8000"], gpus=1), [8000]),
         (container("v", ("dp0", 8000), ("dp1", 8001), ("nixl0", 5600), gpus=1), [8000, 8001]),
         (container("t", image=TGI, gpus=1), [80]),
         (container("t", image=TGI, gpus=1, env=[{"name": "PORT", "value": "8088"}]), [8088]),
@@ -215,6 +217,12 @@ def test_a_server_listens_where_it_is_told_to(item: dict[str, Any], numbers: lis
     """Declared ports are information only; each kind of server has a default of its own."""
     expected = tuple(f"http://10.0.0.1:{number}/metrics" for number in numbers)
     assert pods.trimmed(pod(item))["urls"] == expected
+
+
+def test_variables_of_a_command_line_take_bounded_memory() -> None:
+    """However often a long value is named."""
+    item = shell("$(A)" * 10_000, A="x" * 100_000)
+    assert len(command_lines.text_of(item)) <= 2 * 64 * 1024
 
 
 def test_containers_that_stay_from_the_start_are_containers() -> None:
