@@ -51,7 +51,7 @@ class _Stream:
 
     Attributes:
         peer: Address of its client.
-        displaced: Whether it has to end for one of another address.
+        displaced: Whether another address has taken its place, so that it ends.
 
     """
 
