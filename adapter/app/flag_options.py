@@ -180,6 +180,7 @@ def _installation(args: argparse.Namespace, server: Serving) -> Installation:
             secret=cluster.certificate_secret,
             service=cluster.service_name,
             api_service=cluster.api_service,
+            registered=args.keda_port is None and cluster.actuate != "none",
             times=Times(overlap=timedelta(seconds=cluster.certificate_overlap)),
         )
     lease_seconds = int(cluster.lease_duration)

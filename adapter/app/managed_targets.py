@@ -72,7 +72,9 @@ class ManagedTargets:
         item = self._watched()
         if item is None or not self._leads():
             if item is None and states:
-                self._failed("the ConfigMap is missing; kubectl apply -k manifests/base makes it")
+                self._failed(
+                    "the ConfigMap is missing; kubectl apply -f manifests/base/managed-targets.yaml makes it"
+                )
             return
         before = item.get("data") or {}
         targets = {key: _target(state) for key, state in states.items()}

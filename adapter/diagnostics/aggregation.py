@@ -23,6 +23,8 @@ HPAConfigurableTolerance is alpha and off in 1.33 and 1.34.
 ZERO_MINOR = 37
 """Minor version of Kubernetes since which feature gate HPAScaleToZero is on by default."""
 
+_REGISTER = "kubectl apply -f manifests/base/apiservice.yaml"
+
 LEASE_LATE_SECONDS = 60.0
 """Age of a renewal after which there is no leader, with room for clocks that differ."""
 
@@ -70,14 +72,15 @@ async def api_service(site: Site) -> AsyncIterator[Finding]:
         yield Finding("ok", f"APIService {API_SERVICE} is not needed: {why}")
         return
     if item is None:
-        yield Finding("error", f"no APIService {API_SERVICE}", "kubectl apply -k manifests/base")
+        # Not the whole base: it would make an advisory installation an active one.
+        yield Finding("error", f"no APIService {API_SERVICE}", _REGISTER)
         return
     if not ours:
         yield Finding(
             "error",
             f"APIService {API_SERVICE} belongs to Service {owner}",
             "a cluster has one: with KEDA, kubectl apply -k manifests/overlays/keda (docs/keda.md); else"
-            " kubectl apply -f manifests/base/apiservice.yaml points it to this adapter, and serve"
+            f" {_REGISTER} points it to this adapter, and serve"
             f" --delegate-to https://{service.get('name')}.{service.get('namespace')}.svc proxies the metrics"
             " of the other adapter",
         )
@@ -150,7 +153,7 @@ async def lease(site: Site) -> AsyncIterator[Finding]:
         yield Finding(
             "error",
             f"no Lease {names.namespace}/{names.lease}: the adapter has never started",
-            f"kubectl -n {names.namespace} get pods; kubectl apply -k manifests/base",
+            f"kubectl -n {names.namespace} get pods,events; apply again what it was installed with",
         )
         return
     spec = item.get("spec") or {}

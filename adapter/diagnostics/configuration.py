@@ -34,7 +34,11 @@ async def config_maps(site: Site) -> AsyncIterator[Finding]:
         if present.keys().isdisjoint({name, f"{name}{DEFAULTS_SUFFIX}"})
     ]
     for name in absent:
-        yield Finding("error", f"no ConfigMap {space}/{name}", "kubectl apply -k manifests/base")
+        yield Finding(
+            "error",
+            f"no ConfigMap {space}/{name}",
+            "kubectl apply -f manifests/base/defaults.yaml",
+        )
     if not present:
         return
     reader = _read(site, present)

@@ -37,8 +37,8 @@ _MESSAGE_BYTES = 4 * 1024 * 1024
 
 _TLS_END_SECONDS = 0.1
 """Seconds in which the TLS connection of a WebSocket ends."""
-_ERROR_LIMIT, _MESSAGE_LIMIT = 64 * 1024, 500
-"""Bytes of an error response that are read, and characters of its message that are shown."""
+_ERROR_LIMIT = 64 * 1024
+"""Bytes of an error response that are read."""
 
 _FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError, RecursionError)
 """No connection, no response in time, or a response that is not a JSON object."""
@@ -49,6 +49,9 @@ _ESCAPED = re.compile("[^\\x00-\\x7e\\U00010000-\\U0010ffff]")
 
 _BUFFER = 2**21
 """Bytes read ahead: a watch's event holds a whole object on one line, and etcd allows 1.5 MiB."""
+
+_LINE_BYTES = 32 * 2**20
+"""Most bytes of an event of a watch: an object as JSON is some times as long as in etcd."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +116,7 @@ async def _opened(kubeconfig: Path | None, context: str | None) -> AsyncIterator
     configuration = client.Configuration()
     # See `kubeconfigs.lenient`.
     configuration.disable_strict_ssl_verification = True
+    where = "this pod" if kubeconfig is None else str(kubeconfig)
     try:
         if kubeconfig is not None:
             await config.load_kube_config(
@@ -130,13 +134,16 @@ async def _opened(kubeconfig: Path | None, context: str | None) -> AsyncIterator
                 "no cluster: this is no pod (KUBERNETES_SERVICE_HOST is not set); give --kubeconfig FILE for"
                 " a cluster, or --variants DIR for a folder"
             ) from error
-        where = "this pod" if kubeconfig is None else str(kubeconfig)
         raise StartupError(f"{where}: no usable access to a cluster: {error}") from error
 
     async with opened as api:
 
         async def authorize(headers: dict[str, str]) -> None:
-            await api.update_params_for_auth(headers, [], ["BearerToken"])
+            try:
+                await api.update_params_for_auth(headers, [], ["BearerToken"])
+            except Exception as error:  # as above; a token file is empty while it is replaced
+                problem = f"credentials of {where} cannot be read ({type(error).__name__})"
+                raise OSError(problem) from error
 
         rest = api.rest_client
         yield Connection(
@@ -225,14 +232,11 @@ class Cluster:
         try:
             response = await self._open("GET", path, query=parameters, timeout=_WATCH_SECONDS + 30)
             async with response:
-                rest = b""
-                async for piece in response.content.iter_any():
-                    *lines, rest = (rest + piece).split(b"\n")
-                    for line in filter(None, lines):
-                        event = _watch_event(json.loads(line))
-                        if event["type"] == "ERROR":
-                            raise _ended(path, event["object"])
-                        yield event
+                async for line in _lines(response.content):
+                    event = _watch_event(json.loads(line))
+                    if event["type"] == "ERROR":
+                        raise errors.of_object(event["object"], path=path)
+                    yield event
         except _FAILURES as error:
             raise _unavailable(path, error) from error
 
@@ -249,8 +253,8 @@ class Cluster:
         headers: dict[str, str] = {}
         paths.checked(path)
         connection = self._connection
-        await connection.authorize(headers)
         try:
+            await connection.authorize(headers)
             async with connection.session.ws_connect(
                 f"{connection.server}{path}",
                 params=list(query),
@@ -326,7 +330,7 @@ class Cluster:
         )
         if response.status >= 300:
             async with response:
-                text = _reported(await response.content.read(_ERROR_LIMIT))
+                text = errors.reported(await response.content.read(_ERROR_LIMIT))
             raise errors.of_status(
                 response.status,
                 f"{path}: {response.status} {text or response.reason or ''}".rstrip(),
@@ -350,15 +354,24 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{0xFFFD if 0xD800 <= code <= 0xDFFF else code:04x}"
 
 
-def _reported(body: bytes) -> str:
-    """The message of a Status object; empty for any other body, which is not ours to quote."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    if not isinstance(document, dict) or document.get("kind") != "Status":
-        return ""
-    return str(document.get("message") or "")[:_MESSAGE_LIMIT]
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Lines of a watch that are not empty; what follows the last end of a line is none.
+
+    Raises:
+        ValueError: a line is longer than an event may be.
+
+    """
+    begun = bytearray()
+    async for piece in content.iter_any():
+        *lines, rest = piece.split(b"\n")
+        for line in lines:
+            begun += line
+            if begun:
+                yield bytes(begun)
+            begun.clear()
+        begun += rest
+        if len(begun) > _LINE_BYTES:
+            raise ValueError(f"a line of the watch is longer than {_LINE_BYTES // 2**20} MiB")
 
 
 def _watch_event(event: Any) -> dict[str, Any]:
@@ -375,13 +388,6 @@ def _watch_event(event: Any) -> dict[str, Any]:
     ):
         raise ValueError("a line of the watch is not an event")  # noqa: TRY004 - as any bad line
     return event
-
-
-def _ended(path: str, status: dict[str, Any]) -> errors.ApiError:
-    """The error that a watch was ended with."""
-    code = status.get("code")
-    message = str(status.get("message") or "the watch failed")
-    return errors.of_status(code if isinstance(code, int) else 0, f"{path}: {message}", path=path)
 
 
 def _unavailable(path: str, error: Exception) -> errors.Unavailable:

@@ -17,6 +17,12 @@ administrator can do about an error is in `adapter.kube.advice`.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
+_MESSAGE_LIMIT = 500
+"""Characters of the message of a Status object that are shown."""
+
 
 class ApiError(Exception):
     """The Kubernetes API refused a request, or did not answer.
@@ -116,3 +122,21 @@ def _seconds(retry_after: str | None) -> float:
     """Seconds of a Retry-After header; Kubernetes never sends the form with a date."""
     text = (retry_after or "").strip()
     return float(text) if text.isascii() and text.isdigit() else 0.0
+
+
+def of_object(status: Mapping[str, object], *, path: str) -> ApiError:
+    """The error of a Status object, which a watch ends with."""
+    code = status.get("code")
+    message = str(status.get("message") or "the watch failed")[:_MESSAGE_LIMIT]
+    return of_status(code if isinstance(code, int) else 0, f"{path}: {message}", path=path)
+
+
+def reported(body: bytes) -> str:
+    """The message of a Status object; empty for any other body, which is not ours to quote."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(document, dict) or document.get("kind") != "Status":
+        return ""
+    return str(document.get("message") or "")[:_MESSAGE_LIMIT]

@@ -28,7 +28,7 @@ that has just started refuses what its RBAC rules allow until it has read them.
 """
 
 TURN = 100
-"""Objects of a list that are read before everything else has its turn."""
+"""Objects of a list, or events of a watch, that are read before everything else has its turn."""
 
 Object = Mapping[str, Any]
 
@@ -124,9 +124,14 @@ class Informer:
             try:
                 if not version:
                     version = await self._list()
+                number = 0
                 async for event in self._source.watch_objects(self.path, version, self._query):
                     version = self._apply(event) or version
                     self._recovered()
+                    number += 1
+                    if number % TURN == 0:
+                        # Events that are there already come without a wait in between.
+                        await asyncio.sleep(0)
                 self._recovered()
                 ended = True
             except errors.Gone:

@@ -144,7 +144,9 @@ class ConfigMaps:
         """Report that a ConfigMap does not exist."""
         held = self._last.accelerators if name == COSTS else self._last.classes
         more = f"; {HELD} of what variants use" if held else ""
-        self._report(f"{where}: is missing{more}; kubectl apply -k manifests/base makes it")
+        self._report(
+            f"{where}: is missing{more}; kubectl apply -f manifests/base/defaults.yaml makes it"
+        )
 
     def _report(self, problem: str) -> None:
         self._problems.append(problem)

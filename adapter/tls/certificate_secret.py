@@ -38,6 +38,7 @@ class OwnCertificates:
         secret: Name of the Secret.
         service: Name of the adapter's Service, whose SERVICE.NAMESPACE.svc is in the certificate.
         api_service: Name of the APIService whose caBundle is updated.
+        registered: Whether the adapter needs the APIService; not where KEDA asks for its targets.
         times: Lifetimes of certificates and authorities.
 
     """
@@ -46,6 +47,7 @@ class OwnCertificates:
     secret: str = Names().secret
     service: str = Names().service
     api_service: str = API_SERVICE
+    registered: bool = True
     times: Times = field(default_factory=Times)
 
 
@@ -69,6 +71,7 @@ class CertificateKeeper:
         self._leads = leads
         self._now = now
         self._problem = ""
+        self._owner = ""
         self._due = asyncio.Event()
 
     async def prepare(self) -> tuple[Path, Path]:
@@ -158,19 +161,21 @@ class CertificateKeeper:
         service = (item.get("spec") or {}).get("service") or {}
         expected = (self._options.namespace, self._options.service)
         if (service.get("namespace"), service.get("name")) != expected:
-            problem = (
-                f"{self._options.api_service} belongs to Service"
-                f" {service.get('namespace')}/{service.get('name')}"
-            )
-            if problem != self._problem:
-                log.warning(
-                    "APIService belongs to another Service; caBundle not updated",
-                    problem=problem,
-                    fix="run variant-adapter doctor",
-                )
-            self._problem = problem
+            owner = f"{service.get('namespace')}/{service.get('name')}"
+            if owner != self._owner:
+                self._say_foreign(f"{self._options.api_service} belongs to Service {owner}")
+            self._owner = owner
             return None
+        self._owner = ""
         return item
+
+    def _say_foreign(self, problem: str) -> None:
+        """Log that the APIService is not ours, once for each owner."""
+        event = "APIService belongs to another Service; caBundle not updated"
+        if self._options.registered:
+            log.warning(event, problem=problem, fix="run variant-adapter doctor")
+        else:
+            log.info(event, problem=problem)
 
     async def _publish(self, bundle: bytes) -> None:
         spec = {"caBundle": base64.b64encode(bundle).decode(), "insecureSkipTLSVerify": False}

@@ -1,13 +1,16 @@
 """Server-sent events: a tick to every open page when there is something new to fetch.
 
 The number of streams is bounded, each holds at most one tick that is not sent yet, and one whose client does
-not read is closed. https://html.spec.whatwg.org/multipage/server-sent-events.html
+not read is closed. Beyond the bound the address with most streams loses its oldest one for one of another
+address, so nobody's pages keep out those of others. https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
+from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
@@ -42,11 +45,25 @@ HEADERS = {
 }
 
 
+@dataclass(slots=True)
+class _Stream:
+    """One open stream.
+
+    Attributes:
+        peer: Address of its client.
+        displaced: Whether another address has taken its place, so that it ends.
+
+    """
+
+    peer: str
+    displaced: bool = False
+
+
 class Streams:
     """All open streams."""
 
     def __init__(self) -> None:
-        self._open: set[asyncio.Event] = set()
+        self._open: dict[asyncio.Event, _Stream] = {}
         self._number = 0
         self._ended = False
         self._viewed = asyncio.Event()
@@ -77,12 +94,13 @@ class Streams:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Send ticks until the client is gone, too slow, or the stream has lived long enough."""
-        if self._ended or len(self._open) >= MOST_STREAMS:
+        peer = request.remote or ""
+        if self._ended or not self._make_room(peer):
             # 204 tells the browser not to try again by itself.
             return web.Response(status=204)
         response = web.StreamResponse(headers=HEADERS)
         waiting = asyncio.Event()
-        self._open.add(waiting)
+        stream = self._open[waiting] = _Stream(peer)
         self._viewed.set()
         try:
             await response.prepare(request)
@@ -90,7 +108,7 @@ class Streams:
                 # `write` then waits until the client has taken nearly all.
                 request.transport.set_write_buffer_limits(high=BUFFER_BYTES)
             await self._send(response, f"retry: {RETRY_MS}\n\n")
-            await self._pump(response, waiting)
+            await self._pump(response, waiting, stream)
         except TimeoutError:
             log.info("page does not take its updates; closing its stream", peer=request.remote)
             if request.transport is not None:
@@ -98,18 +116,37 @@ class Streams:
         except ConnectionError:
             log.debug("page is gone; closing its stream", peer=request.remote)
         finally:
-            self._open.discard(waiting)
+            self._open.pop(waiting, None)
             if not self._open:
                 self._viewed.clear()
         return response
 
-    async def _pump(self, response: web.StreamResponse, waiting: asyncio.Event) -> None:
+    def _make_room(self, peer: str) -> bool:
+        """Whether one more stream of an address may open; it may take the place of another one."""
+        if len(self._open) < MOST_STREAMS:
+            return True
+        count = Counter(stream.peer for stream in self._open.values())
+        most, number = count.most_common(1)[0]
+        if number <= count[peer] + 1:
+            return False
+        # The first is the oldest.
+        waiting = next(key for key, stream in self._open.items() if stream.peer == most)
+        self._open.pop(waiting).displaced = True
+        waiting.set()
+        log.info("too many pages are open; closing the oldest stream of an address", peer=most)
+        return True
+
+    async def _pump(
+        self, response: web.StreamResponse, waiting: asyncio.Event, stream: _Stream
+    ) -> None:
         loop = asyncio.get_running_loop()
         ends = loop.time() + LIFE_SECONDS
-        while not self._ended and loop.time() < ends:
+        while not (self._ended or stream.displaced) and loop.time() < ends:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):
                     await waiting.wait()
+            if stream.displaced:
+                return
             if waiting.is_set():
                 waiting.clear()
                 await self._send(response, TICK.format(self._number))

@@ -82,6 +82,30 @@ def test_watches_that_end_at_once_are_not_hammered(how: str) -> None:
     assert known == 1
 
 
+class Flooding(Watched):
+    """An API whose watch has so many events ready that it never waits for one."""
+
+    async def watch_objects(
+        self, path: str, version: str, query: Sequence[tuple[str, str]] = ()
+    ) -> AsyncIterator[dict[str, Any]]:
+        assert (path, version, query) == (PODS, "1", ())
+        for number in range(10 * informer.TURN):
+            yield {"type": "ADDED", "object": {"metadata": {"name": f"p{number}"}}}
+        await asyncio.Event().wait()
+
+
+async def test_a_flood_of_events_leaves_turns_to_requests() -> None:
+    """Everything else has its turn while they are read, not only after the last one."""
+    follower = informer.Informer(Flooding(""), PODS)
+    task = asyncio.create_task(follower.run())
+    seen = set()
+    while len(follower.objects) < 10 * informer.TURN:
+        await asyncio.sleep(0)
+        seen.add(len(follower.objects))
+    assert len(seen) >= 10
+    await tasks.cancel(task)
+
+
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("line", ["null", "[1]", '"x"', "7", '{"type": 1}', "[" * 100_000, "{"])
 async def test_a_watch_line_that_is_no_event_is_an_error_of_the_watch(

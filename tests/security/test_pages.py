@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from yarl import URL
 
 from adapter.ui import events, guard
@@ -87,6 +88,44 @@ async def test_streams_are_bounded_and_end_with_the_program(tmp_path: Path) -> N
                     world.load["v"] = world.load.get("v", 0.0) + 60.0
             for item in opened:
                 item.close()
+
+
+async def test_one_address_does_not_take_the_pages_of_others(
+    unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest stream of the address with most ends for another's first one; not the other way round."""
+    monkeypatch.setattr(events, "MOST_STREAMS", 4)
+    streams = events.Streams()
+    app = web.Application()
+    app.router.add_get("/", streams.serve)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    url = f"http://127.0.0.1:{unused_tcp_port}/"
+    connectors = (aiohttp.TCPConnector(local_addr=(f"127.0.0.{end}", 0)) for end in (1, 2))
+    many, few = (aiohttp.ClientSession(connector=connector) for connector in connectors)
+
+    async def refused(session: aiohttp.ClientSession) -> bool:
+        async with session.get(url) as response:
+            return response.status == 204
+
+    async with many, few:
+        opened = [await many.get(url) for _ in range(4)]
+        assert await refused(many)
+        others = [await few.get(url) for _ in range(2)]
+        assert [item.status for item in others] == [200, 200]
+        assert await refused(few)  # both have as many
+        assert await refused(many)
+        for item in opened[:2]:
+            assert await item.content.read() == b"retry: 5000\n\n"  # ended
+        assert len(streams) == 4
+        streams.tick(7)
+        for item in (*opened[2:], *others):
+            assert await item.content.readuntil(b"\n\n") == b"retry: 5000\n\n"
+            assert await item.content.readuntil(b"\n\n") == events.TICK.format(7).encode()
+        for item in (*opened, *others):
+            item.close()
+    await runner.cleanup()
 
 
 async def test_a_client_that_does_not_read_is_dropped(

@@ -152,7 +152,7 @@ async def test_missing_configmaps(tmp_path: Path, capsys: pytest.CaptureFixture[
             assert world.condition("OptimizationReady")[:2] == ("False", "InvalidConfiguration")
             said = capsys.readouterr().out
             assert f"ConfigMap {SYSTEM}/service-classes-config: is missing" in said
-            assert "kubectl apply -k manifests/base makes it" in said
+            assert "kubectl apply -f manifests/base/defaults.yaml makes it" in said
             for item in worlds.manifests():
                 world.api.put(CORE, "configmaps", item)
             await until(lambda: world.desired() == 1)

@@ -52,6 +52,12 @@ def test_without_flags_the_loop_has_its_own_defaults() -> None:
     assert installation.certificates == OwnCertificates(
         namespace=installation.scope.config_namespace
     )
+    beside_keda = flag_options.options_of(
+        parsed("--keda-port", "9443", "--keda-client-ca-file", "ca.crt")
+    ).installation
+    assert beside_keda is not None
+    assert beside_keda.certificates is not None
+    assert not beside_keda.certificates.registered
     assert installation.lease == LeaseTimes(duration=15, deadline=10.0, retry=2.0)
 
 

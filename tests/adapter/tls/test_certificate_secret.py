@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import structlog
 
 from adapter.kube.client import connected
 from adapter.tls.certificate_secret import CertificateKeeper, OwnCertificates
@@ -66,3 +67,23 @@ async def test_an_unusable_secret_is_replaced(tmp_path: Path, broken: dict[str, 
             certificate, _ = await keeper.prepare()
         assert certificate.read_bytes().startswith(b"-----BEGIN CERTIFICATE-----")
         assert "signing.crt" in world.api.get(CORE, "secrets", SYSTEM, OWN.secret)["data"]
+
+
+@pytest.mark.parametrize(("registered", "level"), [(True, "warning"), (False, "info")])
+async def test_somebody_elses_api_service_is_a_fault_only_where_ours_is_needed(
+    tmp_path: Path, *, registered: bool, level: str
+) -> None:
+    """Beside KEDA it is as it should be; either way it is logged once, however often it is seen."""
+    own = OwnCertificates(namespace=SYSTEM, registered=registered)
+    async with worlds.running(tmp_path) as world:
+        service = world.api.get(API_SERVICES, "apiservices", "", API_SERVICE)
+        foreign = {**service["spec"], "service": {"namespace": "keda", "name": "keda-metrics"}}
+        world.api.put(API_SERVICES, "apiservices", {**service, "spec": foreign})
+        entrance = await world.site.entrance("a")
+        async with connected(entrance.kubeconfig) as api:
+            keeper = CertificateKeeper(api, own, folder=tmp_path / "a", leads=lambda: True)
+            with structlog.testing.capture_logs() as logs:
+                for _ in range(3):
+                    assert await keeper._attempt()
+    said = [log["log_level"] for log in logs if log["event"].startswith("APIService belongs")]
+    assert said == [level]
