@@ -24,6 +24,20 @@ from optimizer.placement.problem import (
 _ROOM = 1e-9
 
 
+def _first_within(usage: FloatArray, room: FloatArray) -> int | None:
+    """Index of the first pattern that takes no more than there is; None where none does."""
+    if not len(usage):
+        return None
+    if not len(room):
+        return 0
+    limits = room.tolist()
+    fits = usage[:, 0] <= limits[0]
+    for column, limit in enumerate(limits[1:], 1):
+        fits &= usage[:, column] <= limit
+    first = int(fits.argmax())
+    return first if fits[first] else None
+
+
 class Run:
     """One solution in the making.
 
@@ -50,11 +64,12 @@ class Run:
         unserved: list[Item] = []
         for item in sorted(items, key=self._order):
             patterns = self._known[item.name]
-            fits = np.flatnonzero((patterns.usage <= self._room(item)).all(axis=1))
-            if fits.size:
-                self._take(item, Placed(tuple(patterns.counts[fits[0]].tolist()), 1.0))
-            else:
+            first = _first_within(patterns.usage, self._room(item))
+            if first is None:
                 unserved.append(item)
+                continue
+            self._free[list(item.resources)] -= patterns.usage[first]
+            self.placed[item.name] = Placed(tuple(patterns.counts[first].tolist()), 1.0)
         return unserved
 
     def _order(self, item: Item) -> tuple[int, float, str]:
@@ -62,8 +77,11 @@ class Run:
         usage = self._known[item.name].usage
         if not usage.shape[0] or not usage.shape[1]:
             return item.priority, 0.0, item.name
-        part = usage[0] / np.maximum(self._free[list(item.resources)], 1e-9)
-        return item.priority, round(float(part.max()), 9), item.name
+        free = self._free[list(item.resources)].tolist()
+        part = max(
+            used / max(left, 1e-9) for used, left in zip(usage[0].tolist(), free, strict=True)
+        )
+        return item.priority, round(part, 9), item.name
 
     def exhaust(self, items: Sequence[Item]) -> None:
         """One item after another gets as much of its demand as fits."""

@@ -66,9 +66,26 @@ def patterns(item: Item) -> Patterns | None:
 def priced(item: Item, counts: IntArray) -> Patterns:
     """Plans with their prices, cheapest first; ties go to what comes first by its counts."""
     prices = item.prices(counts)
-    order = np.lexsort((*(-counts.T), np.round(prices, 9)))
+    order = _order(prices.round(9), counts)
     counts = counts[order]
-    return Patterns(counts, prices[order], counts @ item.uses)
+    return Patterns(counts, prices[order], counts.astype(np.float64) @ item.uses)
+
+
+def _order(prices: FloatArray, counts: IntArray) -> IntArray:
+    """Order by price, then by larger counts of the last row, of the one before it, and so on.
+
+    Few prices are equal: only among those the counts are looked at.
+    """
+    order: IntArray = prices.argsort()
+    sorted_ = prices[order]
+    same = sorted_[1:] == sorted_[:-1]
+    if same.any():
+        tied = np.zeros(len(order), dtype=np.bool_)
+        tied[1:] = same
+        tied[:-1] |= same
+        some = order[tied]
+        order[tied] = some[np.lexsort((*(-counts[some].T), prices[some]))]
+    return order
 
 
 def _chosen(item: Item, rows: list[int], choices: int) -> IntArray | None:
@@ -115,14 +132,10 @@ def _decoded(axes: Axes, index: IntArray) -> IntArray:
     return counts
 
 
-def _with_last(
-    rows: list[int], axes: Axes, last: int, index: IntArray, numbers: IntArray
-) -> IntArray:
-    """Counts of all rows: those of the combinations, and of the last row; shape (I,) to (I, J)."""
-    counts = np.empty((len(rows), len(index)), dtype=np.int64)
-    counts[[place for place, _ in axes]] = _decoded(axes, index)
-    counts[last] = numbers
-    return counts.T
+def _with_last(axes: Axes, last: int, index: IntArray, numbers: IntArray) -> IntArray:
+    """Counts of all rows: those of the combinations, and of the last row; shape (I,) to (J, I)."""
+    decoded = _decoded(axes, index)
+    return np.concatenate([decoded[:last], numbers[None, :], decoded[last:]])
 
 
 def _least_by_speed(item: Item, rows: list[int], axes: Axes, last: int) -> IntArray:
@@ -135,12 +148,13 @@ def _least_by_speed(item: Item, rows: list[int], axes: Axes, last: int) -> IntAr
     missing = np.ceil((enough - carried) / max(worths[last], 1e-300))
     top = _within(item, rows[last], missing)
     over = carried + top * worths[last] - enough
-    index = np.flatnonzero((over >= 0) & ((top <= least[last]) | (over < worths[last])))
-    counts = _with_last(rows, axes, last, index, top[index])
+    index = np.nonzero((over >= 0) & ((top <= least[last]) | (over < worths[last])))[0]
+    counts, over = _with_last(axes, last, index, top[index]), over[index]
     # What is left over is less than any replica that could go.
-    spare = (counts > least) & (over[index, None] >= worths)
-    least_counts: IntArray = counts[~spare.any(axis=1)]
-    return least_counts
+    spare = np.zeros(len(index), dtype=np.bool_)
+    for number, low, worth_ in zip(counts, least.tolist(), worths.tolist(), strict=True):
+        spare |= (number > low) & (over >= worth_)
+    return counts[:, ~spare].T
 
 
 def _least_by_number(item: Item, rows: list[int]) -> IntArray:

@@ -161,11 +161,12 @@ class Item:
 
     def prices(self, counts: IntArray) -> FloatArray:
         """Cost plus transitions of P plans, shape (P, J) to (P,)."""
-        total: FloatArray = counts @ self.unit_costs
+        numbers = counts.astype(np.float64)
+        total: FloatArray = numbers @ self.unit_costs
         if self.routing != "alone":
-            running = np.array([row.running for row in self.rows])
-            started = np.maximum(counts - running, 0) @ self.unit_costs
-            total = total + max(self.hysteresis, TIE) * started
+            running = np.array([row.running for row in self.rows], dtype=np.float64)
+            started = np.maximum(numbers - running, 0.0) @ self.unit_costs
+            total += max(self.hysteresis, TIE) * started
         for at, row in enumerate(self.rows):
             if row.moved or row.moved_each:
                 count = counts[:, at]

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from optimizer.placement import near, patterns
+from optimizer.placement import greedy, near, patterns
 from optimizer.placement.problem import Item, Routing, Row
 
 
@@ -91,3 +91,25 @@ def test_the_least_price_needs_no_list(routing: Routing) -> None:
             continue
         lowest = float(item.prices(all_plans).min())
         assert float(item.prices(counts).min()) == pytest.approx(lowest), item
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equal_prices_are_ordered_by_counts(seed: int) -> None:
+    """Sorting by price, and only what is equal by counts, gives what sorting by all of them gives."""
+    chance = np.random.default_rng(seed)
+    counts = chance.integers(0, 4, (seed * 7, 3))
+    prices = chance.integers(1, 9, len(counts)) / 4.0
+    distinct, places = np.unique(counts, axis=0, return_index=True)
+    prices = prices[places]
+    expected = np.lexsort((*(-distinct.T), prices))
+    assert patterns._order(prices, distinct).tolist() == expected.tolist()
+
+
+def test_the_first_pattern_within_what_there_is() -> None:
+    """The cheapest one that fits all resources; none where each takes too much of one."""
+    usage = np.array([[1.0, 9.0], [5.0, 2.0], [2.0, 2.0]])
+    assert greedy._first_within(usage, np.array([4.0, 4.0])) == 2
+    assert greedy._first_within(usage, np.array([5.0, 9.0])) == 0
+    assert greedy._first_within(usage, np.array([1.0, 4.0])) is None
+    assert greedy._first_within(usage[:, :0], np.zeros(0)) == 0
+    assert greedy._first_within(usage[:0], np.array([9.0, 9.0])) is None
