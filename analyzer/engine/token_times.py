@@ -146,9 +146,12 @@ class _Added(NamedTuple):
             each_ms=decode * (1.0 / free - 1.0),
         )
 
-    def over(self, decodes: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Mean over answers of that many decode steps, and by what the bound divides it; (5, M)."""
-        added = self.first_ms / decodes + self.each_ms
+    def over(self, decodes: FloatArray, first_ms: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean over answers of that many decode steps, and by what the bound divides it; (5, M).
+
+        Those that waited add `first_ms` to each answer.
+        """
+        added = first_ms / decodes + self.each_ms
         use = np.clip(added / self.room_ms, 1e-9, 50.0)
         flat = np.sqrt(1.0 + use * use)
         return use / flat * self.room_ms, flat
@@ -203,7 +206,7 @@ class _Noise(NamedTuple):
     def node(self, decodes: FloatArray) -> NodeTimes:
         """Answers of that many decode steps, (5, M)."""
         added, decode = self.added, self.added.decode_ms
-        mean_added, flat = added.over(decodes)
+        mean_added, flat = added.over(decodes, added.first_ms)
         span = np.maximum(decodes * self.fades, 1e-3)
         mixed = 2.0 * (span + np.expm1(-span)) / (span * span)
         slow = mixed * self.others + self.own
@@ -242,13 +245,19 @@ def _fast_variance(
     """
     queue, rate = state.prompts, state.rate
     during = rate * engines.prefill_ms**2 * engines.square_input * queue.decode_ms / free**3
-    tokens = queue.backlog / engines.input_tokens * engines.square_input
-    tokens = tokens + (rate * engines.input_tokens) ** 2 * queue.other_variance
-    began = (engines.prefill_ms / free) ** 2 * tokens
+    began = _waited_variance(engines, state, free)
     # Who waits for a slot comes in when another leaves, not in clusters.
     clusters = CLUSTERS * (0.25 + 1.0 - queue.together) * queue.load
     noise = (1.0 - QUIET * state.slot_waits) * (1.0 + clusters)
     return noise * during, noise * began
+
+
+def _waited_variance(engines: Engines, state: State, free: FloatArray) -> FloatArray:
+    """Variance of what those that waited when an answer began add to it in all, shape (M,)."""
+    queue = state.prompts
+    tokens = queue.backlog / engines.input_tokens * engines.square_input
+    tokens = tokens + (state.rate * engines.input_tokens) ** 2 * queue.other_variance
+    return np.asarray((engines.prefill_ms / free) ** 2 * tokens)
 
 
 def _slow_variance(
@@ -294,12 +303,19 @@ def _beyond(ratio: FloatArray, cv: FloatArray) -> FloatArray:
 
 
 def mean(engines: Engines, state: State) -> FloatArray:
-    """Mean over requests of their mean ITL, shape (M,)."""
+    """Mean over requests of their mean ITL, shape (M,).
+
+    Prompts that wait when an answer begins are computed for a while, X, of which it sees at most that of its
+    own steps: with exponential tails E[min(X, y)] = E[X] (1 - exp(-y / h)), h = E[X**2] / (2 E[X]).
+    """
     added = _Added.of(engines, state)
     stalled = _stalls(engines, state) * _stall_ms(engines)
-    more = weighted(
-        lambda decodes: added.over(decodes)[0] + stalled / decodes,
-        NODE_WEIGHTS,
-        engines.decode_nodes,
-    )
-    return np.asarray(added.decode_ms + more)
+    waited = _waited_variance(engines, state, added.free)
+    tail = 0.5 * (added.first_ms + waited / np.maximum(added.first_ms, 1e-9)) + 1e-9
+    steps = added.room_ms / tail
+
+    def more(decodes: FloatArray) -> FloatArray:
+        seen = added.first_ms * -np.expm1(-steps * decodes)
+        return added.over(decodes, seen)[0] + stalled / decodes
+
+    return np.asarray(added.decode_ms + weighted(more, NODE_WEIGHTS, engines.decode_nodes))

@@ -221,6 +221,21 @@ def test_prefix_cache_saves_prefill_but_not_kv() -> None:
     assert two.rate_rps > 1.5 * one.rate_rps
 
 
+def test_short_answers_see_part_of_long_prompts() -> None:
+    """An answer of 32 steps beside prompts of eight: the mean rate is what the emulator's engine held."""
+    capacity = size_engine(
+        engine(
+            seqs=32,
+            budget=512,
+            kv_tokens=16 * 4711,
+            lengths=(4103.2, 31.75, 0.482, 0.678),
+        ),
+        ttft_ms=3000.0,
+        itl_ms=11.0,
+    )
+    assert 0.88 * 1.226 <= capacity.rate_rps <= 1.03 * 1.235
+
+
 def test_unreachable_target() -> None:
     """A target below what an idle replica gives has no rate, is named, and the best is told."""
     capacity = size_engine(engine(), itl_ms=5)
