@@ -9,10 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FALL_SHARE = 1 / 3
-"""Share by which the load must have fallen since a recommendation, whatever its last replica had to do. Less
-may be the noise of rates, of lengths and of what they usually change by."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StabilizationLimits:
@@ -21,14 +17,12 @@ class StabilizationLimits:
     Attributes:
         down_seconds: stabilization window for scaling down; 0 applies a lower number at once.
         brief_seconds: the same for recommendations that are brief; no longer than `down_seconds`.
-        fall_seconds: the same for recommendations that the load has fallen far below; None: `down_seconds`.
         step_up: replicas more than before at most; None: any number. Likewise `step_down`.
 
     """
 
     down_seconds: float = 0.0
     brief_seconds: float = 30.0
-    fall_seconds: float | None = None
     step_up: int | None = None
     step_down: int | None = None
 
@@ -85,24 +79,20 @@ def stabilize(
         brief: True where a queue asks for `desired`.
 
     """
-    recent = tuple(
-        item for item in history if item.at > now - _kept_seconds(item, limits, brief=brief)
-    )
+    start = now - limits.down_seconds
+    # As long as the queue is there, so are the replicas that it asked for.
+    brief_start = start if brief else now - min(limits.brief_seconds, limits.down_seconds)
+    recent = tuple(item for item in history if item.at > (brief_start if item.brief else start))
     after = (*recent, Recommendation(now, desired, brief))
     if before is None or desired == before:
         return Stabilized(replicas=desired, reason="", history=after)
     replicas, reason = desired, ""
     if desired < before:
         # Never above what is published: the window holds back, it does not raise.
-        ends = {
-            item: item.at + _held_seconds(item, desired, limits, brief=brief)
-            for item in after
-            if item.replicas > desired
-        }
-        holding = [item for item, end in ends.items() if end > now]
-        highest = min(max((item.replicas for item in holding), default=desired), before)
+        highest = min(max(item.replicas for item in after), before)
         if highest > desired:
-            seconds = max(ends[item] for item in holding if item.replicas >= highest) - now
+            last = max(item.at for item in after if item.replicas >= highest)
+            seconds = max(last + limits.down_seconds - now, 0.0)
             replicas = highest
             reason = f"held at {highest} for {seconds:.0f} s more by the stabilization window"
         least = replicas if limits.step_down is None else max(replicas, before - limits.step_down)
@@ -115,22 +105,3 @@ def stabilize(
     if maximum is not None and replicas > maximum:
         replicas, reason = max(maximum, desired), ""
     return Stabilized(replicas=replicas, reason=reason, history=after)
-
-
-def _kept_seconds(item: Recommendation, limits: StabilizationLimits, *, brief: bool) -> float:
-    """Time for which a recommendation is remembered; of queues, the longer while there is one (`brief`)."""
-    # As long as the queue is there, so are the replicas that it asked for.
-    if item.brief and not brief:
-        return min(limits.brief_seconds, limits.down_seconds)
-    return limits.down_seconds
-
-
-def _held_seconds(
-    item: Recommendation, desired: int, limits: StabilizationLimits, *, brief: bool
-) -> float:
-    """Time for which a recommendation of more than `desired` keeps the target from going down."""
-    kept = _kept_seconds(item, limits, brief=brief)
-    fallen = desired <= (1.0 - FALL_SHARE) * (item.replicas - 1)
-    if limits.fall_seconds is None or item.brief or not fallen:
-        return kept
-    return min(limits.fall_seconds, kept)

@@ -17,10 +17,6 @@ from optimizer.stabilization import StabilizationLimits
 _RECONCILING, _SIZING = Reconciling(), Sizing()
 """The declared defaults."""
 
-FALL_PART = 0.5
-"""Part of the scale-down stabilization window after which replicas go where the load has fallen far: they are
-many, thus dear to keep, and chance does not bring the load back."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopSettings:
@@ -74,11 +70,10 @@ class LoopSettings:
     def limits_for(self, source: VariantSource) -> StabilizationLimits:
         """How a variant's targets may change: down only after a time in which replicas could come back."""
         startup = source.startup_seconds or self.rates.startup_seconds or DEFAULT_STARTUP_SECONDS
-        shortest = window = self.limits.down_seconds
+        window = self.limits.down_seconds
         if window > 0:
             window = max(window, self.down_startups * startup)
-        fall = max(shortest, FALL_PART * window)
-        return replace(self.limits, down_seconds=window, fall_seconds=fall)
+        return replace(self.limits, down_seconds=window)
 
     @property
     def tuning(self) -> TuningSettings:

@@ -319,6 +319,7 @@ def load_of(
         in_flight=rate.in_flight if rate else 0.0,
         backlog_rps=rate.backlog_rps if rate else 0.0,
         queued_at=rate.queued_at if rate else 0,
+        surge=rate is not None and rate.surge,
         ordered=ordered,
         input_tokens=lengths.input_tokens + lengths.cached_tokens,
         output_tokens=lengths.output_tokens,

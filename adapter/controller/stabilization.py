@@ -105,14 +105,13 @@ def apply(
     if candidate.accelerator != recommended_on:
         # Replicas of another accelerator are another number.
         published, history = None, ()
-    limits = _patient(limits, before.patience)
-    window = limits.down_seconds
+    window = limits.down_seconds * before.patience
     stable = stabilize(
         candidate.replicas,
         before=published,
         history=history,
         now=now,
-        limits=limits,
+        limits=replace(limits, down_seconds=window),
         maximum=maximum,
         brief=brief,
     )
@@ -125,12 +124,6 @@ def apply(
             after, published, stable.replicas, now=now, window=window, lasting=lasting
         )
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
-
-
-def _patient(limits: StabilizationLimits, patience: float) -> StabilizationLimits:
-    """The limits with windows that are so many times as long."""
-    fall = None if limits.fall_seconds is None else limits.fall_seconds * patience
-    return replace(limits, down_seconds=limits.down_seconds * patience, fall_seconds=fall)
 
 
 def _with_change(

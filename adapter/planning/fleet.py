@@ -109,6 +109,7 @@ class Load:
         backlog_rps: part of the rate that is there to work off requests in the queues of replicas.
         queued_at: replicas in whose queues those requests wait, and which alone can serve them; 0 where any
             replica can.
+        surge: whether arrivals have risen far, so that more than the rate needs may be ordered.
 
     """
 
@@ -123,6 +124,7 @@ class Load:
     ordered: int = 0
     backlog_rps: float = 0.0
     queued_at: int = 0
+    surge: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,9 @@ def replicas_at_once(
     loads = [pair.variant.load for pair in pairs]
     in_flight = np.array([load.in_flight for load in loads])
     ordered = np.array([load.ordered for load in loads])
-    rows = np.flatnonzero((in_flight > 0) & (sized.goodput_rps > 0) & (needed > ordered))
+    # In a surge, what the certain rate needs may be ordered and still be too little.
+    factor = np.where([load.surge for load in loads], SURGE, 1.0)
+    rows = np.flatnonzero((in_flight > 0) & (sized.goodput_rps > 0) & (factor * needed > ordered))
     if not rows.size:
         return needed
     tokens = np.array([output_tokens(pairs[row].variant) for row in rows.tolist()])

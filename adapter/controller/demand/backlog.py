@@ -58,9 +58,10 @@ class Backlog:
     Attributes:
         requests: Requests that wait when the next replicas are ready.
         extra_rps: Rate that serves them within the drain time beside the arrivals.
-        in_flight: Requests that the target should hold in service.
+        in_flight: Requests that the target should hold in service; in a surge those expected by then.
         queued_at: Ready replicas in whose queues all of these requests wait; 0 where any replica can serve
             some of them.
+        surge: Whether the arrivals have risen far.
 
     """
 
@@ -68,6 +69,7 @@ class Backlog:
     extra_rps: float = 0.0
     in_flight: float = 0.0
     queued_at: int = 0
+    surge: bool = False
 
 
 def queues_up(waiting: float, *, ready: int, known: float = 0.0) -> bool:
@@ -89,7 +91,9 @@ def certain_growth(growth_rps: float, *, rate_rps: float, seconds: float) -> flo
     return max(growth_rps - GROWTH_ERRORS * error, 0.0)
 
 
-def backlog_of(queue: Queue, *, drain_seconds: float, rate_rps: float = 0.0) -> Backlog:
+def backlog_of(
+    queue: Queue, *, drain_seconds: float, rate_rps: float = 0.0, surge: bool = False
+) -> Backlog:
     """What the queue asks for beside the arrivals.
 
     While ordered replicas load, requests go on to wait; what counts is the queue at the moment at which these
@@ -99,6 +103,7 @@ def backlog_of(queue: Queue, *, drain_seconds: float, rate_rps: float = 0.0) -> 
         queue: The queue.
         drain_seconds: Time in which ready replicas should work off the queue; 0: only what waits now counts.
         rate_rps: Requests per second that arrive.
+        surge: Whether the arrivals have risen far: replicas are then to hold the queue that they will meet.
 
     """
     if not queues_up(queue.waiting, ready=queue.ready):
@@ -114,6 +119,7 @@ def backlog_of(queue: Queue, *, drain_seconds: float, rate_rps: float = 0.0) -> 
     return Backlog(
         requests=requests,
         extra_rps=extra,
-        in_flight=queue.running + queue.waiting,
+        in_flight=queue.running + (requests if surge and drain_seconds > 0 else queue.waiting),
         queued_at=0 if queue.elsewhere > 0 else queue.queued_at,
+        surge=surge,
     )

@@ -23,6 +23,10 @@ from analyzer import forecast
 NOISE_ERRORS = 2.0
 """Standard errors of a count within which a short window's rate counts as noise around the long window's."""
 
+SURGE_FACTOR = 4 / 3
+"""Certain rate over the long window's from which a rise is a surge, whose queue goes on to grow until more
+replicas are ready. Chance shows less, and so do the first minutes, when both windows are the same."""
+
 CERTAIN_ERRORS = 3.0
 """Standard errors of a count beyond which a short window's rate is a rise, which counts at full size."""
 
@@ -65,6 +69,7 @@ class SizingRate:
         in_flight: Requests that must be in service at once; 0 where none waits, or what is ordered suffices.
         backlog_rps: Part of the rate that works off the queue.
         queued_at: Ready replicas in whose queues all requests wait; 0 where any replica can serve some.
+        surge: Whether the certain rate is far above the long window's.
         rising: True while the rate rises by more than chance: no time to have fewer replicas.
         notes: Reasons why it differs from the rate that its pods show in the short window, a clause each.
 
@@ -74,6 +79,7 @@ class SizingRate:
     in_flight: float = 0.0
     backlog_rps: float = 0.0
     queued_at: int = 0
+    surge: bool = False
     rising: bool = False
     notes: tuple[str, ...] = ()
 
@@ -112,6 +118,7 @@ def sizing_rate(
         rate = _smoothed(traffic, window_seconds, dispersion(trend))
         if rate != observed:
             notes.append(f"{_rpm(observed)} observed, {_rpm(rate)} used: the rest may be noise")
+    certain = rate
     if gateway_rps is not None and gateway_rps > rate:
         notes.append(f"{_rpm(gateway_rps)} arrived at the gateway, {_rpm(rate)} at the pods")
         rate = gateway_rps
@@ -128,25 +135,33 @@ def sizing_rate(
         notes.append(f"the load usually changes by {_rpm(change)} in {seconds:.0f} s")
         spare = change
     rate += spare
-    waits, clause = _backlog(queue, settings, rate)
+    waits, clause = _backlog(queue, settings, rate, surge=_surges(traffic, certain))
     rate += waits.extra_rps
     return SizingRate(
         rate_rps=rate,
         in_flight=waits.in_flight,
         backlog_rps=waits.extra_rps,
         queued_at=waits.queued_at,
+        surge=waits.surge,
         rising=settings.anticipate and rising(trend),
         notes=(*notes, *clause),
     )
 
 
+def _surges(traffic: Traffic, rate_rps: float) -> bool:
+    """Whether the certain rate is far above the long window's, which the rise has moved least."""
+    return 0 < SURGE_FACTOR * traffic.long_rate_rps < rate_rps
+
+
 def _backlog(
-    queue: Queue | None, settings: RateSettings, rate_rps: float
+    queue: Queue | None, settings: RateSettings, rate_rps: float, *, surge: bool
 ) -> tuple[backlogs.Backlog, list[str]]:
     """What the queue asks for, with the clause that says so where there is one."""
     if queue is None:
         return backlogs.Backlog(), []
-    waits = backlogs.backlog_of(queue, drain_seconds=settings.drain_seconds, rate_rps=rate_rps)
+    waits = backlogs.backlog_of(
+        queue, drain_seconds=settings.drain_seconds, rate_rps=rate_rps, surge=surge
+    )
     if not waits.requests:
         return waits, []
     clause = (

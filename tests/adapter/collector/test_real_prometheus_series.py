@@ -47,6 +47,8 @@ async def test_promql_reads_a_page_as_the_scraper_does(world: World, name: str) 
     for item in dataclasses.fields(PodMetrics):
         if item.name.endswith(("_moments", "_buckets")):
             continue  # Prometheus is not queried for buckets
+        if item.name == "ranks":
+            continue  # its sums tell no engines apart
         one, other = getattr(sampled.page, item.name), getattr(expected, item.name)
         # Sums of engines are added up in another order.
         assert one == (None if other is None else pytest.approx(other, rel=1e-12)), item.name

@@ -13,6 +13,7 @@ from adapter.collector.promql import GatewayCount
 from adapter.collector.traffic import Traffic
 from adapter.controller import demand
 from adapter.controller.demand import RateSettings
+from adapter.controller.demand.backlog import Queue
 from adapter.planning import fleet
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
@@ -292,3 +293,26 @@ def test_the_cheapest_variant_of_a_model_wakes() -> None:
         accelerators=costs, variants=(asleep("x", "dear", replicas=1), asleep("y", "cheap"))
     )
     assert demand.variants_to_wake(one, {("", "m"): Demand(waiting=1)}) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "surges"),
+    [
+        pytest.param(900, 300, True, id="certain-and-far-above"),
+        pytest.param(360, 300, False, id="a-fifth-above"),
+        pytest.param(300, 300, False, id="first-minutes"),
+        pytest.param(10, 6, False, id="maybe-chance"),
+    ],
+)
+def test_a_surge_is_a_certain_rise_by_a_third(short: float, long: float, *, surges: bool) -> None:
+    """What may be chance, and a rise that any load may have, asks for no queue of later."""
+    queue = Queue(
+        running=8.0, waiting=40.0, growth_rps=1.0, ready=1, ordered=1, start_seconds=60.0,
+        loading_seconds=60.0,
+    )  # fmt: skip
+    made = demand.sizing_rate(
+        source(), traffic(short, long), gateway_rps=None, trend=None, settings=PLAIN,
+        window_seconds=60, interval_seconds=60, now=600.0, queue=queue,
+    )  # fmt: skip
+    assert made.surge is surges
+    assert (made.in_flight > 48.0) is surges

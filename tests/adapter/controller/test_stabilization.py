@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 
 from adapter.controller import stabilization
-from adapter.controller.settings import LoopSettings
 from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.planning import fleet, plan
 from adapter.resources.inputs import Inputs
@@ -15,7 +14,7 @@ from adapter.resources.variant import VariantSource
 from analyzer.latency import LatencyParameters
 from optimizer import problem
 from optimizer.explain import Explanation
-from optimizer.stabilization import Recommendation, StabilizationLimits
+from optimizer.stabilization import StabilizationLimits
 
 WINDOW = StabilizationLimits(down_seconds=100.0)
 
@@ -125,35 +124,6 @@ def test_replicas_for_a_queue_stay_while_it_is_there() -> None:
     _, before = stabilized({"v": 20}, {"v": 5}, now=10.0, brief=True)
     targets, _ = stabilized({"v": 12}, {"v": 20}, before, now=90.0, brief=True)
     assert replicas(targets) == {"v": 20}
-
-
-def test_replicas_go_sooner_where_the_load_has_fallen_far() -> None:
-    """By default after one start-up of the replicas, not two, and never before the shortest window."""
-    slow = dataclasses.replace(source("v"), startup_seconds=150.0)
-    quick = dataclasses.replace(source("v"), startup_seconds=30.0)
-    limits = LoopSettings().limits_for(slow)
-    assert (limits.fall_seconds, limits.down_seconds) == (150.0, 300.0)
-    limits = LoopSettings().limits_for(quick)
-    assert (limits.fall_seconds, limits.down_seconds) == (90.0, 90.0)
-    off = StabilizationLimits(down_seconds=0.0)
-    assert LoopSettings(limits=off).limits_for(slow).fall_seconds == 0.0
-
-
-def test_patience_holds_for_far_falls_too() -> None:
-    """Whoever had to take a fall back waits longer with the next one, however far it is."""
-    limits = StabilizationLimits(down_seconds=100.0, fall_seconds=50.0)
-    for patience, replicas in ((1.0, 2), (2.0, 8)):
-        history = (Recommendation(0.0, 8),)
-        stable = stabilization.apply(
-            Stabilization(accelerator="2xG", recommendations=history, patience=patience),
-            decision(2),
-            published=8,
-            accelerator="2xG",
-            maximum=None,
-            now=60.0,
-            limits=limits,
-        )
-        assert stable.replicas == replicas
 
 
 def test_replicas_stay_while_the_rate_rises() -> None:

@@ -114,19 +114,21 @@ def test_a_tps_target_never_lowers_the_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("in_flight", "ordered", "replicas"),
+    ("in_flight", "ordered", "surge", "replicas"),
     [
-        pytest.param(0.0, 0, 2, id="no-queue"),
-        pytest.param(30.0, 0, 13, id="queue"),
-        pytest.param(30.0, 2, 2, id="what-is-ordered-suffices"),
-        pytest.param(3.0, 0, 2, id="served-by-those-anyway"),
+        pytest.param(0.0, 0, False, 2, id="no-queue"),
+        pytest.param(30.0, 0, False, 13, id="queue"),
+        pytest.param(30.0, 2, False, 2, id="what-is-ordered-suffices"),
+        pytest.param(30.0, 2, True, 13, id="what-is-ordered-for-the-rate-in-a-surge"),
+        pytest.param(30.0, 3, True, 2, id="more-is-ordered-than-a-surge-needs"),
+        pytest.param(3.0, 0, False, 2, id="served-by-those-anyway"),
     ],
 )
 def test_requests_in_flight_are_served_at_once(
-    in_flight: float, ordered: int, replicas: int
+    in_flight: float, ordered: int, surge: bool, replicas: int
 ) -> None:
     """A replica holds what it has in service at its capacity, 2.1 requests of 3.8 s at 33.9 a minute."""
-    load = dataclasses.replace(PUBLISHED.load, in_flight=in_flight, ordered=ordered)
+    load = dataclasses.replace(PUBLISHED.load, in_flight=in_flight, ordered=ordered, surge=surge)
     candidate = decide(dataclasses.replace(PUBLISHED, load=load)).decisions["ns/v"].candidate
     assert candidate.replicas == replicas
 

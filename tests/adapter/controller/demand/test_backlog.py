@@ -88,3 +88,9 @@ def test_requests_at_no_pod_can_be_served_by_any(elsewhere: float, queued_at: in
     """Only where all of them are in queues of pods do these alone serve them."""
     queue = replace(QUEUE, queued_at=3, elsewhere=elsewhere)
     assert backlog_of(queue, drain_seconds=60.0).queued_at == queued_at
+
+
+def test_a_surge_asks_for_those_in_flight_by_then() -> None:
+    """20 wait, 80 when a replica is ready, and 8 run; without a drain time only what is there counts."""
+    assert backlog_of(QUEUE, drain_seconds=60.0, surge=True).in_flight == pytest.approx(88)
+    assert backlog_of(QUEUE, drain_seconds=0.0, surge=True).in_flight == pytest.approx(28)
