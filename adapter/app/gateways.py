@@ -18,7 +18,7 @@ from adapter.collector import gateway
 from adapter.collector.pickers.loads import Pod, PoolLoad, merged
 from adapter.collector.pickers.pages import Known
 from adapter.collector.transport.access import Access
-from adapter.collector.transport.reading import Reading
+from adapter.collector.transport.reading import PageReader
 from adapter.controller.loop import ControlLoop
 from adapter.resources.variant import VariantSource
 
@@ -60,7 +60,7 @@ class GatewayWatch:
         self._clock = clock
         self._wake = wake
         self._always = always
-        self._reading = Reading()
+        self._reading = PageReader()
         self._of: tuple[object, Mapping[str, Known]] = (None, {})
         self._demand_by_endpoint: dict[_Endpoint, Mapping[gateway.ModelKey, gateway.Demand]] = {}
         self._loads: dict[_Endpoint, PoolLoad] = {}
