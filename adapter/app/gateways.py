@@ -18,7 +18,7 @@ from adapter.collector import gateway
 from adapter.collector.pickers.loads import Pod, PoolLoad, merged
 from adapter.collector.pickers.pages import Known
 from adapter.collector.transport.access import Access
-from adapter.collector.transport.reading import Reading
+from adapter.collector.transport.reading import PageReader
 from adapter.controller.loop import ControlLoop
 from adapter.resources.variant import VariantSource
 
@@ -60,8 +60,8 @@ class GatewayWatch:
         self._clock = clock
         self._wake = wake
         self._always = always
-        self._reading = Reading()
-        self._of: tuple[object, Mapping[str, Known]] = (None, {})
+        self._reading = PageReader()
+        self._known_by_inputs: tuple[object, Mapping[str, Known]] = (None, {})
         self._demand_by_endpoint: dict[_Endpoint, Mapping[gateway.ModelKey, gateway.Demand]] = {}
         self._loads: dict[_Endpoint, PoolLoad] = {}
         self._unread: dict[_Endpoint, str] = {}
@@ -125,9 +125,9 @@ class GatewayWatch:
     def _known(self, namespace: str) -> Known:
         """What the variants of a namespace (empty: of all) have."""
         inputs = self._loop.inputs
-        if self._of[0] is not inputs:
-            self._of = (inputs, _by_namespace(inputs.variants))
-        return self._of[1].get(namespace, _NOTHING)
+        if self._known_by_inputs[0] is not inputs:
+            self._known_by_inputs = (inputs, _by_namespace(inputs.variants))
+        return self._known_by_inputs[1].get(namespace, _NOTHING)
 
     def _access(self, endpoint: _Endpoint) -> Access:
         """How a gateway is reached: one that a tenant's pool names does not get the operator's token."""

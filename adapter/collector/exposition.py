@@ -22,7 +22,7 @@ from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers.totals import ImplausibleError
 from adapter.collector.transport import access, wire
-from adapter.collector.transport.reading import INLINE_CHARACTERS, Reading
+from adapter.collector.transport.reading import INLINE_CHARACTERS, PageReader
 
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 4 * 1024 * 1024
@@ -66,7 +66,7 @@ async def fetch(
     *,
     limit: int = PAGE_LIMIT_BYTES,
     by: access.Access = access.PLAIN,
-    reading: Reading | None = None,
+    reading: PageReader | None = None,
     party: str = "",
 ) -> tuple[PodMetrics, int]:
     """Fetch and parse the metrics of one endpoint, as `page`; give them and their length."""
@@ -83,7 +83,7 @@ async def page(
     *,
     limit: int = PAGE_LIMIT_BYTES,
     by: access.Access = access.PLAIN,
-    reading: Reading | None = None,
+    reading: PageReader | None = None,
     party: str = "",
 ) -> tuple[Result, int]:
     """Fetch a page of metrics text, and parse it when it is the turn of its party.
@@ -104,7 +104,7 @@ async def page(
         ScrapeError: it is down, slow, or its response is not such a page.
 
     """
-    reading = reading or Reading()
+    reading = reading or PageReader()
     async with contextlib.AsyncExitStack() as held:
 
         async def place() -> None:

@@ -20,7 +20,7 @@ from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.promql import GatewayCount
 from adapter.collector.servers.plausibility import NEAR_ZERO_SHARE
 from adapter.collector.transport import access
-from adapter.collector.transport.reading import Reading
+from adapter.collector.transport.reading import PageReader
 from adapter.collector.windows.growth import offered
 
 log = structlog.get_logger()
@@ -241,7 +241,7 @@ class Gateways:
         endpoints: Sequence[tuple[str, str]],
         by: access.Access = access.PLAIN,
         *,
-        reading: Reading | None = None,
+        reading: PageReader | None = None,
         known: Callable[[], pages.Known | None] = lambda: None,
     ) -> None:
         """Make it.
@@ -254,7 +254,7 @@ class Gateways:
             known: what variants have; None: everything is kept.
 
         """
-        self._reading = reading or Reading()
+        self._reading = reading or PageReader()
         self._known = known
         self._session = session
         self._by = by

@@ -19,7 +19,7 @@ from adapter.clock import Clock
 from adapter.collector import exposition
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.transport import access
-from adapter.collector.transport.reading import Reading
+from adapter.collector.transport.reading import PageReader
 from adapter.collector.transport.slots import FairSlots
 
 log = structlog.get_logger()
@@ -96,7 +96,7 @@ class PodScraper:
         *,
         interval: float,
         by: access.Access = access.PLAIN,
-        reading: Reading | None = None,
+        reading: PageReader | None = None,
     ) -> None:
         """Make it.
 
@@ -110,7 +110,7 @@ class PodScraper:
         """
         self._session = session
         self._by = by
-        self._reading = reading or Reading()
+        self._reading = reading or PageReader()
         self._clock = clock
         self._interval = interval
         self._in_flight = FairSlots(MAX_CONCURRENT, each=NAMESPACE_CONCURRENT)

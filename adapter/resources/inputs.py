@@ -192,28 +192,15 @@ class Reader:
         sources: list[variants.VariantSource] = []
         owners = _owners(self.variants, self.targets, self._usable)
         for key in sorted(self.variants):
-            where, variant = self.variants[key]
             try:
-                source = self._source(key, variant, owners)
-            except _InvalidVariantError as error:
-                self.problems.append(f"{where}: {error}")
-                self._refuse_variant(variant, error.reason, str(error))
-            except MissingRowError as error:
-                self.problems.append(f"{where}: {error}")
-                sources += self._held(key, variant, str(error))
-            except errors.InputError as error:
-                why = refused.all_problems(error, variant, self.targets)
-                self.problems.append(f"{where}: {why}")
-                self._refuse_variant(variant, "InvalidConfiguration", why)
+                sources += self._joined(key, owners)
             except Exception as error:
                 # Whatever one object makes of us is that variant's problem alone.
+                where, variant = self.variants[key]
                 log.exception("variant cannot be used; leaving it out", variant="/".join(key))
                 message = f"the objects of this variant cannot be used ({type(error).__name__})"
                 self.problems.append(f"{where}: {message}")
-                self._refuse_variant(variant, "InvalidConfiguration", message)
-            else:
-                self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
-                sources.append(source)
+                self._refuse_variant(variant.metadata, "InvalidConfiguration", message)
         settings, formed = self.settings, forming.form(sources)
         self.problems.extend(formed.lines)
         return Inputs(
@@ -236,6 +223,28 @@ class Reader:
             capacity=self.capacity,
             digest=fingerprint,
         )
+
+    def _joined(
+        self, key: tuple[str, str], owners: Mapping[_Workload, tuple[str, str]]
+    ) -> list[variants.VariantSource]:
+        """The variant, where it can be used; what is wrong with it is reported."""
+        where, variant = self.variants[key]
+        try:
+            source = self._source(key, variant, owners)
+        except _InvalidVariantError as error:
+            self.problems.append(f"{where}: {error}")
+            self._refuse_variant(variant.metadata, error.reason, str(error))
+        except MissingRowError as error:
+            self.problems.append(f"{where}: {error}")
+            return self._held(key, variant, str(error))
+        except errors.InputError as error:
+            why = refused.all_problems(error, variant, self.targets)
+            self.problems.append(f"{where}: {why}")
+            self._refuse_variant(variant.metadata, "InvalidConfiguration", why)
+        else:
+            self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
+            return [source]
+        return []
 
     def _source(
         self,
@@ -279,7 +288,7 @@ class Reader:
         target = self.targets.get((key[0], variants.reference(variant)))
         broken = self.settings.row_problems
         if published is None or not broken or isinstance(target, scale.Unresolved):
-            self._refuse_variant(variant, "InvalidConfiguration", why)
+            self._refuse_variant(variant.metadata, "InvalidConfiguration", why)
             return []
         where = self._destinations
         return [variants.held_source(variant, target, published, why=why, destinations=where)]
@@ -293,17 +302,8 @@ class Reader:
             return False
         return True
 
-    def _refuse_variant(
-        self, variant: schemas.VariantAutoscaling, reason: str, message: str
-    ) -> None:
-        metadata = variant.metadata
-        self.refused[metadata.namespace, metadata.name] = InvalidVariant(
-            namespace=metadata.namespace,
-            name=metadata.name,
-            reason=reason,
-            message=message,
-            generation=metadata.generation,
-        )
+    def _refuse_variant(self, metadata: schemas.Metadata, reason: str, message: str) -> None:
+        self.refused[metadata.namespace, metadata.name] = _invalid(metadata, reason, message)
 
     def _refuse(self, document: Mapping[str, Any], reason: str, message: str) -> None:
         """Refuse an object that failed validation; one without a name has no status to report to."""
@@ -342,6 +342,16 @@ def _workload(
     if isinstance(target, variants.Target) and target.uid:
         return namespace, target.uid
     return namespace, *reference.identity
+
+
+def _invalid(metadata: schemas.Metadata, reason: str, message: str) -> InvalidVariant:
+    return InvalidVariant(
+        namespace=metadata.namespace,
+        name=metadata.name,
+        reason=reason,
+        message=message,
+        generation=metadata.generation,
+    )
 
 
 def _owners(

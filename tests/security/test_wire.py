@@ -118,7 +118,8 @@ async def test_pages_that_cost_much_leave_time_and_places_to_others(
     monkeypatch.setattr(reading, "COSTLY_SECONDS", 0.0)
     monkeypatch.setattr(reading, "NOTICED_SECONDS", 0.0)
     monkeypatch.setattr(reading, "REST", 1e9)
-    turns, order = reading.Reading(), []
+    monkeypatch.setattr(reading, "SHARED_REST", 1e9)
+    turns, order = reading.PageReader(), []
 
     async def parse(party: str) -> None:
         await turns.parsed(party, lambda _: order.append(party), "")
@@ -144,7 +145,9 @@ async def test_a_namespace_that_rests_does_not_keep_the_thread_of_long_pages(
     """Its second long page waits for its rest, and another namespace's is parsed meanwhile."""
     monkeypatch.setattr(reading, "COSTLY_SECONDS", 0.0)
     monkeypatch.setattr(reading, "REST", 1e9)
-    turns, text = reading.Reading(), "#" * (reading.INLINE_CHARACTERS + 1)
+    monkeypatch.setattr(reading, "SHARED_REST", 1e9)
+    turns, text = reading.PageReader(), "#" * (reading.INLINE_CHARACTERS + 1)
+    await turns.parsed("third", len, "")
     greedy = [asyncio.create_task(turns.parsed("greedy", len, text)) for _ in range(2)]
     done, waiting = await asyncio.wait(greedy, return_when="FIRST_COMPLETED")
     assert len(done) == 1
@@ -152,6 +155,30 @@ async def test_a_namespace_that_rests_does_not_keep_the_thread_of_long_pages(
     (last,) = waiting
     assert not last.done()
     last.cancel()
+
+
+async def test_the_only_namespace_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pages of a large installation in one namespace are read, however much each costs."""
+    monkeypatch.setattr(reading, "COSTLY_SECONDS", 0.0)
+    monkeypatch.setattr(reading, "REST", 1e9)
+    monkeypatch.setattr(reading, "SHARED_REST", 1e9)
+    turns, long = reading.PageReader(), "#" * (reading.INLINE_CHARACTERS + 1)
+    for text in ["#", "#", long, long, "#"]:
+        assert await asyncio.wait_for(turns.parsed("only", len, text), 10.0) == len(text)
+
+
+async def test_a_namespace_rests_long_only_while_another_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside a namespace whose pages are read already, it rests for as long as its page took, at most."""
+    monkeypatch.setattr(reading, "REST", 1e9)
+    turns = reading.PageReader()
+    order: list[str] = []
+    await turns.parsed("other", len, "")
+    monkeypatch.setattr(reading, "COSTLY_SECONDS", 0.0)
+    for _ in range(3):
+        await asyncio.wait_for(turns.parsed("large", order.append, "#"), 10.0)
+    assert len(order) == 3
 
 
 async def test_one_namespace_leaves_scrapes_to_others(monkeypatch: pytest.MonkeyPatch) -> None:

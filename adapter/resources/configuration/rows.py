@@ -67,13 +67,28 @@ class ClassRow:
     entry_problems: Mapping[str, str] = field(default_factory=dict)
 
 
-_COUNTED = re.compile(r"(\d{1,2}) ?x ?.*\D.*|.*[^\W_] ?x ?(\d{1,2})")
+_BEFORE = re.compile(r"(\d{1,2}) ?x ?(.*\D.*)")
+_AFTER = re.compile(r"(.*[^\W_])( ?)x ?(\d{1,2})")
+_SEPARATORS = re.compile(r"[-_./ ]")
+
+_TOPOLOGY = re.compile(r"\d{1,2}(?:x\d{1,2})*")
+"""What is beside the `x` of a topology such as `2x4` or `4x4x4`."""
 
 
 def devices_in(name: str) -> int:
-    """GPUs in one unit of an accelerator by the name of its row: two of `2xH100` and `H100x2`, else one."""
-    form = _COUNTED.fullmatch(name.strip())
-    return int(form[1] or form[2]) or 1 if form else 1
+    """GPUs in one unit of an accelerator by the name of its row: two of `2xH100` and `H100x2`, else one.
+
+    A topology (`tpu-v5e-2x4`) and a model whose name ends so (`rtx4`) are one.
+    """
+    form = _BEFORE.fullmatch(name.strip())
+    if form and not _TOPOLOGY.fullmatch(_SEPARATORS.split(form[2])[0]):
+        return int(form[1]) or 1
+    form = _AFTER.fullmatch(name.strip())
+    if form is None or _TOPOLOGY.fullmatch(_SEPARATORS.split(form[1])[-1]):
+        return 1
+    # Every model that is written without a blank before the `x` has a number.
+    counted = form[2] or any(character.isdigit() for character in form[1])
+    return int(form[3]) or 1 if counted else 1
 
 
 def parse_cost(name: str, text: str) -> CostRow:

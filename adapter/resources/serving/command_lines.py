@@ -45,6 +45,11 @@ _COUNTED = re.compile(r"\$\(\(\s*(\d{1,5})\s*\+")
 _SERVER = re.compile(r"vllm|sglang|llama-server|trtllm|api_server")
 """Words of commands that start a model server."""
 
+_STARTS = re.compile(
+    r"(?:^|[\s/\"'])vllm\s{1,9}serve(?=\s|$)|vllm\.entrypoints|sglang\.launch_server|llama-server|trtllm-serve"
+)
+"""Commands that start a server of their own, whatever the image's own server is."""
+
 
 def ports(container: Mapping[str, Any]) -> tuple[int, ...]:
     """Ports that a container's command line, or its environment, gives its servers; empty without any.
@@ -117,7 +122,9 @@ def has_certificate(container: Mapping[str, Any]) -> bool:
 
 
 def _says(container: Mapping[str, Any]) -> str:
-    return f"{text_of(container)} {container.get('image', '')}"
+    """Words of the server: of its command line, and of the image unless the former starts another."""
+    text = text_of(container)
+    return text if _STARTS.search(text) else f"{text} {container.get('image', '')}"
 
 
 def text_of(container: Mapping[str, Any]) -> str:

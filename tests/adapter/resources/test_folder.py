@@ -98,6 +98,27 @@ def test_a_bad_object_is_named_and_the_others_work(
     assert named in problem
 
 
+def test_an_error_while_problems_are_collected_is_its_variants(
+    objects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that one variant's objects make of us ends the reading of the others."""
+
+    def broken(*_: object) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("adapter.resources.configuration.refused.all_problems", broken)
+    scenario.write_deployment(objects, [], 1)
+    good = yaml.safe_load((objects / "variant.yaml").read_text())
+    good["metadata"] |= {"name": "good", "annotations": {"llmd.ai/replicas": "1"}}
+    (objects / "good.yaml").write_text(yaml.safe_dump(good))
+    edit(objects / "variant.yaml", "metadata", "annotations", value={"llmd.ai/replicas": "-2"})
+    contents = folder.read(objects)
+    assert [source.name for source in contents.variants] == ["good"]
+    (refused,) = contents.refused
+    assert (refused.name, refused.reason) == ("vllme-deployment", "InvalidConfiguration")
+    assert "ZeroDivisionError" in refused.message
+
+
 def test_broken_yaml_is_named_and_the_rest_is_read(objects: Path) -> None:
     """A file that is not YAML is one problem, not the end."""
     scenario.write_deployment(objects, [], 1)

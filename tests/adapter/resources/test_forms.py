@@ -79,6 +79,8 @@ def test_a_profile_that_takes_no_time_is_none() -> None:
         ("H100", 1), ("2xH100", 2), ("8 x H200", 8), ("H100x4", 4), ("16xMI300X", 16),
         ("H100x16", 16), ("H100 x 8", 8), ("NVIDIA-A100-SXM4-80GB", 1), ("a100-sxm4", 1),
         ("MI300X", 1), ("RTX4090", 1), ("RTX-6000", 1), ("L40S", 1), ("GB200-NVL72x2", 2),
+        ("tpu-v5e-2x4", 1), ("2x4", 1), ("4x4x4", 1), ("2x4-v5e", 1), ("v4-2x2x2", 1), ("rtx4", 1),
+        ("RTX-6000x2", 2), ("GPU x 4", 4), ("H100x4x2", 2),
     ],
 )  # fmt: skip
 def test_a_row_of_several_gpus_is_one_unit_of_them(name: str, devices: int) -> None:

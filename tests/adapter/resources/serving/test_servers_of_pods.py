@@ -209,6 +209,12 @@ def shell(text: str, *ports: Port, gpus: int = 1, **env: str) -> dict[str, Any]:
         (container("t", ("http", 8000), ("grpc", 8001), image=TRITON, gpus=1), [8002]),
         (container("t", ("http-t", 8000), ("metrics-t", 9002), image=TRITON, gpus=1), [9002]),
         (container("t", image=TRITON, args=["--metrics-port=9002"], gpus=1), [9002]),
+        (container("t", image=TRITON, args=["--model-repository=/m/vllm"], gpus=1), [8002]),
+        (
+            container("t", image=TRITON, command=["vllm", "serve", "m", "--port=9000"], gpus=1),
+            [9000],
+        ),
+        (container("t", ("", 8000), image=TRITON, command=["vllm", "serve", "m"], gpus=1), [8000]),
         (container("d", env=[{"name": "DYN_SYSTEM_PORT", "value": "9090"}], gpus=1), [9090]),
         (container("d", env=[{"name": "P", "valueFrom": {}}], args=["--port", "$(P)"]), [8000]),
     ],
