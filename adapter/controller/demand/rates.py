@@ -129,11 +129,8 @@ def sizing_rate(
         if coming is not None and coming > rate > 0:
             rate = min(coming, GROWTH_LIMIT * rate)
             notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
-    spare = settings.headroom * rate
-    change = _usual_change(trend, work, rate, seconds) if settings.anticipate else 0.0
-    if change > spare and rate > 0:
-        notes.append(f"the load usually changes by {_rpm(change)} in {seconds:.0f} s")
-        spare = change
+    spare, clauses = _spare(trend, work, settings, rate, seconds)
+    notes += clauses
     rate += spare
     waits, clause = _backlog(queue, settings, rate, surge=_surges(traffic, certain))
     rate += waits.extra_rps
@@ -169,6 +166,21 @@ def _backlog(
         f" {settings.drain_seconds:.0f} s"
     )
     return waits, [clause]
+
+
+def _spare(
+    trend: forecast.State | None,
+    work: Work | None,
+    settings: RateSettings,
+    rate: float,
+    seconds: float,
+) -> tuple[float, list[str]]:
+    """The rate that is kept spare: the headroom, or what the load usually changes by, with a clause then."""
+    spare = settings.headroom * rate
+    change = _usual_change(trend, work, rate, seconds) if settings.anticipate else 0.0
+    if change <= spare or rate <= 0:
+        return spare, []
+    return change, [f"the load usually changes by {_rpm(change)} in {seconds:.0f} s"]
 
 
 def _usual_change(

@@ -125,7 +125,7 @@ def test_a_tps_target_never_lowers_the_rate() -> None:
     ],
 )
 def test_requests_in_flight_are_served_at_once(
-    in_flight: float, ordered: int, surge: bool, replicas: int
+    in_flight: float, ordered: int, replicas: int, *, surge: bool
 ) -> None:
     """A replica holds what it has in service at its capacity, 2.1 requests of 3.8 s at 33.9 a minute."""
     load = dataclasses.replace(PUBLISHED.load, in_flight=in_flight, ordered=ordered, surge=surge)
