@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -127,7 +126,8 @@ async def test_keda_wakes_its_own(tmp_path: Path) -> None:
             world.waiting = 1
             await until(lambda: world.desired() == 1)
             assert endpoints.loop.live.served("team-a/v") == 1
-            await asyncio.sleep(3.0)
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles >= cycles + 2)
             assert world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"] == 0
             assert world.condition("TargetResolved")[0] == "True"
 
