@@ -156,6 +156,13 @@ def plot(tables: dict[str, list[dict[str, Any]]], path: Path) -> None:
     plots.save(figure, path)
 
 
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add the seed that cases are drawn from."""
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="Seed of the first case. Default 0"
+    )
+
+
 def main() -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(

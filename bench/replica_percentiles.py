@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from analyzer.engine import state as engine_state
 from analyzer.engine.percentiles import latency
 from analyzer.engine.sizing import size_engines
+from bench.replica import add_seed
 from bench.replica_tails import Case, drawn
 
 TARGETS = ("TTFT", "ITL")
@@ -126,13 +127,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=20_000, metavar="N")
     parser.add_argument("--repeats", type=int, default=2, metavar="N", help="2 or more")
     parser.add_argument("--percentile", type=float, default=99.0, metavar="P")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="Seed of the first case. Default 0",
-    )
+    add_seed(parser)
     asked = parser.parse_args()
     share = asked.percentile / 100.0
     results: dict[str, list[Delivered]] = {name: [] for name in TARGETS}

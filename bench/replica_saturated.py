@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from analyzer.engine.columns import Engines
 from analyzer.engine.search import drained
 from analyzer.engine.sizing import HEADROOM
-from bench.replica import BLOCK_TOKENS
+from bench.replica import BLOCK_TOKENS, add_seed
 from emulator.engines.runs import serve_open_loop
 from emulator.engines.scheduler_engine import SchedulerEngine
 from emulator.engines.step_times import SchedulerLimits, StepTimes
@@ -107,13 +107,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=int, default=40, metavar="N")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="Seed of the first case. Default 0",
-    )
+    add_seed(parser)
     asked = parser.parse_args()
     far, free, more = [], [], []
     for seed in range(asked.seed, asked.seed + asked.cases):

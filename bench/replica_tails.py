@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from analyzer.engine.columns import Engines
 from analyzer.engine.sizing import size_engines
-from bench.replica import BLOCK_TOKENS, GOALS
+from bench.replica import BLOCK_TOKENS, GOALS, add_seed
 from emulator.engines.runs import serve_open_loop
 from emulator.engines.scheduler_engine import SchedulerEngine
 from emulator.engines.step_times import SchedulerLimits, StepTimes
@@ -266,13 +266,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=("usual", "wide"), default="usual")
     parser.add_argument("--cases", type=int, default=40, metavar="N")
     parser.add_argument("--requests", type=int, default=20_000, metavar="N")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="Seed of the first case. Default 0",
-    )
+    add_seed(parser)
     parser.add_argument("--record", type=Path, metavar="FILE")
     asked = parser.parse_args()
     cases = []

@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from analyzer.engine.columns import Engines
 from analyzer.engine.sizing import size_engines
-from bench.replica import BLOCK_TOKENS, GOALS, STEPS
+from bench.replica import BLOCK_TOKENS, GOALS, STEPS, add_seed
 from emulator.engines.runs import serve_open_loop
 from emulator.engines.scheduler_engine import SchedulerEngine
 from emulator.engines.step_times import SchedulerLimits, StepTimes
@@ -268,13 +268,7 @@ def main() -> int:
         metavar="N",
         help="Requests of one long run. Default 5000",
     )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="Seed of the first case. Default 0",
-    )
+    add_seed(parser)
     parser.add_argument(
         "--record",
         type=Path,

@@ -123,7 +123,7 @@ def _in_all_namespaces(attributes: Attributes) -> Attributes:
 
 
 def _party(user: User) -> str:
-    """Whose requests count together: those of a namespace's service accounts, which one tenant can make."""
+    """Key of the limit on refusals: the user, or a service account's namespace, which one tenant owns."""
     head, account, rest = user.name.partition("system:serviceaccount:")
     return account + rest.partition(":")[0] if account and not head else user.name
 

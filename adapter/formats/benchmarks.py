@@ -38,7 +38,7 @@ _LARGEST = 1e9
 _MOST = {"batch": 1e6, "input_tokens": 1e8, "output_tokens": 1e8}
 """Largest concurrency and lengths that a run may have; one that is mistyped bends the whole fit."""
 _MOST_REASONS = 20
-"""Rows of a file without a usable one whose reasons are told."""
+"""Most rows whose reasons an error names, where a file has no usable row."""
 _LEAST_STEPS = 1 / 3
 """Share of its own ITL below which a TTFT is none: a prompt takes about one step or more."""
 

@@ -1,8 +1,8 @@
 """Connections to the port of the external scaler: accepted here, relayed to gRPC, and shared fairly.
 
-gRPC refuses connections beyond its limit, whoever holds them. So a stranger who opens that many and says
-nothing would keep KEDA out. Here the address with most connections loses one for a new one: of those the one
-that has been idle longest. What is relayed is not looked at: TLS is between the caller and gRPC.
+gRPC refuses connections beyond its limit, whatever their source. A client that opened that many idle ones
+would lock KEDA out. At the limit this relay closes the longest idle connection of the address that has most
+of them, and accepts the new one. Bytes are relayed unread: TLS is between the caller and gRPC.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Relay:
         try:
             inner_reader, inner = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # Whether it opens or not, nobody else closes it.
+            # It may still open after this task has ended, and nothing else would close it.
             opening.add_done_callback(_abort)
             raise
         port = inner.get_extra_info("sockname")[1]

@@ -50,7 +50,7 @@ class Reading:
         selector: selector of the series, as the HPA states it; an empty one selects all of the namespace.
         target_type: Value, AverageValue or Utilization.
         target: target value; None where it is missing or not a number.
-        unreadable: whether Kubernetes accepts no such selector, and asks nobody.
+        unreadable: whether Kubernetes rejects the selector, so that the HPA reads no metric.
 
     """
 

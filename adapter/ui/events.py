@@ -2,7 +2,7 @@
 
 The number of streams is bounded, each holds at most one tick that is not sent yet, and one whose client does
 not read is closed. Beyond the bound the address with most streams loses its oldest one for one of another
-address, so nobody's pages keep out those of others. https://html.spec.whatwg.org/multipage/server-sent-events.html
+address, so that one client's pages do not lock out others. https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 from __future__ import annotations

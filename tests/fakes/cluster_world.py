@@ -121,6 +121,13 @@ async def plan_here(snapshot: fleet.Fleet) -> planning.Plan:
     return planning.plan(snapshot)
 
 
+def scale_to_zero(world: World) -> None:
+    """Allow zero replicas for all variants, by the ConfigMap of the adapter."""
+    config = manifests()[2]
+    config["data"]["WVA_SCALE_TO_ZERO"] = "true"
+    world.api.put(CORE, "configmaps", config)
+
+
 class WorldClock(Clock):
     """The event loop's time at SPEED; `virtual_time.VirtualLoop` makes it independent of the machine."""
 

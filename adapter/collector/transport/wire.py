@@ -1,8 +1,8 @@
 """Connections that take in a bounded number of bytes: before a response, and of one.
 
-Whoever answers may send more than a response: interim responses, blank lines or extensions of chunks without
-end. These cost time for each byte, and none of them reaches whoever reads the body, so they are bounded below
-HTTP.
+A server may send more than a response: interim responses, blank lines or chunk extensions without end. Each
+byte of these costs time, and none of them appears in the body, so that a limit on the body does not bound
+them: the bytes of the connection are counted below HTTP.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class SizingRate:
         in_flight: Requests that must be in service at once; 0 where none waits, or what is ordered suffices.
         backlog_rps: Part of the rate that works off the queue.
         queued_at: Ready replicas in whose queues all requests wait; 0 where any replica can serve some.
-        surge: Whether the certain rate is far above the long window's.
+        surge: Whether the statistically significant rate exceeds the long window's by more than a third.
         rising: True while the rate rises by more than chance: no time to have fewer replicas.
         notes: Reasons why it differs from the rate that its pods show in the short window, a clause each.
 
@@ -146,7 +146,7 @@ def sizing_rate(
 
 
 def _surges(traffic: Traffic, rate_rps: float) -> bool:
-    """Whether the certain rate is far above the long window's, which the rise has moved least."""
+    """Whether the statistically significant rate exceeds the long window's by `SURGE_FACTOR`."""
     return 0 < SURGE_FACTOR * traffic.long_rate_rps < rate_rps
 
 

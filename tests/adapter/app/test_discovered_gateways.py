@@ -21,9 +21,7 @@ async def test_a_request_at_the_picker_of_the_variants_pool_wakes_it(tmp_path: P
     async with worlds.running(tmp_path) as world:
         world.standard()
         world.deploy("v", 0)
-        config = worlds.manifests()[2]
-        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
-        world.api.put(CORE, "configmaps", config)
+        worlds.scale_to_zero(world)
         meta = {"namespace": "team-a"}
         spec = {
             "selector": {"matchLabels": {"app": "v"}},

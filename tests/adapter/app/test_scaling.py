@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
-from tests.fakes.cluster_world import APPS, CORE, LWS, until
+from tests.fakes.cluster_world import APPS, LWS, until
 from tests.fakes.kubernetes_objects import VARIANTS
 
 pytestmark = pytest.mark.virtual_time
@@ -41,8 +41,8 @@ async def test_zero_is_left_only_when_somebody_asks(tmp_path: Path) -> None:
 
         def replicas() -> int:
             deployment = world.api.get(APPS, "deployments", "team-a", "v")
-            wanted: int = deployment["spec"]["replicas"]
-            return wanted
+            spec_replicas: int = deployment["spec"]["replicas"]
+            return spec_replicas
 
         async with world.replica("a", gateways=(("", world.gateway),)) as (endpoints, _):
             await until(lambda: world.desired() is not None)
@@ -56,9 +56,7 @@ async def test_zero_is_left_only_when_somebody_asks(tmp_path: Path) -> None:
 async def test_all_replicas_know_before_one_wakes(tmp_path: Path) -> None:
     """Whoever an HPA asks once a target was woken, the answer is not the zero of before."""
     async with worlds.running(tmp_path, actuate=True) as world:
-        config = worlds.manifests()[2]
-        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
-        world.api.put(CORE, "configmaps", config)
+        worlds.scale_to_zero(world)
         world.api.put(APPS, "deployments", worlds.workload("v", 0))
         gateways = (("", world.gateway),)
         async with world.replica("a", gateways=gateways) as (first, _):
@@ -79,15 +77,13 @@ async def test_all_replicas_know_before_one_wakes(tmp_path: Path) -> None:
 async def test_a_woken_replica_is_given_time(tmp_path: Path) -> None:
     """With scale to zero, a replica that was woken stays until it was silent for the whole retention."""
     async with worlds.running(tmp_path, actuate=True) as world:
-        config = worlds.manifests()[2]
-        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
-        world.api.put(CORE, "configmaps", config)
+        worlds.scale_to_zero(world)
         world.api.put(APPS, "deployments", worlds.workload("v", 0))
 
         def replicas() -> int:
             deployment = world.api.get(APPS, "deployments", "team-a", "v")
-            wanted: int = deployment["spec"]["replicas"]
-            return wanted
+            spec_replicas: int = deployment["spec"]["replicas"]
+            return spec_replicas
 
         loop = replace(worlds.LOOP, retention=60.0)
         async with world.replica(

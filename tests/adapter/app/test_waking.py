@@ -13,7 +13,7 @@ from aiohttp import web
 from adapter.resources.watched.scope import Scope
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
-from tests.fakes.cluster_world import APPS, CORE, World, until
+from tests.fakes.cluster_world import APPS, World, until
 from tests.fakes.kubernetes_objects import VARIANTS
 
 pytestmark = pytest.mark.virtual_time
@@ -29,9 +29,7 @@ SLOW = replace(worlds.LOOP, interval=600.0, collection=COLLECTION)
 
 def at_zero(world: World, *names: str) -> None:
     """Variants whose Deployments are at zero, with scale to zero."""
-    config = worlds.manifests()[2]
-    config["data"]["WVA_SCALE_TO_ZERO"] = "true"
-    world.api.put(CORE, "configmaps", config)
+    worlds.scale_to_zero(world)
     for name in names:
         if name != "v":
             world.deploy(name, 0)

@@ -12,7 +12,7 @@ import pytest
 
 from adapter.app.endpoints import Endpoints
 from tests.fakes import cluster_world as worlds
-from tests.fakes.cluster_world import APPS, CORE, World, until
+from tests.fakes.cluster_world import APPS, World, until
 from tests.fakes.keda_operator import Certificates, Operator, ScaledObject
 from tests.fakes.kubernetes_objects import VARIANTS
 
@@ -149,9 +149,7 @@ async def test_zero_after_proven_idleness_and_back_by_a_request(
             return (await stack.enter_async_context(made))[0]
 
         endpoints = await replica("a")
-        config = worlds.manifests()[2]
-        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
-        world.api.put(CORE, "configmaps", config)
+        worlds.scale_to_zero(world)
         await until(lambda: world.desired() == 0)
         if not leads:
             endpoints = await replica("b")

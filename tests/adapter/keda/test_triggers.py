@@ -13,7 +13,7 @@ import yaml
 from adapter.resources import hpa
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
-from tests.fakes.cluster_world import APPS, CORE, SCALERS, until
+from tests.fakes.cluster_world import APPS, SCALERS, until
 from tests.fakes.keda_operator import SERVER, Certificates, Operator, ScaledObject
 from tests.fakes.kubernetes_objects import ROOT
 
@@ -115,9 +115,7 @@ async def test_metrics_api(tmp_path: Path) -> None:
 async def test_keda_wakes_its_own(tmp_path: Path) -> None:
     """A request is told to KEDA, which may be paused: the target is not patched, nor is that a problem."""
     async with worlds.running(tmp_path, actuate=True) as world:
-        config = worlds.manifests()[2]
-        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
-        world.api.put(CORE, "configmaps", config)
+        worlds.scale_to_zero(world)
         world.api.put(APPS, "deployments", worlds.workload("v", 0))
         item = of_keda("v", "s0-variant-adapter-desired-replicas")
         world.api.put(SCALERS, "horizontalpodautoscalers", item)
