@@ -8,6 +8,7 @@ budget of pods, bytes and seconds. No variant waits for another, and a slot goes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -190,22 +191,23 @@ class PodScraper:
         try:
             # Those that were left out before come first.
             jobs.sort(key=lambda job: not self.error(job.key, job.endpoint).startswith(_LEFT_OUT))
-            async with asyncio.timeout(seconds):
-                await asyncio.gather(*map(one, jobs[:VARIANT_PODS]))
-        except TimeoutError:
-            pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await asyncio.gather(*map(one, jobs[:VARIANT_PODS]))
         except Exception:
             log.exception("scraping a variant failed; retrying in the next cycle", variant=key)
+            return
         finally:
             self._under_way.pop(key, None)
-            if pending:
-                log.warning(
-                    "budget of a variant's scrapes used up; the rest is due in the next cycle",
-                    variant=key,
-                    pods=len(pending),
-                )
-            for endpoint in pending:
-                self._leave_out(key, endpoint, seconds)
+        # Not where the scrape is cancelled: the program ends, and no budget is at fault.
+        if pending:
+            log.warning(
+                "budget of a variant's scrapes used up; the rest is due in the next cycle",
+                variant=key,
+                pods=len(pending),
+            )
+        for endpoint in pending:
+            self._leave_out(key, endpoint, seconds)
 
     def _leave_out(self, key: str, endpoint: str, seconds: float) -> None:
         """Note that the variant's budget did not suffice for a pod; it is due in the next cycle."""

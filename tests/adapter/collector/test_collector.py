@@ -11,10 +11,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from structlog.testing import capture_logs
 
 from adapter.clock import Clock
 from adapter.collector import pod_scraper
 from adapter.collector.collector import CollectionSettings, Collector
+from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import Source
@@ -95,6 +97,42 @@ async def test_scrapes_in_flight_are_limited(monkeypatch: pytest.MonkeyPatch) ->
         await collecting.collect()
         assert len(pods.asked) == 40
         assert pods.most == 7
+
+
+async def test_pods_that_the_budget_left_out_are_told() -> None:
+    """Of a variant whose pods all hang, those that got no turn within its seconds say why."""
+    async with serving() as (pods, session):
+        pods.seconds = 1000.0
+        scraper = PodScraper(session, LoopClock(), interval=10.0)
+        jobs = [ScrapeJob("n/v", pods.endpoint(f"p{number}"), "m") for number in range(100)]
+        with capture_logs() as logs:
+            await scraper.scrape(jobs, unexpected)
+            await asyncio.sleep(60)
+        told = [job for job in jobs if scraper.error(job.key, job.endpoint).startswith("not scraped")]
+        assert 0 < len(told) < len(jobs)
+        (warning,) = (line for line in logs if "budget" in line["event"])
+        assert (warning["variant"], warning["pods"]) == ("n/v", len(told))
+
+
+async def test_a_scrape_that_the_end_of_the_program_cuts_off_warns_of_no_budget() -> None:
+    """A program that ends while a server is slow, as a demo whose servers stop, used up no budget."""
+    async with serving() as (pods, session):
+        pods.seconds = 1000.0
+        scraper = PodScraper(session, LoopClock(), interval=10.0)
+        job = ScrapeJob("n/v", pods.endpoint("p"), "m")
+        with capture_logs() as logs:
+            scraping = asyncio.create_task(scraper.scrape([job], unexpected))
+            await asyncio.sleep(1)
+            assert pods.under_way == 1
+            scraper.close()
+            await scraping
+            await asyncio.sleep(60)
+        assert logs == []
+        assert scraper.error(job.key, job.endpoint) == ""
+
+
+def unexpected(job: ScrapeJob, *_: object) -> None:
+    raise AssertionError(job)
 
 
 async def test_scrapes_are_spread_and_each_pod_has_its_moment() -> None:
