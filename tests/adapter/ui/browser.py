@@ -24,7 +24,7 @@ needed = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"
 HANG_SECONDS = 100.0
 """After which a wait counts as endless: it decides nothing else, and is less than pytest's own limit."""
 
-UPDATES_AT_ONCE = 100
+UPDATES_AT_ONCE = 10
 """Updates of a page that one command asks for: a busy machine ends them before the wait counts as endless."""
 
 FLAGS = (
