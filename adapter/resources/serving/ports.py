@@ -26,7 +26,7 @@ _BESIDE = re.compile(
 _MERGED = "ISTIO_PROMETHEUS_ANNOTATIONS"
 """Variable of Istio's container with the annotations for Prometheus that a pod had itself."""
 
-_OF_METRICS = re.compile(r"(?:.*-)?metrics(?:-.*)?")
+OF_METRICS = re.compile(r"(?:.*-)?metrics(?:-.*)?")
 """Name of a port that has nothing but metrics."""
 
 _RANKED = re.compile(r"(.*?[a-z])(?:-(?:rank-?)?\d{1,5}|(?<!http)\d{1,2})")
@@ -83,7 +83,7 @@ def _of_servers(servers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
     ports = [port for container in servers for port in _ports(container)]
     by_name = {str(port["name"]): port["containerPort"] for port in ports if port.get("name")}
     of_metrics = min(
-        (name for name in by_name if _OF_METRICS.fullmatch(name)),
+        (name for name in by_name if OF_METRICS.fullmatch(name)),
         key=lambda name: (NAMES.index(name) if name in NAMES else len(NAMES), name),
         default="",
     )
