@@ -2,7 +2,7 @@
 
 GPU feature discovery and AMD's labeller name products; where they are absent, clouds do:
 `cloud.google.com/gke-accelerator: nvidia-h100-80gb`, `karpenter.k8s.aws/instance-gpu-name: h100`,
-`node.kubernetes.io/instance-type: Standard_NC24ads_A100_v4`. TPUs and the Neuron devices of AWS have such alone:
+`node.kubernetes.io/instance-type: Standard_NC24ads_A100_v4`. TPUs and AWS's Neuron devices have such alone:
 `cloud.google.com/gke-tpu-accelerator: tpu-v6e-slice`, `node.kubernetes.io/instance-type: inf2.48xlarge`.
 """
 
