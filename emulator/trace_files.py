@@ -116,11 +116,52 @@ def read(path: Path | str, *, format: Format | None = None) -> Trace:  # noqa: A
         with _text(path) as lines:
             first, rest = _peek(lines)
             kind = _detect(path, first) if format is None else _known(path, format)
-            return _trace(path, _FORMS[kind], _rows(path, kind, rest))
+            trace = _trace(path, _FORMS[kind], _rows(path, kind, rest))
+            if format is None and (doubt := _doubt(trace, kind)):
+                raise TraceError(f"{path}: {_FORMS[kind].time}: {doubt}")
+            return trace
     except UnicodeDecodeError as error:
         raise TraceError(f"{path}: not UTF-8 text: {error}; is it a trace file?") from error
     except (OSError, EOFError, zlib.error) as error:
         raise TraceError(f"{path}: cannot be read: {error}") from error
+
+
+_FEW_REQUESTS = 50
+_MOST_PER_SECOND, _LEAST_PER_SECOND = 100.0, 0.1 / 60.0
+"""Mean rates beyond which a trace's times may be in another unit, unless the format is said."""
+
+_SHORT_SECONDS = 600.0
+"""Duration of a trace that may be a week of seconds, taken for milliseconds."""
+
+_IN_MS = frozenset({"mooncake"})
+_IN_SECONDS = frozenset({"bailian", "burstgpt"})
+"""Formats whose times are numbers."""
+
+
+def _doubt(trace: Trace, kind: str) -> str:
+    """Why the unit of a detected format may not be that of the file; empty where nothing speaks against it.
+
+    Converters keep the fields of a format and not its unit: 600 requests in 20 minutes become one second.
+    """
+    number, seconds = len(trace.arrival_seconds), trace.duration_seconds
+    if number < _FEW_REQUESTS or seconds <= 0:
+        return ""
+    rate = number / seconds
+    if kind in _IN_MS and rate > _MOST_PER_SECOND and seconds < _SHORT_SECONDS:
+        other, said = "seconds", "mooncake (ms) or bailian (seconds)"
+    elif kind in _IN_SECONDS and rate < _LEAST_PER_SECOND:
+        other = "milliseconds"
+        said = (
+            "bailian (seconds) or mooncake (ms)"
+            if kind in _JSON_FORMS
+            else f"{kind} if these are seconds, or divide the column by 1000"
+        )
+    else:
+        return ""
+    return (
+        f"{number} requests in {seconds:.4g} s, {60.0 * rate:.6g} a minute, if its unit is that of {kind};"
+        f" is it in {other}? Say which with --trace-format {said}"
+    )
 
 
 def _text(path: Path) -> io.TextIOBase:

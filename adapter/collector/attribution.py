@@ -8,7 +8,7 @@ serves it; the result says how.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -16,6 +16,12 @@ from adapter.collector.promql import Sampled
 from adapter.resources.variant import VariantSource
 
 How = Literal["pod", "pod without namespace", "address", "model"]
+
+SAME_PROCESS_SECONDS = 0.05
+"""Tolerance between two reports of one process's start: the kernel counts in hundredths of a second."""
+
+_MERGED_PORT = ":15020"
+"""Port at which Istio shows a server's metrics once more, with the start of its own process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +33,7 @@ class Attributed:
         endpoint: Endpoint of the pod; where that is not known, a name made of its labels.
         sampled: The series.
         how: What they were attributed by.
+        further: Whether it is one more server of its pod, which has another one at its endpoint.
 
     """
 
@@ -34,6 +41,7 @@ class Attributed:
     endpoint: str
     sampled: Sampled
     how: How
+    further: bool = False
 
 
 class Attribution:
@@ -69,8 +77,14 @@ class Attribution:
         table[name] = None if name in table else (key, endpoint)
 
     def attribute(self, samples: Iterable[Sampled]) -> list[Attributed]:
-        """The samples that belong to variants; of several addresses of one pod the endpoint's counts."""
+        """The samples that belong to variants.
+
+        Of several addresses of one pod the endpoint's counts, and those of other processes: data-parallel
+        engines at ports that only Prometheus knows. One that does not say when its process started may be the
+        same server, which two jobs scrape.
+        """
         best: dict[tuple[str, str], tuple[tuple[bool, str, float], Attributed]] = {}
+        others: dict[tuple[str, str], list[Attributed]] = {}
         for sampled in samples:
             match = self._of(sampled)
             if match is None:
@@ -86,9 +100,13 @@ class Attribution:
             # The rest of the order only makes the choice the same every time.
             rank = (exact, sampled.instance, sampled.sampled_at)
             pod = (match.key, match.endpoint)
+            others.setdefault(pod, []).append(match)
             if pod not in best or rank > best[pod][0]:
                 best[pod] = (rank, match)
-        return [match for _, match in best.values()]
+        found = [match for _, match in best.values()]
+        for pod, (_, match) in best.items():
+            found += _more_servers(match, others[pod])
+        return found
 
     def _of(self, sampled: Sampled) -> Attributed | None:
         how: How = "pod"
@@ -134,6 +152,38 @@ class Attribution:
                 " list their servers in the annotation llmd.ai/metrics-endpoints"
             )
         return None
+
+
+def _more_servers(counted: Attributed, among: Iterable[Attributed]) -> list[Attributed]:
+    """Other servers of the pod whose endpoint is counted: those of processes that started at other times."""
+    start = _start(counted)
+    if start is None:
+        return []
+    starts, instances = [start], {counted.sampled.instance}
+    more = []
+    for item in sorted(among, key=lambda item: item.sampled.instance):
+        start, instance = _start(item), item.sampled.instance
+        if start is None or instance in instances or instance.endswith(_MERGED_PORT):
+            continue
+        if all(abs(start - other) > SAME_PROCESS_SECONDS for other in starts):
+            starts.append(start)
+            instances.add(instance)
+            name = f"{item.endpoint}{_FURTHER}{instance}"
+            more.append(replace(item, endpoint=name, further=True))
+    return more
+
+
+def _start(item: Attributed) -> float | None:
+    return None if item.sampled.page is None else item.sampled.page.started_at
+
+
+_FURTHER = " and "
+"""What separates a pod's endpoint and the address of one more server in the name of that server."""
+
+
+def pod_of(name: str) -> str:
+    """The endpoint of the pod in the name of one more server of it; other names as they are."""
+    return name.partition(_FURTHER)[0]
 
 
 def _address(url: str) -> str:

@@ -302,10 +302,10 @@ def _with_histograms(
 
 
 def _known_by_series(batch: Batch) -> Mapping[str, list[str]]:
-    """Endpoints of the pods that are attributed by their model, by variant key."""
+    """Endpoints of the pods that are attributed by their model, and further servers, by variant key."""
     present: dict[str, list[str]] = {}
     for sample in batch.samples:
-        if sample.pod.how == "model":
+        if sample.pod.how == "model" or sample.pod.further:
             present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
     return present
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from adapter.collector import attribution
 from adapter.collector.prometheus_scraper import LENGTHS_SECONDS, LengthVariation
 from adapter.collector.servers.plausibility import Plausibility
 from adapter.collector.traffic import Traffic, TrafficWindow
@@ -31,8 +32,8 @@ class CollectedVariant:
         window: Growth of its pods' counters; like the next part it accumulates.
         plausibility: What is wrong with the pages of its pods.
         known_since: When each endpoint of the source appeared, monotonic seconds.
-        series_pods: Pods known only by their series in Prometheus, with the time of the last answer that had
-            them, monotonic seconds.
+        series_pods: Pods, and further servers of a pod, known only by their series in Prometheus, with the
+            time of the last answer that had them, monotonic seconds.
         origins: Where each endpoint's last metrics came from: direct or prometheus.
         attributed_by: How its series in Prometheus were attributed; empty without any.
         attribution_problem: Why some of its series could not be used; empty without such ones.
@@ -55,9 +56,14 @@ class CollectedVariant:
 
 def with_source(before: CollectedVariant, source: VariantSource, *, now: float) -> CollectedVariant:
     """The record with new objects, at monotonic `now`: what is known of pods that stay is kept."""
-    # Pods that the objects name make those that only Prometheus knows superfluous.
+    # Pods that the objects name make those that only Prometheus knows superfluous, but for further servers.
     named = source.endpoints or source.pods_known
-    series_pods = {} if named else before.series_pods
+    series_pods = {
+        name: at
+        for name, at in before.series_pods.items()
+        if not named
+        or (attribution.pod_of(name) != name and attribution.pod_of(name) in source.endpoints)
+    }
     known = (*source.endpoints, *series_pods)
     before.window.retain(known)
     before.plausibility.retain(known)
@@ -87,7 +93,7 @@ def with_series_pods(
         return before
     fresh = {endpoint: at for endpoint, at in pods.items() if now - at <= oldest}
     if fresh.keys() != pods.keys():
-        before.window.retain(fresh)
+        before.window.retain((*before.source.endpoints, *fresh))
     return replace(before, series_pods=fresh)
 
 
@@ -178,7 +184,7 @@ def coverage(
     """
     window = collected.window
     series_pods = tuple(sorted(collected.series_pods))
-    expected = source.endpoints or series_pods
+    expected = (*source.endpoints, *series_pods)
     stale = window.stale(expected, now=now, after_seconds=stale_after)
     needless = _without_server(source, collected, stale, failing)
     if needless:

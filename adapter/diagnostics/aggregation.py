@@ -171,3 +171,24 @@ async def lease(site: Site) -> AsyncIterator[Finding]:
             f"no leader: Lease {names.namespace}/{names.lease} was renewed {age:.0f} s ago",
             f"kubectl -n {names.namespace} get pods; read the log of {names.service}",
         )
+
+
+async def deployment(site: Site) -> AsyncIterator[Finding]:
+    """Whether the adapter's Deployment, where there is one, has pods that are ready."""
+    item = await site.deployment()
+    spec, status = item.get("spec") or {}, item.get("status") or {}
+    asked, ready = spec.get("replicas", 1), status.get("readyReplicas") or 0
+    names = site.names
+    shown = f"Deployment {names.namespace}/{names.service}"
+    if asked == 0:
+        yield Finding(
+            "error",
+            f"{shown} has 0 replicas: nothing is decided or served",
+            f"kubectl -n {names.namespace} scale deployment {names.service} --replicas=2",
+        )
+    elif status and ready < asked:
+        yield Finding(
+            "warning" if ready else "error",
+            f"{shown}: {ready} of {asked} pods are ready",
+            f"kubectl -n {names.namespace} get pods,events; read the log of {names.service}",
+        )

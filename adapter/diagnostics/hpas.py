@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,6 +23,12 @@ from adapter.resources.stored_status import published
 from adapter.resources.variant import reference
 from adapter.resources.wva import managed
 from adapter.store import OWN_METRICS
+
+_STARTING_SECONDS = 120.0
+"""Time after which a condition of an HPA is no longer one of its start."""
+
+_SHOWN = 300
+"""Most characters of a condition's message that are shown."""
 
 
 async def check(site: Site) -> AsyncIterator[Finding]:
@@ -51,12 +59,60 @@ async def check(site: Site) -> AsyncIterator[Finding]:
                 "kubectl delete the HPA that must not scale it, or its ScaledObject",
             )
         if key not in read and not item.needs_no_hpa(actuate):
+            yield _unread(key, item, scalers_of.get(item.namespace, []))
+    of_variants = {(item.namespace, item.reference): item for item in known.values()}
+    for document, scaler in zip(items, scalers, strict=True):
+        here = of_variants.get((scaler.namespace, scaler.reference))
+        if here is not None:
+            for finding in _stopped(site, document, scaler, here):
+                yield finding
+
+
+def _unread(key: str, item: _Variant, scalers: Iterable[hpa.Scaler]) -> Finding:
+    """That no HPA reads a variant's target; what the one reads that scales its scale target."""
+    what, fix = (
+        f"VariantAutoscaling {key}: no HPA reads its target",
+        (
+            "create one like manifests/samples/hpa.yaml, or set --actuate=scale; advice (--actuate=none)"
+            " needs none"
+        ),
+    )
+    scaling, _ = hpa.of_target(list(scalers), item.reference, item.served)
+    if scaling is not None and scaling.others and not scaling.readings:
+        what += f"; {scaling} scales {item.reference} by {', '.join(scaling.others)}"
+        fix = "let it read inferno_desired_replicas, as manifests/samples/hpa.yaml does"
+    return Finding("warning", what, fix)
+
+
+def _stopped(
+    site: Site, document: Mapping[str, Any], scaler: hpa.Scaler, variant: _Variant
+) -> Iterable[Finding]:
+    """What kube-controller-manager says that keeps an HPA from scaling, for longer than a start takes."""
+    shown = _shown(scaler)
+    for item in (document.get("status") or {}).get("conditions") or ():
+        reason = str(item.get("reason"))
+        stops = item.get("type") in {"AbleToScale", "ScalingActive"}
+        if not stops or item.get("status") != "False" or _since(site, item) < _STARTING_SECONDS:
+            continue
+        if reason != "ScalingDisabled":
+            fix = "kubectl describe it; the findings above name what the adapter serves"
+            yield Finding("error", f"{shown}: {reason}: {str(item.get('message'))[:_SHOWN]}", fix)
+        elif variant.desired and not scaler.scaled_object:  # KEDA itself leaves zero
             yield Finding(
-                "warning",
-                f"VariantAutoscaling {key}: no HPA reads its target",
-                "create one like manifests/samples/hpa.yaml, or set --actuate=scale; advice (--actuate=none)"
-                " needs none",
+                "error",
+                f"{shown}: is off while its scale target has 0 replicas, and the target is {variant.desired}",
+                f"kubectl scale it to 1, use Kubernetes 1.{ZERO_MINOR} with minReplicas: 0, or annotate"
+                " llmd.ai/actuate: scale",
             )
+
+
+def _since(site: Site, condition: Mapping[str, Any]) -> float:
+    """Seconds since a condition changed; endless where it does not say."""
+    try:
+        changed = datetime.fromisoformat(str(condition.get("lastTransitionTime")))
+        return (site.now() - changed).total_seconds()
+    except (TypeError, ValueError):
+        return math.inf
 
 
 async def _readings(
@@ -107,6 +163,7 @@ class _Variant:
     served: Mapping[str, str]
     reference: Reference
     actuate: str | None
+    desired: int
 
     def needs_no_hpa(self, default: str | None) -> bool:
         """Whether nothing or the adapter itself scales it; `default`: the adapter's --actuate."""
@@ -134,6 +191,7 @@ def _variants(items: Iterable[Mapping[str, Any]]) -> dict[str, _Variant]:
             ),
             reference=reference(variant),
             actuate=metadata.annotations.get(ACTUATE),
+            desired=0 if decided is None else decided.replicas,
         )
     return variants
 

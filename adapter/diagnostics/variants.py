@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
 from importlib import metadata
 from typing import Any
 
 from adapter.diagnostics.site import MOST_NAMED, VARIANTS, Finding, Site, key_of
-from adapter.kube import paths
+from adapter.kube import duration, paths
+from adapter.kube.errors import ApiError
 from adapter.resources.stored_status import CONFIGURATION, GATEWAYS
 
 _FIX = "kubectl apply -k manifests/crd"
+
+_OTHER = "workload-variant-autoscaler"
+"""Value of the label `app.kubernetes.io/name` of the autoscaler whose objects the adapter reads."""
+
+TIME_TO_LIVE = 300.0
+"""Seconds that a target is valid, where no flag says so."""
+
+_LATE = 2.0
+"""Times to live after which a target is old: the leader writes it anew after a third of one."""
 
 _DEFINITIONS, _NAME = "apiextensions.k8s.io/v1", "variantautoscalings.llmd.ai"
 
@@ -62,6 +73,41 @@ def _version(item: Mapping[str, Any]) -> str:
     return str(labels.get("app.kubernetes.io/version") or "")
 
 
+async def others(site: Site) -> AsyncIterator[Finding]:
+    """Whether the workload-variant-autoscaler runs beside the adapter."""
+    path = paths.collection("apps/v1", "deployments")
+    found = await site.cluster.list_objects(
+        path, (("labelSelector", f"app.kubernetes.io/name={_OTHER}"),)
+    )
+    for item in found[0]:
+        if (item.get("spec") or {}).get("replicas", 1):
+            namespace, _, name = key_of(item).partition("/")
+            yield Finding(
+                "warning",
+                f"Deployment {namespace}/{name} ({_OTHER}) runs too: both write the status of the same"
+                " VariantAutoscalings",
+                f"kubectl -n {namespace} scale deployment {name} --replicas=0 (docs/migration.md)",
+            )
+
+
+async def _time_to_live(site: Site) -> float:
+    """Time to live of a target in seconds, by the flag of the adapter's Deployment."""
+    try:
+        return duration.seconds(await site.flag("--time-to-live") or "")
+    except (ApiError, ValueError):
+        return TIME_TO_LIVE
+
+
+def _age(site: Site, item: Mapping[str, Any]) -> float:
+    """Seconds since a variant's target was decided; 0 without one."""
+    target = (item.get("status") or {}).get("desiredOptimizedAlloc") or {}
+    try:
+        decided = datetime.fromisoformat(str(target.get("lastRunTime")))
+        return (site.now() - decided).total_seconds()
+    except (TypeError, ValueError):
+        return 0.0
+
+
 async def statuses(site: Site) -> AsyncIterator[Finding]:
     """Whether every variant has a status without failed conditions."""
     items = await site.variants()
@@ -71,6 +117,7 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
         )
     fine = []
     blind: dict[str, list[str]] = {}
+    oldest = _LATE * await _time_to_live(site)
     for item in items:
         conditions = (item.get("status") or {}).get("conditions") or ()
         failed = [condition for condition in conditions if condition.get("status") == "False"]
@@ -90,6 +137,13 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
                 "warning" if failed[0].get("type") == CONFIGURATION else "error",
                 f"{shown}: {failed[0].get('reason')}: {failed[0].get('message')}",
                 f"variant-adapter explain {key_of(item)}",
+            )
+        elif (age := _age(site, item)) > oldest:
+            yield Finding(
+                "error",
+                f"{shown}: its target was decided {age / 60.0:.0f} min ago, and is not written anew: no cycle"
+                " ends, or the status cannot be written",
+                f"kubectl -n {site.names.namespace} logs deployment/{site.names.service}",
             )
         elif not unread:
             fine.append(shown)

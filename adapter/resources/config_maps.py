@@ -50,6 +50,7 @@ class ConfigMaps:
         data: settings of the adapter, as text by key.
         setting_problems: entries of `data` that have no effect.
         row_problems: rows of prices and classes that cannot be used, one line each.
+        broken_costs: of these, the prices without one to fall back to, by accelerator.
 
     """
 
@@ -62,6 +63,7 @@ class ConfigMaps:
         self._used_accelerators: set[str] = set()
         self._used_models: set[tuple[str, str]] = set()
         self._written = defaults.Written()
+        self.broken_costs: dict[str, str] = {}
         self.wva = WvaConfig()
         self.data: dict[str, str] = {}
         self.setting_problems: list[keys.SettingProblem] = []
@@ -161,6 +163,8 @@ class ConfigMaps:
         self._report(problem)
         if last is not None:
             self._accelerators[name] = replace(last, where=where, problem=problem)
+        else:
+            self.broken_costs[name] = problem
 
     def _service_class(self, where: str, key: str, text: str) -> None:
         row = rows.parse_class(text)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adapter.resources.devices import products
+from adapter.resources.devices import neuron, products
 from adapter.resources.pods import devices
 
 _SHARED, INVALID = "-SHARED", "-MIG-INVALID"
@@ -110,6 +110,19 @@ def _intel(match: re.Match[str], node: Object) -> tuple[str, str]:
     return (f"{name}{_SHARED}" if label == _INTEL_GPU and 0 < cards < given else name), ""
 
 
+def _google(_: re.Match[str], node: Object) -> tuple[str, str]:
+    name = _of_cloud(node["metadata"]["labels"], "tpu")
+    return name, "" if name else f"no {products.GKE_TPU} label, which GKE sets at nodes with TPUs"
+
+
+def _aws(match: re.Match[str], node: Object) -> tuple[str, str]:
+    name = _of_cloud(node["metadata"]["labels"], "AWS-")
+    if not name:
+        return "", f"no {products.INSTANCE_TYPE} label of an instance with Neuron devices"
+    # Only where the node does not say its devices.
+    return (f"{name}-CORE" if match.string == neuron.CORE else name), ""
+
+
 _AMD_PRODUCTS = ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name", "amd.com/gpu.product")
 
 _AMD_PARTITIONS = ("amd.com/gpu.compute-memory-partition", "amd.com/compute-memory-partition")
@@ -147,10 +160,14 @@ VENDORS: tuple[tuple[re.Pattern[str], _Read, tuple[str, ...]], ...] = (
         _intel,
         ("gpu.intel.com/memory", "intel.com/gpu.memory", "habana.ai/device.memory"),
     ),
+    (re.compile(r"google\.com/tpu"), _google, ()),
+    (re.compile(f"{re.escape(neuron.DEVICE)}(?:core)?"), _aws, ()),
 )
 """Resources that are GPUs, what they are or why that cannot be said, and labels with the memory of one."""
 
-WHOLE = frozenset({"nvidia.com/gpu", "amd.com/gpu", *_INTEL_PRODUCTS})
+WHOLE = frozenset(
+    {"nvidia.com/gpu", "amd.com/gpu", "google.com/tpu", neuron.DEVICE, *_INTEL_PRODUCTS}
+)
 
 _DOMAINS = {
     "volcano.sh",
@@ -160,6 +177,8 @@ _DOMAINS = {
     "intel.com",
     "gpu.intel.com",
     "habana.ai",
+    "google.com",
+    "aws.amazon.com",
 }
 
 

@@ -8,6 +8,8 @@ A vendor's device plugin gives a node's GPUs to the scheduler as a resource; lab
 - AMD (k8s-device-plugin, its node labeller): `amd.com/gpu` is `amd.com/gpu.product-name`; partitions are
   `amd.com/cpx_nps4` (strategy mixed), or `amd.com/gpu` with a label that names the partition (single).
 - Intel (gpu-plugin, rules for NFD): `gpu.intel.com/i915` and `/xe` are what `gpu.intel.com/product` says.
+- Google (GKE's plugin): `google.com/tpu` is what `cloud.google.com/gke-tpu-accelerator` says, by topology.
+- AWS (Neuron's plugin): `aws.amazon.com/neuron` is what the instance type has; cores are parts of the same.
 - The workload-variant-autoscaler's: `VENDOR/gpu.product` for the three, `habana.ai/product.name` for Gaudi,
   whose own feature discovery labels the number, driver and kind of machine, and no product.
 
@@ -20,7 +22,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from adapter.resources.devices import dra, products, taints
+from adapter.resources.devices import dra, neuron, products, taints
 from adapter.resources.gpu_vendors import (
     INVALID,
     SLICE,
@@ -151,9 +153,11 @@ class Inventory:
             names = " or ".join(item.name for item in matching)
             return f"may be {names}; write the one that is meant"
         if not matching:
-            names = ", ".join(self.total) or "none with a name"
             # Resources have a slash, which labels cannot have.
             unnamed = [item for item in self.left_out if "/" in item.what]
+            if not self.types:
+                return f"is no GPU of the nodes; they have none with a name{_and(unnamed)}"
+            names = ", ".join(self.total)
             return f"is no GPU of the nodes; they have {names}; write one of these{_and(unnamed)}"
         if matching[0].total + matching[0].held_on_closed == 0:
             closed = [item for item in self.left_out if item.what == matching[0].name]
@@ -177,7 +181,8 @@ def trimmed(node: Object) -> Object:
             "resourceVersion": metadata.get("resourceVersion"),
             "labels": of_node(metadata.get("labels") or {}),
         },
-        "allocatable": allocatable,
+        "allocatable": neuron.once(allocatable),
+        "cores": neuron.cores_of(allocatable),
         "ready": ready,
         "cordoned": bool(spec.get("unschedulable")),
         # Taints by the name of a node's GPU resource are common, and pods that ask for it tolerate them.
@@ -209,7 +214,7 @@ def take(
     by_name = {str(node["metadata"]["name"]): node for node in nodes}
     pools = [pool for node in by_name.values() for pool in _pools(node, admitted)]
     pools += _allocated_pools(allocation, by_name, admitted)
-    others, own = _held(pods, variant_pods)
+    others, own = _held(neuron.by_device(pods, by_name), variant_pods)
     for place, holders in allocation.holders():
         (own if holders & variant_pods else others)[place] += 1
     several = _several_sizes(pools)
@@ -321,15 +326,18 @@ def _several_sizes(pools: Iterable[_Pool]) -> frozenset[str]:
     )
 
 
-def _held(pods: Iterable[Object], variant_pods: frozenset[tuple[str, str]]) -> tuple[_Held, _Held]:
+def _held(
+    holding: Iterable[tuple[Object, Mapping[str, int]]],
+    variant_pods: frozenset[tuple[str, str]],
+) -> tuple[_Held, _Held]:
     """What pods of others and of the variants hold, by node and resource."""
     others: _Held = Counter()
     own: _Held = Counter()
-    for pod in pods:
+    for pod, requests in holding:
         if pod["phase"] in ENDED:
             continue
         mine = _name(pod) in variant_pods
-        for resource, count in pod["requests"].items():
+        for resource, count in requests.items():
             (own if mine else others)[pod["node"], resource] += count
     return others, own
 

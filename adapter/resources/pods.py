@@ -15,9 +15,17 @@ from adapter.kube import labels, quantity
 from adapter.resources.devices import dra, products, taints
 from adapter.resources.serving import groups, ports, stuck
 
-GPU_VENDORS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
 WHOLE_GPUS = frozenset(
-    {"nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"}
+    {
+        "nvidia.com/gpu",
+        "amd.com/gpu",
+        "gpu.intel.com/i915",
+        "gpu.intel.com/xe",
+        "habana.ai/gaudi",
+        "google.com/tpu",
+        "aws.amazon.com/neuron",
+        "aws.amazon.com/neurondevice",
+    }
 )
 """Resources that are whole GPUs; others of their vendors are slices or shares of one."""
 
@@ -214,7 +222,7 @@ def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
         held = {
             name: count
             for name, count in requests.items()
-            if count and name.startswith(GPU_VENDORS)
+            if count and name.startswith(products.GPU_VENDORS)
         }
         parts = any(not device.whole for device in claimed[replica])
         whole = sum(count for name, count in held.items() if name in WHOLE_GPUS)

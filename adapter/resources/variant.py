@@ -222,7 +222,7 @@ def source(
     service_class, class_problems = settings.class_of(spec, metadata.namespace)
     targets = service_class.targets[spec.model]
     accelerators, cost_problems = settings.prices(profiles.accelerators_of(variant))
-    given, warnings = profiles.of_spec(spec, accelerators)
+    given, warnings = profiles.of_spec(spec, accelerators, settings.broken_costs)
     accelerator, own = _accelerator(variant, target, given, accelerators, published)
     published = profiles.renamed(published, own)
     accelerators |= {} if own is None else {own.name: own}

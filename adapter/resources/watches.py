@@ -204,6 +204,7 @@ class ClusterObjects:
             slices=_items(self._slices),
             claims=_items(self._claims),
             pickers=self._pickers.picked(),
+            ported=self._pickers.ported(),
             monitors=_items(self._monitors),
             service_monitors=_items(self._service_monitors),
             services=_items(self._services),

@@ -188,6 +188,43 @@ def test_the_unit_can_be_said(tmp_path: Path) -> None:
     assert trace_files.read(path, format="bailian").duration_seconds == pytest.approx(3053)
 
 
+@pytest.mark.parametrize(
+    ("beside", "step", "said"),
+    [
+        (
+            '"hash_ids": [1]',
+            2.0,
+            "30030 a minute, if its unit is that of mooncake; is it in seconds?",
+        ),
+        (
+            '"chat_id": 1',
+            2000.0,
+            "0.03003 a minute, if its unit is that of bailian; is it in milliseconds?",
+        ),
+    ],
+)
+def test_a_unit_that_makes_no_sense_is_asked_for(
+    tmp_path: Path, beside: str, step: float, said: str
+) -> None:
+    """Files that were converted keep the fields of a format, and their times may be in another unit."""
+
+    def lines(number: int, step: float) -> str:
+        form = '{{"timestamp": {}, "input_length": 9, "output_length": 9, {}}}\n'
+        return "".join(form.format(index * step, beside) for index in range(number))
+
+    path = write(tmp_path, lines(1001, step))
+    with pytest.raises(TraceError, match=re.escape(said)):
+        trace_files.read(path)
+    seconds = {
+        trace_files.read(path, format=name).duration_seconds for name in ("mooncake", "bailian")
+    }
+    assert seconds == {1000.0 * step, step}
+    # Few requests say nothing, and what the format says is right for the other step.
+    assert len(trace_files.read(write(tmp_path, lines(20, step))).arrival_seconds) == 20
+    right = trace_files.read(write(tmp_path, lines(1001, 4000.0 / step)))
+    assert right.duration_seconds == pytest.approx(2000.0)
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     """A missing file, a folder, cut gzip and binary data give one sentence with the path."""
     cut = tmp_path / "cut.gz"

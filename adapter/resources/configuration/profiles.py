@@ -26,9 +26,16 @@ def accelerators_of(variant: schemas.VariantAutoscaling) -> tuple[str, ...]:
 
 
 def of_spec(
-    spec: schemas.VariantAutoscalingSpec, accelerators: Mapping[str, fleet.Accelerator]
+    spec: schemas.VariantAutoscalingSpec,
+    accelerators: Mapping[str, fleet.Accelerator],
+    broken: Mapping[str, str],
 ) -> tuple[tuple[fleet.Profile, ...], list[str]]:
     """Profiles on accelerators that have a price, and what is left out, one line each.
+
+    Args:
+        spec: of the variant.
+        accelerators: those with a price, by name.
+        broken: what is wrong with rows that have none, by name.
 
     Raises:
         MissingRowError: none is left.
@@ -41,9 +48,12 @@ def of_spec(
     for index, item in enumerate(spec.profile.accelerators):
         field = f"spec.modelProfile.accelerators[{index}].acc"
         if item.accelerator not in accelerators:
+            name = item.accelerator
             warnings.append(
-                f"{field}: accelerator {item.accelerator!r} has no cost; left out. Add it to"
-                f" ConfigMap accelerator-unit-costs, which has {listed(accelerators)}"
+                f"{field}: accelerator {name!r} has no cost; left out. Its row cannot be read: {broken[name]}"
+                if name in broken
+                else f"{field}: accelerator {name!r} has no cost; left out. Add it to ConfigMap"
+                f" accelerator-unit-costs, which has {listed(accelerators)}"
             )
             continue
         if any(item.accelerator == profile.accelerator for profile in profiles):

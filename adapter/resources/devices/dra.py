@@ -15,8 +15,10 @@ from adapter.kube import quantity
 
 VERSION = "resource.k8s.io/v1"
 
-DRIVERS = frozenset({"gpu.nvidia.com", "gpu.amd.com", "gpu.intel.com", "gaudi.intel.com"})
-"""Drivers whose devices are GPUs."""
+DRIVERS = frozenset(
+    {"gpu.nvidia.com", "gpu.amd.com", "gpu.intel.com", "gaudi.intel.com", "neuron.aws.com"}
+)
+"""Drivers whose devices are accelerators."""
 
 _GIB = 2**30
 _MIG = "-MIG-"

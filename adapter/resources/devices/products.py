@@ -2,7 +2,8 @@
 
 GPU feature discovery and AMD's labeller name products; where they are absent, clouds do:
 `cloud.google.com/gke-accelerator: nvidia-h100-80gb`, `karpenter.k8s.aws/instance-gpu-name: h100`,
-`node.kubernetes.io/instance-type: Standard_NC24ads_A100_v4`.
+`node.kubernetes.io/instance-type: Standard_NC24ads_A100_v4`. TPUs and AWS's Neuron devices have such alone:
+`cloud.google.com/gke-tpu-accelerator: tpu-v6e-slice`, `node.kubernetes.io/instance-type: inf2.48xlarge`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,16 @@ from typing import Any
 
 LEAST_SEEN, MOST_SEEN = 0.9, 1.02
 """Memory that a driver sees, in shares of the size in a GPU's name: 15 GiB of a T4 with 16 GB."""
+
+GPU_VENDORS = (
+    "nvidia.com/",
+    "amd.com/",
+    "gpu.intel.com/",
+    "habana.ai/",
+    "google.com/tpu",
+    "aws.amazon.com/neuron",
+)
+"""Beginnings of resources that are accelerators, or slices and shares of one."""
 
 LABELS = (
     "nvidia.com/gpu.product",
@@ -51,12 +62,29 @@ GKE_SHARING = "cloud.google.com/gke-gpu-sharing-strategy"
 GKE_PARTITION = "cloud.google.com/gke-gpu-partition-size"
 """Labels of GKE's nodes whose GPUs are given in shares, and as MIG slices."""
 
-READ_LABELS = (*CLOUD_LABELS, *CLOUD_MEMORIES, INSTANCE_TYPE, GKE_SHARING, GKE_PARTITION)
+GKE_TPU, GKE_TOPOLOGY = "cloud.google.com/gke-tpu-accelerator", "cloud.google.com/gke-tpu-topology"
+"""Labels of GKE's nodes with TPUs, whose pods select both: chips of another topology are none for them."""
+
+KARPENTER_NEURON = "karpenter.k8s.aws/instance-accelerator-name"
+"""Label of AWS's nodes with Neuron devices; older versions write `inferentia` for all of them."""
+
+READ_LABELS = (
+    *CLOUD_LABELS,
+    *CLOUD_MEMORIES,
+    INSTANCE_TYPE,
+    GKE_SHARING,
+    GKE_PARTITION,
+    GKE_TPU,
+    GKE_TOPOLOGY,
+    KARPENTER_NEURON,
+)
 """All labels of clouds that are read."""
 
 _SIZE = re.compile(r"(\d+)g(?:i?b)?")
-_VENDORS = frozenset({"nvidia", "amd", "intel", "instinct", "tesla", "geforce"})
-_CHIP = re.compile(r"[a-z]{1,4}\d+[a-z]*|\d+[a-z]+|\d{4}")
+_VENDORS = frozenset({"nvidia", "amd", "intel", "instinct", "tesla", "geforce", "aws", "google"})
+_CHIP = re.compile(r"[a-z]{1,4}\d+[a-z]*|\d+[a-z]+|\d{4}|inferentia\d?|trainium\d?")
+_TPU_SPELLINGS = ((re.compile(r"\bv5-?lite\b"), "v5e"), (re.compile(r"\btpu-?(?=v?\d)v?"), "tpu-v"))
+"""Google's names of TPUs in labels (`tpu-v5-lite-podslice`, `tpu7x`), and what the chips are called."""
 _PARTS = frozenset({"mig", "shared", "vgpu", "pro", "ada", "ti", "super"})
 """Words that make another thing of a chip: parts of one, and other chips of the same number."""
 _AZURE = re.compile(
@@ -82,6 +110,11 @@ _INSTANCES = {
     r"p5\..*": "H100-80GB",
     r"p5en?\..*": "H200",
     r"dl1\..*": "Gaudi",
+    r"inf1\..*": "AWS-Inferentia",
+    r"inf2\..*": "AWS-Inferentia2",
+    r"trn1n?\..*": "AWS-Trainium",
+    r"trn2u?\..*": "AWS-Trainium2",
+    r"trn3\w*\..*": "AWS-Trainium3",
     r"BM\.GPU(?:4|\.B4)\.\d+": "A100-40GB",
     r"BM\.GPU\.A100-v2\.\d+": "A100-80GB",
     r"(?:VM|BM)\.GPU3\.\d+": "V100-16GB",
@@ -110,7 +143,10 @@ _FRACTION = re.compile(r"Standard_NV(?:6|12|18)ads_A10_v5|gr?6f\..*", re.IGNOREC
 
 def spelt(name: str) -> tuple[tuple[str, ...], int | None]:
     """The words of a name without the size of the memory, and that size in GB."""
-    words = re.split(r"[\s_-]+", name.strip().casefold())
+    text = name.strip().casefold()
+    for form, usual in _TPU_SPELLINGS if "tpu" in text else ():
+        text = form.sub(usual, text)
+    words = re.split(r"[\s_-]+", text)
     sizes = [int(size[1]) for word in words if (size := _SIZE.fullmatch(word))]
     if len(sizes) != 1:
         return tuple(words), None
@@ -152,9 +188,13 @@ def _sizes_agree(size: int | None, has: int | None, memory_gib: float | None) ->
 
 def of_cloud(labels: Mapping[str, str]) -> str:
     """Product of a node by the labels of its cloud; empty where they say nothing."""
+    if GKE_TPU in labels:
+        return "-".join(filter(None, (labels[GKE_TPU], labels.get(GKE_TOPOLOGY))))
     name = next(filter(None, (labels.get(label) for label in CLOUD_LABELS)), "")
     name = name or _of_instance(labels.get(INSTANCE_TYPE, ""))
-    if name == "Gaudi":
+    if not name and KARPENTER_NEURON in labels:
+        name = f"AWS-{labels[KARPENTER_NEURON].capitalize()}"
+    if name.startswith(("Gaudi", "AWS-")):
         return name
     name = _GKE_SIZES.get(name, name)
     # CoreWeave and Google name how the GPUs of a node are connected, which no profile does.

@@ -226,7 +226,8 @@ def applied(
     changed = []
     for pod in all_pods:
         own = urls.get((pod["metadata"]["namespace"], pod["metadata"]["name"]))
-        changed.append({**pod, "url": own[0], "urls": own} if own else pod)
+        seen = {"url": own[0], "urls": own, "monitored": True} if own else {}
+        changed.append({**pod, **seen} if seen else pod)
     return changed
 
 

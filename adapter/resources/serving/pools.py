@@ -18,6 +18,7 @@ from adapter.kube.errors import ApiError, NotFound, Unavailable
 from adapter.kube.informer import Informer
 from adapter.resources import pods
 from adapter.resources.pods import ByLabel
+from adapter.resources.serving import ports
 
 log = logs.LazyLogger()
 
@@ -49,11 +50,13 @@ class Pool:
     Attributes:
         selector: Selector of the pods that it routes to.
         service: Service of its endpoint picker; empty where it has none.
+        ports: Ports of each pod that it routes to; of several each is one of a server of its own.
 
     """
 
     selector: labels.Selector
     service: str
+    ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,21 @@ def trimmed(item: Mapping[str, Any]) -> Mapping[str, Any]:
     other = reference.get("kind") not in {None, "", "Service"}
     return {
         "metadata": {key: metadata.get(key) for key in ("namespace", "name", "resourceVersion")},
-        "pool": Pool(pods.selector_of(selector), "" if other else str(reference.get("name") or "")),
+        "pool": Pool(
+            pods.selector_of(selector),
+            "" if other else str(reference.get("name") or ""),
+            _target_ports(spec.get("targetPorts") or ()),
+        ),
     }
+
+
+def _target_ports(listed: Iterable[Mapping[str, Any]]) -> tuple[int, ...]:
+    numbers = (item.get("number") for item in listed)
+    return tuple(
+        dict.fromkeys(
+            number for number in numbers if isinstance(number, int) and 0 < number < 65536
+        )
+    )[: ports.MOST]
 
 
 class Pickers:
@@ -100,13 +116,22 @@ class Pickers:
 
     def pools(self) -> dict[Named, Pool]:
         """Pools with a picker by namespace and name; one that two versions show counts once."""
-        picked = {
+        known = self._known()
+        named = sorted(key for key, pool in known.items() if pool.service)
+        return {key: known[key] for key in fair(named, MOST_POOLS)}
+
+    def ported(self) -> list[tuple[str, Pool]]:
+        """Pools that route to several ports of each pod, with a picker or not, and their namespaces."""
+        known = self._known()
+        named = sorted(key for key, pool in known.items() if len(pool.ports) > 1)
+        return [(key[0], known[key]) for key in fair(named, MOST_POOLS)]
+
+    def _known(self) -> dict[Named, Pool]:
+        return {
             key: item["pool"]
             for informer in reversed(self.informers)
             for key, item in informer.objects.items()
         }
-        named = sorted(key for key, pool in picked.items() if pool.service)
-        return {key: picked[key] for key in fair(named, MOST_POOLS)}
 
     async def refresh(self, *, now: float) -> None:
         """Read the pickers' Services that are new, or were read long ago."""

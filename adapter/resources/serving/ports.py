@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adapter.resources.devices.products import GPU_VENDORS
 from adapter.resources.serving import command_lines
 from adapter.resources.serving.command_lines import TRITON_PORT
 
@@ -14,8 +15,6 @@ NAMES = ("metrics", "http-metrics", "http", "vllm", "serve", "http1", "h2c", "us
 
 MOST = 16
 """Most servers of one pod."""
-
-_GPU_VENDORS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
 
 _BESIDE = re.compile(
     r"(?:istio|queue|linkerd|routing|envoy|kube-rbac|auth|oauth)-?proxy|envoy|(?:.*-)?sidecar|.*dcgm.*|.*exporter"
@@ -26,7 +25,7 @@ _BESIDE = re.compile(
 _MERGED = "ISTIO_PROMETHEUS_ANNOTATIONS"
 """Variable of Istio's container with the annotations for Prometheus that a pod had itself."""
 
-_OF_METRICS = re.compile(r"(?:.*-)?metrics(?:-.*)?")
+OF_METRICS = re.compile(r"(?:.*-)?metrics(?:-.*)?")
 """Name of a port that has nothing but metrics."""
 
 _RANKED = re.compile(r"(.*?[a-z])(?:-(?:rank-?)?\d{1,5}|(?<!http)\d{1,2})")
@@ -83,7 +82,7 @@ def _of_servers(servers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
     ports = [port for container in servers for port in _ports(container)]
     by_name = {str(port["name"]): port["containerPort"] for port in ports if port.get("name")}
     of_metrics = min(
-        (name for name in by_name if _OF_METRICS.fullmatch(name)),
+        (name for name in by_name if OF_METRICS.fullmatch(name)),
         key=lambda name: (NAMES.index(name) if name in NAMES else len(NAMES), name),
         default="",
     )
@@ -194,7 +193,7 @@ def _gpus(container: Mapping[str, Any]) -> bool:
     resources = container.get("resources") or {}
     held = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
     # Claims of dynamic resource allocation are of devices.
-    return bool(resources.get("claims")) or any(name.startswith(_GPU_VENDORS) for name in held)
+    return bool(resources.get("claims")) or any(name.startswith(GPU_VENDORS) for name in held)
 
 
 def _ports(container: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -26,7 +26,7 @@ from adapter.resources.configuration.last_good import LastGood
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.devices import dra, products, taints
 from adapter.resources.devices.asked import device_types
-from adapter.resources.serving import groups, monitors, pools, roles
+from adapter.resources.serving import groups, monitors, pools, roles, target_ports
 from adapter.resources.watched.scope import Scope
 from adapter.resources.wva import managed
 
@@ -48,6 +48,7 @@ class Seen:
     slices: Items
     claims: Items
     pickers: list[pools.Picked]
+    ported: list[tuple[str, pools.Pool]]
     monitors: Items
     service_monitors: Items
     services: Items
@@ -64,9 +65,8 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
         (item["monitor"] for _, item in seen.service_monitors),
         ((namespace, item["service"]) for (namespace, _), item in seen.services),
     )
-    by_label = pods.ByLabel(
-        monitors.applied(_with_claims(seen), scraped, trusted=scope.config_namespace)
-    )
+    monitored = monitors.applied(_with_claims(seen), scraped, trusted=scope.config_namespace)
+    by_label = pods.ByLabel(target_ports.applied(monitored, seen.ported))
     seen_names = {name for (_, name), _ in seen.configs}
     for (_, name), item in seen.configs:
         if name in READ_CONFIG_MAPS or name.endswith(CONFIG_SUFFIX):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from adapter.installation import Names
@@ -119,6 +120,62 @@ def no_value(world: World) -> None:
     del world.api.external["v"]
 
 
+DEPLOYMENTS = "/apis/apps/v1"
+
+
+def adapter(*words: str, replicas: int = 2, ready: int = 2) -> Change:
+    """Give the adapter a Deployment with these flags and pods."""
+    item = {
+        "metadata": {"namespace": SYSTEM, "name": Names().service},
+        "spec": {
+            "replicas": replicas,
+            "template": {"spec": {"containers": [{"args": ["serve", *words]}]}},
+        },
+        "status": {"replicas": replicas, "readyReplicas": ready},
+    }
+    return lambda world: world.api.put(DEPLOYMENTS, "deployments", item)
+
+
+def other_autoscaler(replicas: int) -> Change:
+    """Leave the workload-variant-autoscaler in its namespace."""
+    name = "workload-variant-autoscaler"
+    labels = {"app.kubernetes.io/name": name, "control-plane": "controller-manager"}
+    item = {
+        "metadata": {"namespace": f"{name}-system", "name": f"{name}-controller-manager"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}},
+    }
+    item["metadata"]["labels"] = labels
+    return lambda world: world.api.put(DEPLOYMENTS, "deployments", item)
+
+
+def stopped(kind: str, reason: str, message: str = "", *, minutes: float = 60.0) -> Change:
+    """Give the variant's HPA a condition that has been false for so long."""
+
+    def change(world: World) -> None:
+        item = world.api.get(SCALERS, "horizontalpodautoscalers", "team-a", "v")
+        since = datetime.now(UTC) - timedelta(minutes=minutes)
+        failed = {
+            "type": kind, "status": "False", "reason": reason, "message": message,
+            "lastTransitionTime": since.isoformat(),
+        }  # fmt: skip
+        item["status"] = {"conditions": [failed]}
+        world.api.put(SCALERS, "horizontalpodautoscalers", item)
+
+    return change
+
+
+def decided(minutes: float) -> Change:
+    """Leave the variant with a target that is so old."""
+
+    def change(world: World) -> None:
+        item = copy.deepcopy(world.api.get(VARIANTS, "variantautoscalings", "team-a", "v"))
+        at = datetime.now(UTC) - timedelta(minutes=minutes)
+        item["status"]["desiredOptimizedAlloc"]["lastRunTime"] = at.isoformat()
+        world.api.objects[VARIANTS, "variantautoscalings"]["team-a", "v"] = item
+
+    return change
+
+
 def both(*changes: Change) -> Change:
     """All of them."""
 
@@ -128,6 +185,16 @@ def both(*changes: Change) -> Change:
 
     return change
 
+
+HEALTHY: tuple[Change, ...] = (
+    adapter(),
+    adapter("--time-to-live=1h"),
+    other_autoscaler(0),
+    decided(4),
+    both(adapter("--time-to-live=1h"), decided(50)),
+    stopped("ScalingActive", "FailedGetExternalMetric", minutes=0.5),
+)
+"""What is no problem, though it looks like one of the states: nothing is said of it."""
 
 WVA = {
     "metadata": {"namespace": SYSTEM, "name": "wva-saturation-scaling-config"},
@@ -233,6 +300,35 @@ STATES: dict[str, tuple[Change, str]] = {
     ),
     "two HPAs": (both(hpa(), hpa("w", target="v")), "VariantAutoscaling team-a/v: "),
     "HPA gets nothing": (no_value, "gets 0 values of inferno_desired_replicas"),
+    "HPA with a typing error": (
+        hpa(metric="inferno_desired_replica"),
+        "HorizontalPodAutoscaler v scales Deployment v by inferno_desired_replica",
+    ),
+    "HPA cannot read": (
+        stopped("ScalingActive", "FailedGetExternalMetric", "unable to get external metric"),
+        "HorizontalPodAutoscaler team-a/v: FailedGetExternalMetric: unable to get external metric",
+    ),
+    "HPA cannot scale": (
+        stopped("AbleToScale", "FailedUpdateScale", "forbidden"), "FailedUpdateScale: forbidden",
+    ),
+    "pods of two HPAs": (
+        stopped("ScalingActive", "AmbiguousSelector", "pods by selector app=v"), "AmbiguousSelector: pods by",
+    ),
+    "HPA off at zero": (
+        stopped("ScalingActive", "ScalingDisabled"),
+        "is off while its scale target has 0 replicas, and the target is 1",
+    ),
+    "adapter at zero": (
+        adapter(replicas=0, ready=0), f"Deployment {SYSTEM}/variant-adapter has 0 replicas",
+    ),
+    "adapter not ready": (adapter(ready=0), "variant-adapter: 0 of 2 pods are ready"),
+    "adapter half ready": (adapter(ready=1), "variant-adapter: 1 of 2 pods are ready"),
+    "loop stands still": (
+        decided(20.1), "its target was decided 20 min ago",
+    ),
+    "WVA beside it": (
+        other_autoscaler(1), "(workload-variant-autoscaler) runs too: both write the status",
+    ),
 }  # fmt: skip
 """What is wrong, by name: how it is made, and a part of the doctor's sentence."""
 
@@ -249,6 +345,9 @@ WARNINGS = frozenset(
         "HPA that never shrinks",
         "HPA keeps one at zero",
         "HPA with another metric",
+        "HPA with a typing error",
+        "adapter half ready",
+        "WVA beside it",
     }
 )
 """Those that are warnings: the exit status stays 0."""

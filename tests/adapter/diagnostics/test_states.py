@@ -7,22 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adapter.diagnostics import doctor
+from adapter.controller.settings import LoopSettings
+from adapter.diagnostics import doctor, variants
 from adapter.diagnostics.site import Finding, Site
 from adapter.installation import Names
 from adapter.kube.client import Cluster, connected
 from tests.adapter.diagnostics.broken_states import (
+    HEALTHY,
     STATES,
     WARNINGS,
     Broken,
-    Change,
+    adapter,
     api_service,
     both,
     removed,
 )
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
-from tests.fakes.cluster_world import API_SERVICE, API_SERVICES, SYSTEM, World
+from tests.fakes.cluster_world import API_SERVICE, API_SERVICES, World
 from tests.fakes.healthy_cluster import healthy
 
 
@@ -53,6 +55,9 @@ async def test_each_broken_state_has_its_sentence(tmp_path: Path) -> None:
         broken = Broken(world)
         async with connected(admin.kubeconfig) as cluster:
             assert await problems(world, cluster) == []
+            for change in HEALTHY:
+                broken.become(change)
+                assert await problems(world, cluster) == []
             for name, (change, sentence) in STATES.items():
                 broken.become(change)
                 items = await problems(world, cluster)
@@ -65,6 +70,11 @@ async def test_each_broken_state_has_its_sentence(tmp_path: Path) -> None:
     assert missed == {}
     warnings = {name for name, kinds in levels.items() if "error" not in kinds}
     assert warnings == WARNINGS
+
+
+def test_a_target_is_old_by_the_time_to_live_of_the_program() -> None:
+    """The doctor knows the default without the settings, which take long to load."""
+    assert LoopSettings().time_to_live == variants.TIME_TO_LIVE
 
 
 async def test_versions_and_rights_have_theirs(tmp_path: Path) -> None:
@@ -84,18 +94,6 @@ async def test_versions_and_rights_have_theirs(tmp_path: Path) -> None:
     assert any("may not: list pods, watch pods" in item for item in by_minor["36"])
 
 
-DEPLOYMENTS = "/apis/apps/v1"
-
-
-def flags(*words: str) -> Change:
-    """Give the adapter's Deployment these flags."""
-    item = {
-        "metadata": {"namespace": SYSTEM, "name": Names().service},
-        "spec": {"template": {"spec": {"containers": [{"args": ["serve", *words]}]}}},
-    }
-    return lambda world: world.api.put(DEPLOYMENTS, "deployments", item)
-
-
 async def test_an_installation_without_the_api_has_no_error_of_it(tmp_path: Path) -> None:
     """Beside KEDA, or as advice, the APIService is another's or missing: taking it would break KEDA."""
     keda = api_service(service={"namespace": "keda", "name": "keda-metrics-apiserver"})
@@ -112,7 +110,7 @@ async def test_an_installation_without_the_api_has_no_error_of_it(tmp_path: Path
             ):
                 world.api.objects.clear()
                 world.api.objects.update(copy.deepcopy(whole))
-                both(change, flags(*words))(world)
+                both(change, adapter(*words))(world)
                 items = await problems(world, cluster)
                 said[words] = [item.what for item in items if "APIService" in item.what]
                 assert any("no HPA" in item.what for item in items) is ("none" not in words)

@@ -11,6 +11,7 @@ from adapter.installation import CLASSES, COSTS
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.configuration import profiles
 from adapter.resources.configuration.last_good import HELD, NOTHING, LastGood
 
 PREMIUM = """\
@@ -179,6 +180,29 @@ def test_a_price_stays_in_force(text: str | None, said: str) -> None:
     assert settings.accelerators["A100"].unit_cost == 40
     again, _ = read(settings.last_good, A100=text)
     assert again.prices(["A100"])[0]["A100"].unit_cost == 40
+
+
+def test_a_price_without_a_past_is_told_to_the_variants_that_name_it() -> None:
+    """At the first reading a broken row is no price; "add it" would send people to look for another place."""
+    settings, (problem,) = read(A100='{"cost": "cheap"}', H100='{"cost": 90}')
+    item = schemas.VariantAutoscalingSpec.model_validate(
+        {
+            "modelID": "m",
+            "modelProfile": {
+                "accelerators": [
+                    {"acc": name, "accCount": 1, "alpha": "9", "beta": "1", "maxBatchSize": 8}
+                    for name in ("A100", "H100", "L4")
+                ]
+            },
+        }
+    )
+    given, told = profiles.of_spec(item, settings.prices([])[0], settings.broken_costs)
+    assert [profile.accelerator for profile in given] == ["H100"]
+    assert told[0].endswith(f"'A100' has no cost; left out. Its row cannot be read: {problem}")
+    assert told[1].endswith(
+        "'L4' has no cost; left out. Add it to ConfigMap accelerator-unit-costs, which has H100"
+    )
+    assert read(good(), A100="{")[0].broken_costs == {}
 
 
 def test_a_price_that_nobody_names_goes() -> None:

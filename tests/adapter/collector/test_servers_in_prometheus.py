@@ -1,0 +1,130 @@
+"""Servers of a pod of which the objects name one, and Prometheus has more: data-parallel engines."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from adapter.collector.attribution import Attribution
+from adapter.collector.collector import CollectionSettings, Collector
+from adapter.collector.model_servers import STARTED, PodMetrics
+from adapter.collector.prometheus import PrometheusOptions
+from adapter.collector.promql import Sampled
+from adapter.planning import fleet
+from adapter.resources.variant import VariantSource
+from analyzer.latency import LatencyParameters
+from tests.fakes.prometheus_api import Server, vector
+from tests.fakes.virtual_time import ManualClock
+
+BEGAN = 500.0
+PROFILE = fleet.Profile(
+    accelerator="A",
+    max_batch=64,
+    latency=LatencyParameters(alpha_ms=10, beta_ms=1, gamma_ms=0, delta_ms=0),
+)
+VARIANT = VariantSource(
+    namespace="n", name="v", model="m", service_class="c", profiles=(PROFILE,), accelerator="A",
+    targets=fleet.Targets(), replicas=1, spec_replicas=1, pods=("p",), pods_known=True,
+    endpoints=("http://10.0.0.1:8000/metrics",),
+)  # fmt: skip
+PAGE = PodMetrics(
+    finished=1.0, running=0.0, waiting=0.0, prompt_tokens=(0.0, 0.0), generation_tokens=(0.0, 0.0),
+    ttft=(0.0, 0.0), itl=(0.0, 0.0),
+)  # fmt: skip
+
+
+def sampled(port: int, started: float | None, *, pod: str = "p", instance: str = "") -> Sampled:
+    """Series of one server."""
+    return Sampled(
+        namespace="n", pod=pod, instance=instance or f"10.0.0.1:{port}", model="m", sampled_at=1.0,
+        evaluated_at=1.0, page=dataclasses.replace(PAGE, started_at=started),
+    )  # fmt: skip
+
+
+def servers(*samples: Sampled) -> list[str]:
+    """Names of the servers that count for the variant."""
+    return [item.endpoint for item in Attribution([VARIANT]).attribute(samples)]
+
+
+OWN = VARIANT.endpoints[0]
+
+
+def test_a_process_that_began_at_another_time_is_one_more_server() -> None:
+    """Each port is named by its address; the one that the objects name keeps its own."""
+    rows = [sampled(port, 100.0 + port) for port in (8000, 8001, 8002)]
+    assert servers(*rows) == [OWN, f"{OWN} and 10.0.0.1:8001", f"{OWN} and 10.0.0.1:8002"]
+    assert servers(*reversed(rows)) == servers(*rows)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(sampled(9000, 100.04), id="of-the-same-process"),
+        pytest.param(sampled(9000, None), id="of-one-that-does-not-say-when-it-began"),
+        pytest.param(sampled(15020, 90.0), id="merged-by-a-mesh"),
+        pytest.param(sampled(8000, 90.0), id="at-the-same-address"),
+        pytest.param(sampled(9000, 90.0, pod="other"), id="of-another-pod"),
+    ],
+)
+def test_what_may_be_the_same_server_counts_once(second: Sampled) -> None:
+    """As where two jobs scrape one pod, or a proxy shows the page of what is behind it."""
+    assert servers(sampled(8000, 100.0), second) == [OWN]
+    assert servers(sampled(8000, None), second) == [OWN]
+
+
+async def rate_of(ports: list[int], *, seconds: int = 60, gone_at: float = math.inf) -> list[float]:
+    """Rates of the variant, requests per minute, while Prometheus has a server with 30 at each port."""
+    clock = ManualClock(1000.0)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        form = await request.post()
+        at = float(str(form.get("time", clock.at)))
+        items: list[tuple[dict[str, str], str]] = []
+        for port in ports if clock.at < gone_at else ports[:1]:
+            done = (at - BEGAN) * 30.0 / 60.0 + port
+            label = {"namespace": "n", "pod": "p", "instance": f"10.0.0.1:{port}", "job": "j"}
+            label["model_name"] = "m"
+            for name, value in {
+                "vllm:request_success_total": done, "vllm:num_requests_running": 1.0,
+                "vllm:num_requests_waiting": 0.0, "vllm:request_generation_tokens_sum": 100 * done,
+                "vllm:request_generation_tokens_count": done,
+            }.items():  # fmt: skip
+                items.append(({**label, "__name__": name}, str(value)))
+            items.append(({**label, "quantity": "sampled_at"}, str(at)))
+            items.append(({**label, "quantity": "started_at"}, str(BEGAN + port)))
+        form_of_fleet = STARTED in str(form["query"])
+        return web.json_response(vector(*(items if form_of_fleet else []), at=at))
+
+    rates = []
+    async with Server(answer).running() as url, aiohttp.ClientSession() as session:
+        settings = CollectionSettings(
+            interval=10.0, window=40.0, long_window=0.0, source="prometheus"
+        )
+        collector = Collector(session=session, clock=clock, settings=settings)
+        collector.connect(PrometheusOptions(url=url))
+        for _ in range(seconds // 10):
+            clock.at += 10.0
+            collector.use([VARIANT])  # as after each change of the objects
+            await collector.collect()
+            seen = collector.observe(VARIANT)
+            if seen.complete and seen.traffic is not None:
+                rates.append(round(60.0 * seen.traffic.arrival_rate_rps))
+        collector.close()
+    return rates
+
+
+async def test_the_load_of_all_servers_of_a_pod_counts() -> None:
+    """Four engines at four ports are four times the load of the one that the pod declares."""
+    assert set(await rate_of([8000])) == {30}
+    assert set(await rate_of([8000, 8001, 8002, 8003])) == {120}
+
+
+async def test_a_server_that_prometheus_no_longer_has_is_forgotten() -> None:
+    """Its load counts while its last numbers are in the window; the rate is never below that of the rest."""
+    rates = await rate_of([8000, 8001], seconds=300, gone_at=1060.0)
+    assert (rates[0], rates[-1]) == (60, 30)
+    assert all(30 <= rate <= 60 for rate in rates)
