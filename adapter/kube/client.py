@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 from yarl import URL
@@ -55,6 +58,8 @@ class Connection:
         authorize: adds the headers that authenticate a request.
         proxy: URL of an HTTP proxy, None: none.
         server_hostname: name that the server's certificate must have, None: the one in its URL.
+        tls: settings of new TLS connections; True: those of the session.
+        renew: reads credentials again; called when they, or the server's certificate, are refused.
 
     """
 
@@ -63,6 +68,8 @@ class Connection:
     authorize: Callable[[dict[str, str]], Awaitable[None]] = field(repr=False)
     proxy: str | None = None
     server_hostname: str | None = None
+    tls: Callable[[], ssl.SSLContext | bool] = lambda: True
+    renew: Callable[[], None] = lambda: None
 
 
 @contextlib.asynccontextmanager
@@ -83,21 +90,28 @@ async def connected(
     # Not before: a pipe can be read once.
     if kubeconfig is not None and access is None:
         kubeconfigs.check(kubeconfig)
-    opened = _opened(kubeconfig, context) if access is None else _opened_plainly(access)
+    if access is None:
+        opened = _opened(kubeconfig, context)
+    else:
+        read_again = functools.partial(kubeconfigs.read, cast("Path", kubeconfig), context)
+        opened = _opened_plainly(kubeconfigs.Renewing(access, read_again))
     async with opened as connection:
         yield Cluster(connection)
 
 
 @contextlib.asynccontextmanager
-async def _opened_plainly(access: kubeconfigs.Access) -> AsyncIterator[Connection]:
+async def _opened_plainly(renewing: kubeconfigs.Renewing) -> AsyncIterator[Connection]:
     async def authorize(headers: dict[str, str]) -> None:
-        headers.update(access.headers)
+        headers.update(renewing.access.headers)
 
-    connector = aiohttp.TCPConnector(ssl=access.tls)
-    async with aiohttp.ClientSession(
-        connector=connector, trust_env=True, read_bufsize=_BUFFER
-    ) as session:
-        yield Connection(session=session, server=access.server, authorize=authorize)
+    async with aiohttp.ClientSession(trust_env=True, read_bufsize=_BUFFER) as session:
+        yield Connection(
+            session=session,
+            server=renewing.access.server,
+            authorize=authorize,
+            tls=lambda: renewing.access.tls,
+            renew=renewing.renew,
+        )
 
 
 @contextlib.asynccontextmanager
@@ -137,12 +151,17 @@ async def _opened(kubeconfig: Path | None, context: str | None) -> AsyncIterator
                 raise OSError(problem) from error
 
         rest = api.rest_client
+        server = str(configuration.host)
+        trust = functools.partial(kubeconfigs.configured, configuration, server)
+        renewing = None if (first := trust()) is None else kubeconfigs.Renewing(first, trust)
         yield Connection(
             session=rest.pool_manager,
-            server=str(configuration.host),
+            server=server,
             authorize=authorize,
             proxy=rest.proxy,
             server_hostname=rest.server_hostname,
+            tls=lambda: True if renewing is None else renewing.access.tls,
+            renew=lambda: None if renewing is None else renewing.renew(),
         )
 
 
@@ -274,6 +293,7 @@ class Cluster:
                 headers=headers,
                 protocols=(protocol,),
                 proxy=connection.proxy,
+                ssl=connection.tls(),
                 server_hostname=connection.server_hostname,
                 max_msg_size=_MESSAGE_BYTES,
             ) as socket:
@@ -331,18 +351,26 @@ class Cluster:
         paths.checked(path)
         connection = self._connection
         await connection.authorize(headers)
-        response = await connection.session.request(
-            method,
-            # Encoded: the path is sent as it is, nothing of it is resolved or unquoted on the way.
-            URL(f"{connection.server}{path}", encoded=True),
-            params=query,
-            data=None if body is None else documents.encoded(body),
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=timeout),
-            allow_redirects=False,
-            proxy=connection.proxy,
-            server_hostname=connection.server_hostname,
-        )
+        try:
+            response = await connection.session.request(
+                method,
+                # Encoded: the path is sent as it is, nothing of it is resolved or unquoted on the way.
+                URL(f"{connection.server}{path}", encoded=True),
+                params=query,
+                data=None if body is None else documents.encoded(body),
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout),
+                allow_redirects=False,
+                proxy=connection.proxy,
+                ssl=connection.tls(),
+                server_hostname=connection.server_hostname,
+            )
+        except aiohttp.ClientOSError:
+            # An authority may have been exchanged: whoever asks tries again.
+            connection.renew()
+            raise
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            connection.renew()
         if response.status >= 300:
             async with response:
                 text = errors.reported(await response.content.read(_ERROR_LIMIT))
