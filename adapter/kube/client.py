@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
-import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 from yarl import URL
@@ -22,12 +24,10 @@ from yarl import URL
 from adapter.errors import StartupError
 from adapter.kube import errors, paths
 from adapter.kube import kubeconfig as kubeconfigs
+from adapter.kube.bodies import documents, pages
 
 TIMEOUT_SECONDS = 10.0
 """How long a request may take, watches excepted."""
-
-PAGE = 500
-"""Objects per page of a list."""
 
 _WATCH_SECONDS = 300
 """How long the API server keeps a watch open before it ends it."""
@@ -44,14 +44,8 @@ _FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError, RecursionEr
 """No connection, no response in time, or a response that is not a JSON object."""
 
 
-_ESCAPED = re.compile("[^\\x00-\\x7e\\U00010000-\\U0010ffff]")
-"""Characters that are escaped in what is sent; JSON itself escapes those below a blank."""
-
 _BUFFER = 2**21
 """Bytes read ahead: a watch's event holds a whole object on one line, and etcd allows 1.5 MiB."""
-
-_LINE_BYTES = 32 * 2**20
-"""Most bytes of an event of a watch: an object as JSON is some times as long as in etcd."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +58,8 @@ class Connection:
         authorize: adds the headers that authenticate a request.
         proxy: URL of an HTTP proxy, None: none.
         server_hostname: name that the server's certificate must have, None: the one in its URL.
+        tls: settings of new TLS connections; True: those of the session.
+        renew: reads credentials again; called when they, or the server's certificate, are refused.
 
     """
 
@@ -72,6 +68,8 @@ class Connection:
     authorize: Callable[[dict[str, str]], Awaitable[None]] = field(repr=False)
     proxy: str | None = None
     server_hostname: str | None = None
+    tls: Callable[[], ssl.SSLContext | bool] = lambda: True
+    renew: Callable[[], None] = lambda: None
 
 
 @contextlib.asynccontextmanager
@@ -92,21 +90,28 @@ async def connected(
     # Not before: a pipe can be read once.
     if kubeconfig is not None and access is None:
         kubeconfigs.check(kubeconfig)
-    opened = _opened(kubeconfig, context) if access is None else _opened_plainly(access)
+    if access is None:
+        opened = _opened(kubeconfig, context)
+    else:
+        read_again = functools.partial(kubeconfigs.read, cast("Path", kubeconfig), context)
+        opened = _opened_plainly(kubeconfigs.Renewing(access, read_again))
     async with opened as connection:
         yield Cluster(connection)
 
 
 @contextlib.asynccontextmanager
-async def _opened_plainly(access: kubeconfigs.Access) -> AsyncIterator[Connection]:
+async def _opened_plainly(renewing: kubeconfigs.Renewing) -> AsyncIterator[Connection]:
     async def authorize(headers: dict[str, str]) -> None:
-        headers.update(access.headers)
+        headers.update(renewing.access.headers)
 
-    connector = aiohttp.TCPConnector(ssl=access.tls)
-    async with aiohttp.ClientSession(
-        connector=connector, trust_env=True, read_bufsize=_BUFFER
-    ) as session:
-        yield Connection(session=session, server=access.server, authorize=authorize)
+    async with aiohttp.ClientSession(trust_env=True, read_bufsize=_BUFFER) as session:
+        yield Connection(
+            session=session,
+            server=renewing.access.server,
+            authorize=authorize,
+            tls=lambda: renewing.access.tls,
+            renew=renewing.renew,
+        )
 
 
 @contextlib.asynccontextmanager
@@ -146,12 +151,17 @@ async def _opened(kubeconfig: Path | None, context: str | None) -> AsyncIterator
                 raise OSError(problem) from error
 
         rest = api.rest_client
+        server = str(configuration.host)
+        trust = functools.partial(kubeconfigs.configured, configuration, server)
+        renewing = None if (first := trust()) is None else kubeconfigs.Renewing(first, trust)
         yield Connection(
             session=rest.pool_manager,
-            server=str(configuration.host),
+            server=server,
             authorize=authorize,
             proxy=rest.proxy,
             server_hostname=rest.server_hostname,
+            tls=lambda: True if renewing is None else renewing.access.tls,
+            renew=lambda: None if renewing is None else renewing.renew(),
         )
 
 
@@ -184,33 +194,55 @@ class Cluster:
 
         """
         try:
-            return await self._call(
+            document, _ = await self._call(
                 method, path, body=body, query=list(query), content_type=content_type
             )
         except _FAILURES as error:
             raise _unavailable(path, error) from error
+        return document
 
     async def list_objects(
         self, path: str, query: Sequence[tuple[str, str]] = ()
     ) -> tuple[list[dict[str, Any]], str]:
-        """List a collection, page by page; give its objects and the resource version to watch from.
+        """List a collection; give its objects and the resource version to watch from.
 
         Raises:
             ApiError: the API server refused, or did not answer.
 
         """
         items: list[dict[str, Any]] = []
-        token = ""
+        version = ""
+        async for page in self.list_pages(path, query):
+            items += page.items
+            version = page.version
+        return items, version
+
+    async def list_pages(
+        self, path: str, query: Sequence[tuple[str, str]] = ()
+    ) -> AsyncIterator[pages.Page]:
+        """List a collection page by page; one of large objects has fewer of them.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+
+        """
+        most, token = pages.FIRST, ""
         while True:
-            page = [*query, ("limit", str(PAGE))]
+            asked = [*query, ("limit", str(most))]
             if token:
-                page.append(("continue", token))
-            document = await self.request("GET", path, query=page)
-            items += [item for item in document.get("items") or () if isinstance(item, dict)]
-            metadata = document.get("metadata") or {}
-            token = str(metadata.get("continue") or "")
+                asked.append(("continue", token))
+            try:
+                document, length = await self._call("GET", path, query=asked)
+            except _FAILURES as error:
+                raise _unavailable(path, error) from error
+            most = pages.following(most, length)
+            page, token = pages.read(document)
+            # Not held while the next one is read.
+            del document
+            yield page
+            del page
             if not token:
-                return items, str(metadata.get("resourceVersion") or "")
+                return
 
     async def watch_objects(
         self, path: str, version: str, query: Sequence[tuple[str, str]] = ()
@@ -232,8 +264,8 @@ class Cluster:
         try:
             response = await self._open("GET", path, query=parameters, timeout=_WATCH_SECONDS + 30)
             async with response:
-                async for line in _lines(response.content):
-                    event = _watch_event(json.loads(line))
+                async for line in documents.lines(response.content):
+                    event = documents.event(json.loads(line))
                     if event["type"] == "ERROR":
                         raise errors.of_object(event["object"], path=path)
                     yield event
@@ -261,6 +293,7 @@ class Cluster:
                 headers=headers,
                 protocols=(protocol,),
                 proxy=connection.proxy,
+                ssl=connection.tls(),
                 server_hostname=connection.server_hostname,
                 max_msg_size=_MESSAGE_BYTES,
             ) as socket:
@@ -286,7 +319,8 @@ class Cluster:
         body: Any = None,
         query: list[tuple[str, str]] | None = None,
         content_type: str = "application/json",
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], int]:
+        """The object of a response, and the number of bytes that it had."""
         response = await self._open(
             method,
             path,
@@ -296,10 +330,11 @@ class Cluster:
             timeout=TIMEOUT_SECONDS,
         )
         async with response:
-            document = await response.json(content_type=None)
+            body_read = await response.read()
+        document = json.loads(body_read)
         if not isinstance(document, dict):
             raise ValueError("the response is not a JSON object")  # noqa: TRY004 - as any bad response
-        return document
+        return document, len(body_read)
 
     async def _open(
         self,
@@ -316,18 +351,26 @@ class Cluster:
         paths.checked(path)
         connection = self._connection
         await connection.authorize(headers)
-        response = await connection.session.request(
-            method,
-            # Encoded: the path is sent as it is, nothing of it is resolved or unquoted on the way.
-            URL(f"{connection.server}{path}", encoded=True),
-            params=query,
-            data=None if body is None else encoded(body),
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=timeout),
-            allow_redirects=False,
-            proxy=connection.proxy,
-            server_hostname=connection.server_hostname,
-        )
+        try:
+            response = await connection.session.request(
+                method,
+                # Encoded: the path is sent as it is, nothing of it is resolved or unquoted on the way.
+                URL(f"{connection.server}{path}", encoded=True),
+                params=query,
+                data=None if body is None else documents.encoded(body),
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout),
+                allow_redirects=False,
+                proxy=connection.proxy,
+                ssl=connection.tls(),
+                server_hostname=connection.server_hostname,
+            )
+        except aiohttp.ClientOSError:
+            # An authority may have been exchanged: whoever asks tries again.
+            connection.renew()
+            raise
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            connection.renew()
         if response.status >= 300:
             async with response:
                 text = errors.reported(await response.content.read(_ERROR_LIMIT))
@@ -338,56 +381,6 @@ class Cluster:
                 retry_after=response.headers.get("Retry-After"),
             )
         return response
-
-
-def encoded(document: object) -> bytes:
-    """A JSON document that the API server also reads as YAML, which server-side apply is.
-
-    YAML knows no surrogate pairs: characters beyond the BMP are sent as they are, and half a pair as U+FFFD;
-    all others beyond ASCII are escaped, because YAML takes some of them for the end of a line.
-    """
-    return _ESCAPED.sub(_escape, json.dumps(document, ensure_ascii=False)).encode()
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    return f"\\u{0xFFFD if 0xD800 <= code <= 0xDFFF else code:04x}"
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Lines of a watch that are not empty; what follows the last end of a line is none.
-
-    Raises:
-        ValueError: a line is longer than an event may be.
-
-    """
-    begun = bytearray()
-    async for piece in content.iter_any():
-        *lines, rest = piece.split(b"\n")
-        for line in lines:
-            begun += line
-            if begun:
-                yield bytes(begun)
-            begun.clear()
-        begun += rest
-        if len(begun) > _LINE_BYTES:
-            raise ValueError(f"a line of the watch is longer than {_LINE_BYTES // 2**20} MiB")
-
-
-def _watch_event(event: Any) -> dict[str, Any]:
-    """The event of a line of a watch.
-
-    Raises:
-        ValueError: it is not an object with a type and an object.
-
-    """
-    if not (
-        isinstance(event, dict)
-        and isinstance(event.get("type"), str)
-        and isinstance(event.get("object"), dict)
-    ):
-        raise ValueError("a line of the watch is not an event")  # noqa: TRY004 - as any bad line
-    return event
 
 
 def _unavailable(path: str, error: Exception) -> errors.Unavailable:

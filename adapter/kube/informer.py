@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from adapter import logs
 from adapter.kube import errors
+from adapter.kube.bodies import pages
 
 log = logs.LazyLogger()
 
@@ -30,16 +31,19 @@ that has just started refuses what its RBAC rules allow until it has read them.
 TURN = 100
 """Objects of a list, or events of a watch, that are read before everything else has its turn."""
 
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""Annotation with a copy of the object."""
+
 Object = Mapping[str, Any]
 
 
 class Source(Protocol):
     """A Kubernetes API to list and watch: `client.Cluster` is one."""
 
-    async def list_objects(
+    def list_pages(
         self, path: str, query: Sequence[tuple[str, str]] = ()
-    ) -> tuple[list[dict[str, Any]], str]:
-        """List a collection; give its objects and the resource version to watch from."""
+    ) -> AsyncIterator[pages.Page]:
+        """List a collection page by page."""
 
     def watch_objects(
         self, path: str, version: str, query: Sequence[tuple[str, str]] = ()
@@ -171,12 +175,15 @@ class Informer:
         self.error = self._failing_since = None
 
     async def _list(self) -> str:
-        items, version = await self._source.list_objects(self.path, self._query)
         objects: dict[tuple[str, str], Object] = {}
-        for number, item in enumerate(items):
-            self._keep(objects, item)
-            if number % TURN == TURN - 1:
-                await asyncio.sleep(0)
+        version, number = "", 0
+        async for page in self._source.list_pages(self.path, self._query):
+            version = page.version
+            for item in page.items:
+                self._keep(objects, item)
+                number += 1
+                if number % TURN == 0:
+                    await asyncio.sleep(0)
         if objects != self._objects or not self.synced.is_set():
             self._objects = objects
             self.synced.set()
@@ -204,9 +211,21 @@ class Informer:
         key = _key(item)
         objects.pop(key, None)
         try:
-            objects[key] = self._trim(item)
+            objects[key] = self._trim(_lean(item))
         except Exception:
             log.exception("object cannot be read; leaving it out", path=self.path, object=key)
+
+
+def _lean(item: Object) -> Object:
+    """The object without bookkeeping that nothing here reads and that may be most of it."""
+    metadata = item.get("metadata")
+    if not isinstance(metadata, Mapping):
+        return item
+    kept = {name: value for name, value in metadata.items() if name != "managedFields"}
+    notes = kept.get("annotations")
+    if isinstance(notes, Mapping) and _LAST_APPLIED in notes:
+        kept["annotations"] = {key: note for key, note in notes.items() if key != _LAST_APPLIED}
+    return {**item, "metadata": kept}
 
 
 def same_but_status(before: Object, after: Object) -> bool:
@@ -219,7 +238,7 @@ def same_but_scale(before: Object, after: Object) -> bool:
     return _unscaled(before) == _unscaled(after)
 
 
-_BOOKKEEPING = frozenset({"resourceVersion", "managedFields"})
+_BOOKKEEPING = frozenset({"resourceVersion"})
 _BOOKKEEPING_OF_SCALED = _BOOKKEEPING | {"generation"}
 
 

@@ -11,7 +11,8 @@ import base64
 import os
 import ssl
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ _USER_FIELDS = {
 }  # fmt: skip
 
 
+RENEWAL_SECONDS = 5.0
+"""Least seconds between two readings of credentials that are refused."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """How to reach an API server.
@@ -43,6 +48,32 @@ class Access:
     server: str
     tls: ssl.SSLContext
     headers: Mapping[str, str] = field(repr=False)
+
+
+class Renewing:
+    """Access that is read again when the API server no longer takes it, or is no longer taken for itself.
+
+    Authorities, certificates and tokens are replaced while a process runs for months. What cannot be read, as
+    while a file is being written, or leads to another server leaves the last access in use.
+
+    Attributes:
+        access: what is in use.
+
+    """
+
+    def __init__(self, access: Access, read_again: Callable[[], Access | None]) -> None:
+        self.access = access
+        self._read_again = read_again
+        self._not_before = float("-inf")
+
+    def renew(self) -> None:
+        """Read it again, unless that was done a moment ago."""
+        if time.monotonic() < self._not_before:
+            return
+        self._not_before = time.monotonic() + RENEWAL_SECONDS
+        access = self._read_again()
+        if access is not None and access.server == self.access.server:
+            self.access = access
 
 
 def check(path: Path) -> None:
@@ -102,6 +133,24 @@ def read(path: Path, context: str | None = None) -> Access | None:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         # Not as the format has it: kubernetes-asyncio says what is wrong.
         return None
+
+
+def configured(configuration: Any, server: str) -> Access | None:
+    """TLS settings of a configuration of kubernetes-asyncio, from its files as they are now.
+
+    None: they are unusable.
+    """
+    try:
+        tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        if configuration.cert_file:
+            tls.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
+    except (OSError, ValueError):
+        return None
+    lenient(tls)
+    if not configuration.verify_ssl:
+        tls.check_hostname = False
+        tls.verify_mode = ssl.CERT_NONE
+    return Access(server=server, tls=tls, headers={})
 
 
 def lenient(context: ssl.SSLContext) -> None:

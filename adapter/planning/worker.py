@@ -33,6 +33,9 @@ START_SECONDS = 60.0
 _FIRST_SHARE, _PART_SHARE = 0.5, 0.1
 """Shares of the deadline for a whole plan, and for one part of a fleet that could not be planned."""
 
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+"""Seconds for which a worker that does not start is left alone: the first pause, doubled up to the cap."""
+
 QUARANTINE_SECONDS = 300.0
 """Seconds for which a variant stays set aside before it is tried again, alone."""
 
@@ -42,6 +45,14 @@ _SUSPECTED = "set aside for this cycle: planning failed for it or for variants b
 
 class PlanningError(RuntimeError):
     """The worker gave no plan: it took too long, died, or could not plan."""
+
+
+class _WorkerDiedError(PlanningError):
+    """It ended over a plan."""
+
+
+class WorkerBrokenError(PlanningError):
+    """The worker does not start, or ends whatever it is given: no variant's fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,9 @@ class PlanningWorker:
         self._process: asyncio.subprocess.Process | None = None
         self._quarantine: dict[str, _Quarantine] = {}
         self._suspects: list[tuple[str, ...]] = []
+        self._pause = FIRST_PAUSE_SECONDS
+        self._paused_until = float("-inf")
+        self._broken = ""
 
     @property
     def pid(self) -> int | None:
@@ -85,6 +99,7 @@ class PlanningWorker:
         """Run `planning.plan(snapshot)` in the worker; variants that it fails for are set aside.
 
         Raises:
+            WorkerBrokenError: the worker does not start, or ends whatever it is given.
             PlanningError: not even a plan without the variants that it failed for was possible.
 
         """
@@ -95,6 +110,8 @@ class PlanningWorker:
             result = await self._attempt(
                 replace(snapshot, variants=tuple(known)), _FIRST_SHARE * self._deadline
             )
+        except WorkerBrokenError:
+            raise
         except PlanningError as error:
             log.error(  # noqa: TRY400 - the reason says all
                 "planning failed; planning in parts to find out for which variants",
@@ -156,16 +173,48 @@ class PlanningWorker:
                     replace(snapshot, variants=variants, capacity=None),
                     min(seconds, _PART_SHARE * self._deadline),
                 )
+            except WorkerBrokenError:
+                self._suspects.append(part)
+                raise
             except PlanningError as error:
                 middle = len(part) // 2
                 if middle:
                     # The next cycle goes on with them where the time of this one is over.
                     self._suspects += [part[middle:], part[:middle]]
-                else:
-                    self._set_aside(variants[0], str(error))
+                    continue
+                if isinstance(error, _WorkerDiedError):
+                    await self._check(snapshot, part)
+                self._set_aside(variants[0], str(error))
             else:
                 cleared = True
         return cleared
+
+    async def _check(self, snapshot: fleet.Fleet, part: tuple[str, ...]) -> None:
+        """Plan nothing, before a variant is blamed: a worker that fails at that too ends by itself.
+
+        Raises:
+            WorkerBrokenError: it does; the part stays suspected.
+
+        """
+        nothing = replace(snapshot, variants=(), capacity=None)
+        try:
+            await self._attempt(nothing, _PART_SHARE * self._deadline)
+        except WorkerBrokenError:
+            self._suspects.append(part)
+            raise
+        except _WorkerDiedError as error:
+            self._suspects.append(part)
+            raise self._ended("ends without anything to plan") from error
+        except PlanningError:
+            return  # late, as on a busy machine
+
+    def _ended(self, how: str) -> WorkerBrokenError:
+        """The worker's own fault: it is not started again for a while, which grows."""
+        self._broken = f"the planning worker {how}; see its output in the log, and the memory limit"
+        self._paused_until = self._now() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        log.error("planning worker is broken; pausing", reason=self._broken)
+        return WorkerBrokenError(self._broken)
 
     def _set_aside(self, variant: fleet.Variant, why: str) -> None:
         until = self._now() + QUARANTINE_SECONDS
@@ -181,6 +230,7 @@ class PlanningWorker:
         thousand variants at once would keep a GET waiting for as long as it takes.
 
         Raises:
+            WorkerBrokenError: the worker does not start.
             PlanningError: there is none.
 
         """
@@ -189,20 +239,21 @@ class PlanningWorker:
         for start in range(0, len(snapshot.variants), PIECE):
             frames.append(pickle.dumps(snapshot.variants[start : start + PIECE]))
             await asyncio.sleep(0)
+        if self._process is None:
+            await self._start()
         try:
-            if self._process is None:
-                async with asyncio.timeout(START_SECONDS):
-                    await self._start()
             async with asyncio.timeout(seconds):
                 answered = await self._exchange(frames)
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
             late = isinstance(error, TimeoutError)
             log.warning("planning worker is late or dead; restarting it", late=late)
             await self.close()
-            raise PlanningError(_SLOW.format(seconds)) from error
+            kind = PlanningError if late else _WorkerDiedError
+            raise kind(_SLOW.format(seconds)) from error
         except BaseException:
             await self.close()  # what it would answer is of no use any more
             raise
+        self._pause = FIRST_PAUSE_SECONDS
         head = pickle.loads(answered[0])  # noqa: S301 - our own worker's
         if isinstance(head, str):
             raise PlanningError(f"planning it failed: {head}")
@@ -223,15 +274,32 @@ class PlanningWorker:
         return await self._receive()
 
     async def _start(self) -> None:
-        """Start the process and wait until it has loaded its libraries."""
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            # Ctrl-C goes to the whole process group; the parent decides when the worker ends.
-            start_new_session=True,
-        )
-        await self._receive()
+        """Start the process and wait until it has loaded its libraries.
+
+        Raises:
+            WorkerBrokenError: it ended, or did not become ready; or it did so a moment ago.
+
+        """
+        if self._now() < self._paused_until:
+            raise WorkerBrokenError(self._broken)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    # Ctrl-C goes to the whole process group; the parent decides when the worker ends.
+                    start_new_session=True,
+                )
+                await self._receive()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+            late = isinstance(error, TimeoutError)
+            await self.close()
+            how = f"was not ready within {START_SECONDS:g} s" if late else "ended while it started"
+            raise self._ended(how) from error
+        except BaseException:
+            await self.close()
+            raise
 
     async def _receive(self) -> list[bytes]:
         """Read a message of the worker."""

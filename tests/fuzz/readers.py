@@ -13,9 +13,11 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
 
 ALLOWED_SECONDS, ALLOWED_PER_BYTE = 0.5, 50e-6
 """CPU time that one input may take, and more for each of its bytes; quadratic time exceeds it by far."""
@@ -81,9 +83,15 @@ def _config_map(text: str) -> None:
     from adapter.installation import CLASSES, COSTS  # noqa: PLC0415
     from adapter.resources.config_maps import ConfigMaps  # noqa: PLC0415
 
-    for name in (CLASSES, COSTS, "variantautoscaling-config"):
-        problems: list[str] = []
-        ConfigMaps(problems).read("x", {"metadata": {"name": name}, "data": {"key": text}})
+    names = (CLASSES, COSTS, "variantautoscaling-config")
+    problems: list[str] = []
+    document = {"metadata": {"name": _chosen(names, text)}, "data": {"key": text}}
+    ConfigMaps(problems).read("x", document)
+
+
+def _chosen(among: Sequence[Item], text: str) -> Item:
+    """One of several, by the text alone: an input that fails once fails again."""
+    return among[zlib.crc32(text.encode(errors="surrogatepass")) % len(among)]
 
 
 VARIANT: Mapping[str, Any] = {
@@ -126,25 +134,34 @@ def _object(text: str) -> None:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        places = list(_with(VARIANT, text))
-        document = places[zlib.crc32(text.encode(errors="surrogatepass")) % len(places)]
+        document = _replaced(VARIANT, _chosen(PLACES, text), text)
     reader = Reader()
     reader.read_object("", document)
     reader.inputs()
 
 
-def _with(value: Any, text: str) -> Iterator[Any]:
-    """Copies of a document, each with the text in another place."""
+def _places(value: Any) -> Iterator[tuple[str | int, ...]]:
+    """Paths of all values within a document."""
+    items: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, Mapping):
-        for key, inner in value.items():
-            for changed in _with(inner, text):
-                yield {**value, key: changed}
-            if not isinstance(inner, Mapping | list):
-                yield {**value, key: text}
+        items = value.items()
     elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            for changed in _with(inner, text):
-                yield [*value[:place], changed, *value[place + 1 :]]
+        items = enumerate(value)
+    for key, inner in items:
+        yield (key,)
+        yield from ((key, *path) for path in _places(inner))
+
+
+PLACES = tuple(_places(VARIANT))
+
+
+def _replaced(value: Any, path: Sequence[str | int], text: str) -> Any:
+    """A copy of a document with the text at one of its places."""
+    if not path:
+        return text
+    copy = dict(value) if isinstance(value, Mapping) else list(value)
+    copy[path[0]] = _replaced(value[path[0]], path[1:], text)
+    return copy
 
 
 def _status(text: str) -> None:
@@ -333,14 +350,16 @@ def mutations(seeds: tuple[str, ...], count: int, seed: int) -> Iterator[str]:
         yield text
 
 
+INSTRUMENTED = ("apiserver", "collector", "kube", "resources", "settings")
+"""Packages of the adapter whose branches guide the fuzzer."""
+
+
 def main() -> None:
     """Run the coverage-guided fuzzer on the reader that the first argument names."""
     import atheris  # noqa: PLC0415 - not needed for the rest
 
     name = sys.argv.pop(1)
-    with atheris.instrument_imports(
-        include=["adapter.apiserver", "adapter.collector", "adapter.kube", "adapter.resources"]
-    ):
+    with atheris.instrument_imports(include=[f"adapter.{part}" for part in INSTRUMENTED]):
         # Not timed: the first inputs load what they need.
         for text in READERS[name][1]:
             READERS[name][0](text)

@@ -15,6 +15,7 @@ from aiohttp import web
 from kubernetes_asyncio.config import incluster_config
 
 from adapter.kube import client, errors
+from adapter.kube.bodies import documents
 from tests.fakes import kubernetes_stand_in as stand_ins
 
 PODS = "/api/v1/pods"
@@ -55,7 +56,7 @@ async def test_a_watch_line_without_end_is_an_error(
     monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
 ) -> None:
     """No more than the limit is kept of it, however much comes."""
-    monkeypatch.setattr(client, "_LINE_BYTES", 2**20)
+    monkeypatch.setattr(documents, "_LINE_BYTES", 2**20)
     async with watched([PIECE] * 1024, unused_tcp_port) as cluster:
         tracemalloc.start()
         try:

@@ -20,6 +20,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from adapter import tasks
 from adapter.auth import authentication, users
 from adapter.kube import client, errors, informer, labels
+from adapter.kube.bodies import pages
 from adapter.kube.leader_election import Leadership, LeaseRecord, LeaseTimes
 from adapter.tls.certificate_secret import CertificateKeeper, OwnCertificates
 from certs import rotation
@@ -40,12 +41,12 @@ class Watched:
         self.how = how
         self.requests = 0
 
-    async def list_objects(
+    async def list_pages(
         self, path: str, query: Sequence[tuple[str, str]] = ()
-    ) -> tuple[list[dict[str, Any]], str]:
+    ) -> AsyncIterator[pages.Page]:
         assert (path, query) == (PODS, ())
         self.requests += 1
-        return [{"metadata": {"name": "a"}}], "1"
+        yield pages.Page([{"metadata": {"name": "a"}}], "1")
 
     async def watch_objects(
         self, path: str, version: str, query: Sequence[tuple[str, str]] = ()

@@ -16,7 +16,13 @@ from typing import Any
 import pytest
 
 from adapter.planning import fleet
-from adapter.planning.worker import QUARANTINE_SECONDS, PlanningError, PlanningWorker
+from adapter.planning.worker import (
+    LONGEST_PAUSE_SECONDS,
+    QUARANTINE_SECONDS,
+    PlanningError,
+    PlanningWorker,
+    WorkerBrokenError,
+)
 from analyzer.latency import LatencyParameters
 
 HANG_SECONDS = 100.0
@@ -140,6 +146,55 @@ async def test_a_worker_that_cannot_start_is_an_error() -> None:
     async with worker("raise SystemExit(3)") as planner:
         with pytest.raises(PlanningError, match="planning worker"):
             await planner.plan(of("a"))
+
+
+BROKEN = """
+import os, pathlib, sys
+from adapter.planning import worker_process
+
+folder = pathlib.Path({folder!r})
+with (folder / "starts").open("a") as starts:
+    starts.write("x")
+if (folder / "no start").exists():
+    raise SystemExit(3)
+planned = worker_process.planning.plan
+
+def plan(snapshot):
+    if (folder / "no plan").exists():
+        os.kill(os.getpid(), 9)
+    return planned(snapshot)
+
+worker_process.planning.plan = plan
+worker_process.main()
+"""
+"""A worker that does not start, or is killed at every plan, while a file says so."""
+
+
+@pytest.mark.parametrize("how", ["no start", "no plan"])
+async def test_a_worker_in_a_crash_loop_is_started_ever_more_seldom(
+    how: str, tmp_path: Path
+) -> None:
+    """However often a plan is asked for; no variant is blamed, and all are planned once it works again."""
+    fault, starts = tmp_path / how, tmp_path / "starts"
+    fault.touch()
+    passed = 0.0
+    async with worker(BROKEN.format(folder=str(tmp_path)), now=lambda: passed) as planner:
+        for _ in range(30):
+            with pytest.raises(WorkerBrokenError, match="planning worker"):
+                await planner.plan(of("a", "b"))
+        # One fleet, its halves, and nothing at all, are tried before the worker is known to be broken.
+        first = len(starts.read_text())
+        assert first <= 5
+        for _ in range(120):
+            passed += 1.0
+            with pytest.raises(WorkerBrokenError):
+                await planner.plan(of("a", "b"))
+        assert len(starts.read_text()) - first <= 4 * 10
+        fault.unlink()
+        passed += LONGEST_PAUSE_SECONDS
+        answer = await planner.plan(of("a", "b"))
+        assert answer.decisions.keys() == {"n/a", "n/b"}
+        assert not answer.set_aside
 
 
 def test_the_worker_goes_with_its_parent() -> None:

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.kube.client import encoded
+from adapter.kube.bodies.documents import encoded
 
 
 @pytest.mark.parametrize(

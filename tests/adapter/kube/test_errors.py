@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from adapter.kube import advice, client, errors, informer
+from adapter.kube.bodies import pages
 from certs.authority import Authority, kubeconfig
 from tests.fakes import virtual_time
 
@@ -105,14 +106,14 @@ class Throttling:
         self.retry_after = retry_after
         self.listed_at: list[float] = []
 
-    async def list_objects(
+    async def list_pages(
         self, path: str, query: Sequence[tuple[str, str]] = ()
-    ) -> tuple[list[dict[str, Any]], str]:
+    ) -> AsyncIterator[pages.Page]:
         assert query == ()
         self.listed_at.append(asyncio.get_running_loop().time())
         if len(self.listed_at) == 1:
             raise errors.of_status(429, "slow down", path=path, retry_after=self.retry_after)
-        return [], "1"
+        yield pages.Page([], "1")
 
     async def watch_objects(
         self, path: str, version: str, query: Sequence[tuple[str, str]] = ()

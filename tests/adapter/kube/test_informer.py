@@ -15,6 +15,7 @@ import yaml
 from aiohttp import web
 
 from adapter.kube import client, errors, informer
+from adapter.kube.bodies import pages
 
 pytestmark = pytest.mark.virtual_time
 
@@ -169,7 +170,8 @@ async def test_it_lists_then_follows(tmp_path: Path) -> None:
 
 async def test_long_lists_come_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More objects than a page holds are all there."""
-    monkeypatch.setattr(client, "PAGE", 10)
+    monkeypatch.setattr(pages, "FIRST", 10)
+    monkeypatch.setattr(pages, "MOST", 10)
     api = Api()
     for number in range(25):
         api.put(f"v{number:02}", number)
@@ -236,13 +238,13 @@ class Refusing:
 
     refused = False
 
-    async def list_objects(
+    async def list_pages(
         self,
         path: str,
         query: object = (),  # noqa: ARG002 - of the protocol
-    ) -> tuple[list[dict[str, Any]], str]:
+    ) -> AsyncIterator[pages.Page]:
         self._check(path)
-        return [{"metadata": {"name": "a", "namespace": "ns"}}], "1"
+        yield pages.Page([{"metadata": {"name": "a", "namespace": "ns"}}], "1")
 
     async def watch_objects(
         self,
