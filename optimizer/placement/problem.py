@@ -37,7 +37,7 @@ _Answer = TypeVar("_Answer")
 
 
 class _Once(Generic[_Answer]):
-    """An attribute that is computed once; `functools.cached_property` takes a lock for that until Python 3.12.
+    """An attribute that is computed once; `functools.cached_property` takes a lock until Python 3.12.
 
     A fleet has thousands of them, and the lock takes longer than most of the arrays.
     """
