@@ -1,7 +1,7 @@
 """The candidates of a fleet: for every variant and accelerator, what it takes to meet the targets.
 
-All pairs of one model of a replica are sized in one call as arrays: by the step times of their engine where
-the profile has them or can be converted to them, else by decode and prefill times over the batch. A pair
+All options of one model of a replica are sized in one call as arrays: by the step times of their engine where
+the profile has them or can be converted to them, else by decode and prefill times over the batch. An option
 that cannot be sized is `Unusable`, with its reason, and never stops the others.
 """
 
@@ -16,25 +16,25 @@ from numpy.typing import NDArray
 
 from adapter.planning import fleet as fleets
 from adapter.planning import linear_model, step_model
-from adapter.planning.pairs import (
+from adapter.planning.options import (
     BINDINGS,
+    AcceleratorOption,
     IntArray,
     Model,
-    Pair,
     Requirements,
     Sized,
     SteadyState,
-    asked_of,
-    part_of,
+    requirements,
 )
-from adapter.planning.pairs import output_tokens as output_tokens_of
+from adapter.planning.options import output_tokens as output_tokens_of
 from adapter.planning.queued import replicas_at_once, within_queues
 from analyzer import capacity
 from analyzer.errors import InvalidParameterError
 from optimizer import problem
 
 _ModelOf = Callable[
-    [Sequence[Pair]], tuple[Model | None, list[int], Mapping[int, InvalidParameterError]]
+    [Sequence[AcceleratorOption]],
+    tuple[Model | None, list[int], Mapping[int, InvalidParameterError]],
 ]
 
 _UNBOUNDED = np.iinfo(np.int64).max
@@ -82,7 +82,7 @@ class Choices:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Part:
-    """Sized pairs of one model: it knows them as 0 to M - 1, the fleet under `rows`.
+    """Sized options of one model: it knows them as 0 to M - 1, the fleet under `rows`.
 
     Attributes:
         needed: shape (M,), replicas that the load needs; 0 without load.
@@ -91,23 +91,25 @@ class _Part:
     """
 
     model: Model
-    pairs: Sequence[Pair]
+    options: Sequence[AcceleratorOption]
     rows: IntArray
     sized: Sized
     needed: IntArray
     counts: IntArray
 
     def candidates(self) -> list[problem.Candidate]:
-        """One candidate per pair, without its reason; those of refused pairs mean nothing."""
-        pairs, counts = self.pairs, self.counts.tolist()
-        least = np.maximum(self.needed, [pair.variant.min_replicas for pair in pairs])
+        """One candidate per option, without its reason; those of refused options mean nothing."""
+        options, counts = self.options, self.counts.tolist()
+        least = np.maximum(self.needed, [option.variant.min_replicas for option in options])
         bound = np.where(self.needed < least, _MINIMUM, self.sized.binding)
         bound = np.where(self.counts < least, _MAXIMUM, bound)
-        prices = [pair.accelerator.unit_cost * pair.profile.accelerator_count for pair in pairs]
+        prices = [
+            option.accelerator.unit_cost * option.profile.accelerator_count for option in options
+        ]
         return list(
             map(
                 problem.Candidate,
-                [p.profile.accelerator if n else "" for p, n in zip(pairs, counts, strict=True)],
+                [p.profile.accelerator if n else "" for p, n in zip(options, counts, strict=True)],
                 counts,
                 self.sized.max_batch.tolist(),
                 (np.array(prices) * self.counts).tolist(),
@@ -117,39 +119,39 @@ class _Part:
                 repeat(""),
                 [
                     p.accelerator.device_type if n else ""
-                    for p, n in zip(pairs, counts, strict=True)
+                    for p, n in zip(options, counts, strict=True)
                 ],
                 [
                     p.profile.accelerator_count * p.accelerator.multiplicity if n else 0
-                    for p, n in zip(pairs, counts, strict=True)
+                    for p, n in zip(options, counts, strict=True)
                 ],
                 _BOUNDS[bound].tolist(),
             )
         )
 
     def reason(self, at: int) -> str:
-        """What bounds the replicas of one pair, as a clause."""
-        pair, needed, count = self.pairs[at], int(self.needed[at]), int(self.counts[at])
+        """What bounds the replicas of one option, as a clause."""
+        option, needed, count = self.options[at], int(self.needed[at]), int(self.counts[at])
         unmet = self.sized.unreachable.get(at)
         if unmet is None:
             binding = BINDINGS[self.sized.binding[at]]
             reason = self.model.reason(at, binding, float(self.sized.goodput_rps[at]) * 60.0)
-            if needed > 1 and pair.variant.routing == "least-loaded":
+            if needed > 1 and option.variant.routing == "least-loaded":
                 reason += self.model.reason_together()
         else:
             reason = f"no load; under load {unmet}"
-        least = pair.variant.min_replicas
+        least = option.variant.min_replicas
         if needed < least:
             reason = f"minimum of {least} replicas"
         if count < max(needed, least):
             reason = (
                 f"{max(needed, least)} replicas needed, but the maximum is"
-                f" {pair.variant.max_replicas}; {reason}"
+                f" {option.variant.max_replicas}; {reason}"
             )
         return reason
 
     def _reached(self) -> NDArray[np.bool_]:
-        reached = np.ones(len(self.pairs), dtype=np.bool_)
+        reached = np.ones(len(self.options), dtype=np.bool_)
         reached[list(self.sized.unreachable)] = False
         return reached
 
@@ -166,32 +168,32 @@ class Candidates:
         self.by_variant: dict[str, Choices] = {
             variant.name: Choices() for variant in fleet.variants
         }
-        self._pairs = _pairs(fleet, self.by_variant)
+        self._options = _options(fleet, self.by_variant)
         self._parts: list[_Part] = []
         self._places: dict[int, tuple[_Part, int]] = {}
-        if not self._pairs:
+        if not self._options:
             return
-        self._asked: Requirements = asked_of(self._pairs, fleet.settings)
-        outcomes: list[_Outcome | None] = [None] * len(self._pairs)
-        steps = np.array([step_model.step_times(p.profile) is not None for p in self._pairs])
+        self._asked: Requirements = requirements(self._options, fleet.settings)
+        outcomes: list[_Outcome | None] = [None] * len(self._options)
+        steps = np.array([step_model.step_times(p.profile) is not None for p in self._options])
         for model_of, rows in (
             (linear_model.model, np.flatnonzero(~steps)),
             (step_model.model, np.flatnonzero(steps)),
         ):
             if rows.size:
                 self._add(rows, model_of, outcomes)
-        for row, (pair, outcome) in enumerate(zip(self._pairs, outcomes, strict=True)):
-            choice = self.by_variant[pair.variant.name]
-            assert outcome is not None  # noqa: S101 - every pair is of one of the models
+        for row, (option, outcome) in enumerate(zip(self._options, outcomes, strict=True)):
+            choice = self.by_variant[option.variant.name]
+            assert outcome is not None  # noqa: S101 - every option is of one of the models
             if isinstance(outcome, Unusable):
                 choice.unusable.append(outcome)
             elif outcome.replicas or all(other.replicas for other in choice.candidates):
                 choice.candidates.append(outcome)  # nothing on one accelerator is nothing on any
                 choice.rows.append(row)
 
-    def pair(self, row: int) -> Pair:
+    def option(self, row: int) -> AcceleratorOption:
         """Variant and profile of one candidate."""
-        return self._pairs[row]
+        return self._options[row]
 
     def demand(self, row: int) -> float:
         """Requests per second that one candidate is sized for; a tokens-per-second target is a floor."""
@@ -213,7 +215,7 @@ class Candidates:
             return goodput
         if needed > alone:
             return rate / needed
-        asked = part_of(self._asked, np.array([row], dtype=np.intp))
+        asked = self._asked.select(np.array([row], dtype=np.intp))
         return max(part.model.together(np.array([at]), asked, np.array([needed])), rate / needed)
 
     def steady(
@@ -238,7 +240,7 @@ class Candidates:
             here = np.flatnonzero(part.rows[np.minimum(at, part.rows.size - 1)] == indices)
             if not here.size:
                 continue
-            asked = part_of(self._asked, indices[here])
+            asked = self._asked.select(indices[here])
             if rates_rps:
                 rates = [
                     rates_rps.get(row, rate)
@@ -255,8 +257,8 @@ class Candidates:
 
     def notes(self, row: int) -> tuple[str, ...]:
         """What to know about the profile of one candidate."""
-        pair = self._pairs[row]
-        note = step_model.lengths_note(pair.variant, pair.profile)
+        option = self._options[row]
+        note = step_model.lengths_note(option.variant, option.profile)
         return (note,) if note else ()
 
     def reason(self, row: int) -> str:
@@ -265,30 +267,32 @@ class Candidates:
         return part.reason(at)
 
     def _add(self, rows: IntArray, model_of: _ModelOf, outcomes: list[_Outcome | None]) -> None:
-        """Size the pairs of one model, and put down the outcome of each of their rows."""
-        pairs = [self._pairs[row] for row in rows]
-        model, valid, errors = model_of(pairs)
+        """Size the options of one model, and put down the outcome of each of their rows."""
+        options = [self._options[row] for row in rows]
+        model, valid, errors = model_of(options)
         for index, error in errors.items():
             outcomes[int(rows[index])] = Unusable(
-                f"{error.parameter}: {error.problem}", pairs[index].profile.accelerator
+                f"{error.parameter}: {error.problem}", options[index].profile.accelerator
             )
         if model is None:
             return
         rows = rows[valid]
-        asked = part_of(self._asked, rows)
-        part = _part(model, [pairs[index] for index in valid], rows, asked)
+        asked = self._asked.select(rows)
+        part = _part(model, [options[index] for index in valid], rows, asked)
         self._parts.append(part)
         self._places.update(zip(rows.tolist(), zip(repeat(part), range(rows.size)), strict=False))
         for row, candidate in zip(rows.tolist(), part.candidates(), strict=True):
             outcomes[row] = candidate
         for index, reason in part.sized.unreachable.items():
             if asked.rate_rps[index] > 0:
-                outcomes[int(rows[index])] = Unusable(reason, part.pairs[index].profile.accelerator)
+                outcomes[int(rows[index])] = Unusable(
+                    reason, part.options[index].profile.accelerator
+                )
 
 
-def _pairs(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[Pair]:
+def _options(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[AcceleratorOption]:
     """Everything to be sized; what cannot be is added to the unusable accelerators of `choices`."""
-    pairs: list[Pair] = []
+    options: list[AcceleratorOption] = []
     accelerators = {accelerator.name: accelerator for accelerator in fleet.accelerators}
     classes = {service_class.name: service_class for service_class in fleet.service_classes}
     for variant in fleet.variants:
@@ -323,22 +327,26 @@ def _pairs(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[Pair]:
                 profile.max_batch, profile.at_tokens, output_tokens
             )
             max_batch = min(max_batch, fleets.LARGEST_BATCH)
-            pairs.append(Pair(variant, profile, accelerator, targets, max_batch))
-    return pairs
+            options.append(AcceleratorOption(variant, profile, accelerator, targets, max_batch))
+    return options
 
 
-def _part(model: Model, pairs: Sequence[Pair], rows: IntArray, asked: Requirements) -> _Part:
+def _part(
+    model: Model, options: Sequence[AcceleratorOption], rows: IntArray, asked: Requirements
+) -> _Part:
     sized = model.size(asked)
     # Without load there is nothing to meet a target for: the minimum will do.
     needed = np.where(asked.rate_rps <= 0, 0, sized.needed)
-    loads = [pair.variant.load for pair in pairs]
-    at_once = replicas_at_once(model, pairs, asked, sized, needed)
+    loads = [option.variant.load for option in options]
+    at_once = replicas_at_once(model, options, asked, sized, needed)
     needed = within_queues(loads, asked, needed, at_once)
-    least = [pair.variant.min_replicas for pair in pairs]
-    most = [_UNBOUNDED if (top := pair.variant.max_replicas) is None else top for pair in pairs]
+    least = [option.variant.min_replicas for option in options]
+    most = [
+        _UNBOUNDED if (top := option.variant.max_replicas) is None else top for option in options
+    ]
     return _Part(
         model=model,
-        pairs=pairs,
+        options=options,
         rows=rows,
         sized=sized,
         needed=needed,

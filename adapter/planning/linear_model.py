@@ -1,4 +1,4 @@
-"""Pairs whose profiles are decode and prefill times over the batch: alpha, beta, gamma, delta."""
+"""Options whose profiles are decode and prefill times over the batch: alpha, beta, gamma, delta."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from adapter.planning.pairs import (
+from adapter.planning.options import (
     BINDINGS,
+    AcceleratorOption,
     Binding,
     IntArray,
-    Pair,
     Requirements,
     Sized,
     SteadyState,
@@ -28,7 +28,7 @@ _BINDING = np.array([BINDINGS.index(name) for name in capacity.BINDINGS], dtype=
 
 
 class LinearModel:
-    """M pairs as `queueing.Replicas`."""
+    """M options as `queueing.Replicas`."""
 
     def __init__(self, replicas: queueing.Replicas) -> None:
         self._replicas = replicas
@@ -103,12 +103,12 @@ class LinearModel:
 
 
 def model(
-    pairs: Sequence[Pair],
+    options: Sequence[AcceleratorOption],
 ) -> tuple[LinearModel | None, list[int], dict[int, InvalidParameterError]]:
-    """The model of the pairs that have one with their indices, and the problems of the others by index."""
-    table = columns(pairs)
+    """The model of the options that have one with their indices, and the problems of the others by index."""
+    table = columns(options)
     errors = problems(table)
-    valid = [index for index in range(len(pairs)) if index not in errors]
+    valid = [index for index in range(len(options)) if index not in errors]
     if not valid:
         return None, valid, errors
     rows = np.array(valid, dtype=np.intp)
@@ -116,17 +116,17 @@ def model(
     return LinearModel(replicas), valid, errors
 
 
-def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
+def columns(options: Sequence[AcceleratorOption]) -> dict[str, FloatArray]:
     """Arrays under the names of the analyzer's PARAMETERS."""
     times = []
-    for pair in pairs:
-        latency = pair.profile.latency
+    for option in options:
+        latency = option.profile.latency
         assert isinstance(latency, LatencyParameters)  # noqa: S101 - the caller has chosen them
         times.append((latency.alpha_ms, latency.beta_ms, latency.gamma_ms, latency.delta_ms))
-    lines = np.array(times, dtype=np.float64).reshape(len(pairs), 4)
-    batch = np.array([pair.max_batch for pair in pairs], dtype=np.float64)
+    lines = np.array(times, dtype=np.float64).reshape(len(options), 4)
+    batch = np.array([option.max_batch for option in options], dtype=np.float64)
     lengths = by_variant(
-        pairs, lambda pair: (pair.variant.load.input_tokens, output_tokens(pair.variant))
+        options, lambda option: (option.variant.load.input_tokens, output_tokens(option.variant))
     )
     return {
         "alpha_ms": lines[:, 0],

@@ -12,14 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from adapter.planning import fleet as fleets
-from adapter.planning.pairs import (
+from adapter.planning.options import (
+    AcceleratorOption,
     IntArray,
     Model,
-    Pair,
     Requirements,
     Sized,
     output_tokens,
-    part_of,
 )
 from analyzer import capacity
 
@@ -29,21 +28,25 @@ filled queues rises on until more replicas are ready."""
 
 
 def replicas_at_once(
-    model: Model, pairs: Sequence[Pair], asked: Requirements, sized: Sized, needed: IntArray
+    model: Model,
+    options: Sequence[AcceleratorOption],
+    asked: Requirements,
+    sized: Sized,
+    needed: IntArray,
 ) -> IntArray:
     """The replicas that the rates need, or more of them where requests wait; shape (M,).
 
     A replica has in service what it does at its capacity, by Little's law: rate x (TTFT + tokens x ITL).
 
     Args:
-        model: Model of the M pairs.
-        pairs: The pairs with their loads.
+        model: Model of the M options.
+        options: The options with their loads.
         asked: Rates and targets.
         sized: What a replica carries.
         needed: Replicas that the rates need, shape (M,).
 
     """
-    loads = [pair.variant.load for pair in pairs]
+    loads = [option.variant.load for option in options]
     in_flight = np.array([load.in_flight for load in loads])
     ordered = np.array([load.ordered for load in loads])
     # In a surge, what the certain rate needs may be ordered and still be too little.
@@ -51,8 +54,8 @@ def replicas_at_once(
     rows = np.flatnonzero((in_flight > 0) & (sized.goodput_rps > 0) & (factor * needed > ordered))
     if not rows.size:
         return needed
-    tokens = np.array([output_tokens(pairs[row].variant) for row in rows.tolist()])
-    some, held = part_of(asked, rows), np.ones(rows.size)
+    tokens = np.array([output_tokens(options[row].variant) for row in rows.tolist()])
+    some, held = asked.select(rows), np.ones(rows.size)
     for rate, replicas, last in (
         (sized.goodput_rps[rows], np.ones(rows.size, dtype=np.int64), 1.0),
         # Those that share their queue hold more each: the rate needs all of them, and half of the last one.
@@ -78,7 +81,7 @@ def within_queues(
     more than both together. Only a load-aware gateway passes full ones by.
 
     Args:
-        loads: Loads of M pairs.
+        loads: Loads of M options.
         asked: Their rates, what works off the queues included, and routing.
         needed: Replicas that the rates need, shape (M,).
         at_once: Those that requests in flight ask for too, shape (M,).

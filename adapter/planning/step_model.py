@@ -1,4 +1,4 @@
-"""Pairs whose profiles are step times of an engine, given or converted from decode and prefill times."""
+"""Options whose profiles are step times of an engine, given or converted from decode and prefill times."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapter.planning import fleet as fleets
-from adapter.planning.pairs import (
+from adapter.planning.options import (
     BINDINGS,
+    AcceleratorOption,
     Binding,
     IntArray,
-    Pair,
     Requirements,
     Sized,
     SteadyState,
@@ -38,7 +38,7 @@ _BINDING = np.array([BINDINGS.index(name) for name in search.BINDINGS], dtype=np
 
 
 class StepModel:
-    """M pairs as `Engines`; replicas behind a load-aware gateway are sized one by one, which is safe.
+    """M options as `Engines`; replicas behind a load-aware gateway are sized one by one, which is safe.
 
     What such a gateway gains is the wait for a place in the batch; a prompt is computed by one replica
     whatever the others do, so replicas do not act as one of N-fold speed.
@@ -106,12 +106,12 @@ class StepModel:
 
 
 def model(
-    pairs: Sequence[Pair],
+    options: Sequence[AcceleratorOption],
 ) -> tuple[StepModel | None, list[int], dict[int, InvalidParameterError]]:
-    """The model of the pairs that have one with their indices, and the problems of the others by index."""
-    table = columns(pairs)
+    """The model of the options that have one with their indices, and the problems of the others by index."""
+    table = columns(options)
     errors = engine_columns.problems(table)
-    valid = [index for index in range(len(pairs)) if index not in errors]
+    valid = [index for index in range(len(options)) if index not in errors]
     if not valid:
         return None, valid, errors
     rows = np.array(valid, dtype=np.intp)
@@ -122,11 +122,11 @@ def model(
     )
 
 
-def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
+def columns(options: Sequence[AcceleratorOption]) -> dict[str, FloatArray]:
     """Arrays under the names of the analyzer's COLUMNS for engines."""
     rows = []
-    for pair in pairs:
-        steps, bounds = step_times(pair.profile), limits(pair)
+    for option in options:
+        steps, bounds = step_times(option.profile), limits(option)
         assert steps is not None  # noqa: S101 - the caller has chosen them
         rows.append(
             (
@@ -141,12 +141,12 @@ def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
                 np.inf if bounds.kv_tokens is None else bounds.kv_tokens,
             )
         )
-    table = np.vstack((np.array(rows, dtype=np.float64).T, by_variant(pairs, _lengths_row).T))
+    table = np.vstack((np.array(rows, dtype=np.float64).T, by_variant(options, _lengths_row).T))
     return dict(zip(engine_columns.COLUMNS, table, strict=True))
 
 
-def _lengths_row(pair: Pair) -> tuple[float, ...]:
-    now = lengths(pair.variant)
+def _lengths_row(option: AcceleratorOption) -> tuple[float, ...]:
+    now = lengths(option.variant)
     return now.input_tokens, now.output_tokens, now.input_cv, now.output_cv, now.cached_tokens
 
 
@@ -164,15 +164,15 @@ def step_times(profile: fleets.Profile) -> StepTimes | None:
         return None
 
 
-def limits(pair: Pair) -> EngineLimits:
+def limits(option: AcceleratorOption) -> EngineLimits:
     """Limits of the engine; a batch size of the variant's own overrides the profile's."""
-    given = pair.profile.limits
+    given = option.profile.limits
     if given is None:
-        budget = max(BATCHED_TOKENS, 2 * pair.max_batch)
-        return EngineLimits(max_num_seqs=pair.max_batch, max_num_batched_tokens=budget)
-    if pair.variant.max_batch:
+        budget = max(BATCHED_TOKENS, 2 * option.max_batch)
+        return EngineLimits(max_num_seqs=option.max_batch, max_num_batched_tokens=budget)
+    if option.variant.max_batch:
         return EngineLimits(
-            max_num_seqs=pair.variant.max_batch,
+            max_num_seqs=option.variant.max_batch,
             max_num_batched_tokens=given.max_num_batched_tokens,
             kv_tokens=given.kv_tokens,
         )

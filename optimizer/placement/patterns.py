@@ -281,6 +281,8 @@ def _positive(numbers: FloatArray) -> FloatArray:
 
 
 def _spread(item: Item, rows: list[int], counts: IntArray) -> IntArray:
+    if len(rows) == len(item.rows):  # one row of each variant
+        return counts
     full = np.zeros((counts.shape[0], len(item.rows)), dtype=np.int64)
     full[:, rows] = counts
     return full

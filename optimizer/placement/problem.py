@@ -7,10 +7,9 @@ demands and worths in one unit of the caller's, such as requests per second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +31,25 @@ ROUNDING = 1e-9
 
 TIE = 1e-6
 """Share of the cost of started replicas that decides between plans of equal cost: what runs stays."""
+
+
+_Answer = TypeVar("_Answer")
+
+
+class _Once(Generic[_Answer]):
+    """An attribute that is computed once; `functools.cached_property` takes a lock until Python 3.12.
+
+    A fleet has thousands of them, and the lock takes longer than most of the arrays.
+    """
+
+    def __init__(self, compute: Callable[[Item], _Answer]) -> None:
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, item: Item, _owner: type[Item]) -> _Answer:
+        answer = item.__dict__[self._name] = self._compute(item)
+        return answer
 
 
 class Resource(NamedTuple):
@@ -106,49 +124,49 @@ class Item:
     hysteresis: float = 0.0
     class_demands: tuple[float, ...] = ()
 
-    @cached_property
+    @_Once
     def worths(self) -> FloatArray:
         """Worth of one replica of each row, shape (J,)."""
         return np.array([row.worth for row in self.rows], dtype=np.float64)
 
-    @cached_property
+    @_Once
     def unit_costs(self) -> FloatArray:
         """Cost of one replica of each row, shape (J,)."""
         return np.array([row.unit_cost for row in self.rows], dtype=np.float64)
 
-    @cached_property
+    @_Once
     def least(self) -> IntArray:
         """Least replicas of each row, shape (J,)."""
         return np.array([row.least for row in self.rows], dtype=np.int64)
 
-    @cached_property
+    @_Once
     def most(self) -> IntArray:
         """Most replicas of each row, shape (J,)."""
         return np.array([row.most for row in self.rows], dtype=np.int64)
 
-    @cached_property
+    @_Once
     def interruptible(self) -> BoolArray:
         """Which rows are interruptible, shape (J,)."""
         return np.array([row.interruptible for row in self.rows], dtype=np.bool_)
 
-    @cached_property
+    @_Once
     def weights(self) -> FloatArray:
         """Parts of the requests by row under routing weights, shape (J,)."""
         by_variant = {row.variant: max(row.weight, 0.0) for row in self.rows}
         total = sum(by_variant.values()) or 1.0
         return np.array([by_variant[row.variant] / total for row in self.rows], dtype=np.float64)
 
-    @cached_property
+    @_Once
     def limited_share(self) -> bool:
         """Whether the share of interruptible rows is bounded, and matters."""
         return self.demand > 0 and self.interruptible_share < 1 and bool(self.interruptible.any())
 
-    @cached_property
+    @_Once
     def resources(self) -> tuple[int, ...]:
         """Indices of the resources that its rows take something of."""
         return tuple(sorted({index for row in self.rows for index, amount in row.uses if amount}))
 
-    @cached_property
+    @_Once
     def uses(self) -> FloatArray:
         """What one replica of each row takes of `resources`, shape (J, K)."""
         place = {index: column for column, index in enumerate(self.resources)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from optimizer.placement import routed
 from optimizer.placement.problem import (
     ROUNDING,
     BoolArray,
@@ -19,22 +20,28 @@ ALMOST = 1.0 - 1e-6
 
 def capacities(item: Item, counts: IntArray) -> FloatArray:
     """Largest demand that P plans carry, shape (P, J) to (P,)."""
-    if item.routing == "least-loaded":
-        total: FloatArray = counts @ item.worths
-        return total
-    if item.routing == "round-robin":
-        slowest = np.where(counts > 0, item.worths, np.inf).min(axis=1)
-        even: FloatArray = counts.sum(axis=1) * np.where(np.isinf(slowest), 0.0, slowest)
-        return even
     if item.routing == "alone":
         part: FloatArray = (counts / np.maximum(item.most, 1)).max(axis=1) * item.demand
         return part
-    each = np.full(counts.shape[0], np.inf)
-    for rows in item.variants():
-        weight = item.weights[rows[0]]
-        if weight > 0:
-            each = np.minimum(each, (counts[:, rows] @ item.worths[rows]) / weight)
-    return np.where(np.isinf(each), 0.0, each)
+    if item.routing == "weights":
+        return routed.capacities("weights", *_by_variant(item, counts))
+    return routed.capacities(item.routing, counts, item.worths, item.weights)
+
+
+def carried(item: Item, counts: IntArray, demand: float) -> float:
+    """What one plan carries of a demand; its capacity where that is more. Not of length classes."""
+    if item.routing == "weights":
+        plans, rates, weights = _by_variant(item, counts[None, :])
+        return routed.carried("weights", plans[0], rates, weights, demand)
+    return float(capacities(item, counts[None, :])[0])
+
+
+def _by_variant(item: Item, counts: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """P plans by variant as what their rows carry, with a rate of 1 each, and the variants' weights."""
+    variants = item.variants()
+    columns = [counts[:, rows] @ item.worths[rows] for rows in variants]
+    weights = np.array([item.weights[rows[0]] for rows in variants])
+    return np.stack(columns, axis=1), np.ones(len(variants)), weights
 
 
 def served(item: Item, counts: IntArray) -> FloatArray:
@@ -44,11 +51,10 @@ def served(item: Item, counts: IntArray) -> FloatArray:
     if item.class_demands:
         total = np.array([class_share(item, plan) for plan in counts])
     elif item.routing == "weights":
-        total = np.zeros(counts.shape[0])
-        shares = parts(item)
-        for rows, part in zip(item.variants(), shares, strict=True):
-            total += np.minimum(counts[:, rows] @ item.worths[rows], part)
-        total = total / sum(shares) if sum(shares) else np.ones(counts.shape[0])
+        fixed = np.array(parts(item))
+        total = np.ones(counts.shape[0])
+        if fixed.any():
+            total = routed.of_parts(_by_variant(item, counts)[0], fixed) / fixed.sum()
     else:
         total = capacities(item, counts) / item.demand
     full: FloatArray = np.where(total >= 1.0 - 10 * ROUNDING, 1.0, np.minimum(total, 1.0))
@@ -64,14 +70,6 @@ def parts(item: Item) -> list[float]:
         )
         for rows in item.variants()
     ]
-
-
-def carried_by_weights(item: Item, counts: IntArray, demand: float) -> float:
-    """What one plan carries of a demand under routing weights: of each variant's part what it can."""
-    return sum(
-        min(float(counts[rows] @ item.worths[rows]), float(item.weights[rows[0]]) * demand)
-        for rows in item.variants()
-    )
 
 
 def class_share(item: Item, counts: IntArray) -> float:

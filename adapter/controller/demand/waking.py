@@ -49,7 +49,7 @@ class Waking:
         self._changed = changed
         self._request_cycle = request_cycle
         self._requested_at = float("-inf")
-        self._of: tuple[Inputs | None, object] = (None, None)
+        self._chosen_for: tuple[Inputs | None, object] = (None, None)
         self._variants: frozenset[str] = frozenset()
 
     @property
@@ -61,8 +61,8 @@ class Waking:
     def variants(self) -> frozenset[str]:
         """Keys of variants at zero replicas to start, because a gateway has requests for their model."""
         inputs, waiting = self._inputs(), self._gateways.waiting
-        if self._of[0] is not inputs or self._of[1] is not waiting:
-            self._of = (inputs, waiting)
+        if self._chosen_for[0] is not inputs or self._chosen_for[1] is not waiting:
+            self._chosen_for = (inputs, waiting)
             advised = {source.key for source in inputs.variants if source.advisory}
             self._variants = self._choose(inputs, waiting) - advised
         return self._variants

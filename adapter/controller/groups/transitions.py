@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from adapter.planning.groups import Routing
+from optimizer.placement import routed
+from optimizer.placement.problem import FloatArray, IntArray
 
 _EPSILON = 1e-9
 
@@ -55,27 +59,9 @@ class Step:
 
 
 def capacity(parts: Sequence[Part], replicas: Mapping[str, int], routing: Routing) -> float:
-    """Requests per second that so many replicas carry within the SLO targets.
-
-    A gateway that knows the load gives each replica what it carries. One that gives all the same is bounded
-    by the slowest, and one with weights by the variant that has least for its part.
-    """
-    used = [(part, replicas[part.key]) for part in parts if replicas[part.key] > 0]
-    if not used:
-        return 0.0
-    if routing == "round-robin":
-        return min(part.rate_rps for part, _ in used) * sum(number for _, number in used)
-    if routing == "weights":
-        whole = sum(part.weight for part in parts)
-        return min(
-            (
-                part.rate_rps * replicas[part.key] * whole / part.weight
-                for part in parts
-                if part.weight > 0
-            ),
-            default=0.0,
-        )
-    return sum(part.rate_rps * number for part, number in used)
+    """Requests per second that so many replicas carry within the SLO targets; see `routed.capacities`."""
+    counts, rates, weights = _columns(parts, replicas)
+    return float(routed.capacities(routing, counts[None, :], rates, weights)[0])
 
 
 def carried(
@@ -85,12 +71,18 @@ def carried(
 
     Under weights one variant that is short, or has no replicas, loses its part: the others keep theirs.
     """
-    most = capacity(parts, replicas, routing)
-    whole = sum(part.weight for part in parts)
-    if routing != "weights" or most >= demand_rps or whole <= 0:
-        return most
-    return sum(
-        min(part.rate_rps * replicas[part.key], part.weight / whole * demand_rps) for part in parts
+    counts, rates, weights = _columns(parts, replicas)
+    return routed.carried(routing, counts, rates, weights, demand_rps)
+
+
+def _columns(
+    parts: Sequence[Part], replicas: Mapping[str, int]
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Replicas, rates and weights of the variants, shape (J,)."""
+    return (
+        np.array([replicas[part.key] for part in parts], dtype=np.int64),
+        np.array([part.rate_rps for part in parts], dtype=np.float64),
+        np.array([part.weight for part in parts], dtype=np.float64),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from adapter.planning import fleet as fleets
 from adapter.planning.groups import EVERY, Budget
-from adapter.planning.pairs import Pair
+from adapter.planning.options import AcceleratorOption
 from optimizer.placement.problem import Resource
 
 
@@ -30,14 +30,14 @@ class _Counted:
     scope: str = "installation"
     subject: str = ""
 
-    def amount(self, pair: Pair, namespace: str) -> float:
+    def amount(self, option: AcceleratorOption, namespace: str) -> float:
         """What one replica takes."""
-        variant, accelerator = pair.variant, pair.accelerator
+        variant, accelerator = option.variant, option.accelerator
         if self.scope == "namespace" and self.subject != namespace:
             return 0.0
         if self.scope == "class" and self.subject != variant.service_class:
             return 0.0
-        units = pair.profile.accelerator_count
+        units = option.profile.accelerator_count
         if self.devices is None:
             return accelerator.unit_cost * units
         if self.devices in ("", accelerator.device_type):
@@ -75,13 +75,13 @@ class Ceilings:
         self._counted = counted
         self.resources = tuple(item.resource for item in counted)
 
-    def uses(self, pair: Pair, namespace: str) -> tuple[tuple[int, float], ...]:
-        """What one replica of a pair takes of each resource."""
+    def uses(self, option: AcceleratorOption, namespace: str) -> tuple[tuple[int, float], ...]:
+        """What one replica of an option takes of each resource."""
         amounts = []
         for index, item in enumerate(self._counted):
-            if index < self.capacities and item.devices != pair.accelerator.device_type:
+            if index < self.capacities and item.devices != option.accelerator.device_type:
                 continue
-            amount = item.amount(pair, namespace)
+            amount = item.amount(option, namespace)
             if amount:
                 amounts.append((index, amount))
         return tuple(amounts)

@@ -105,10 +105,7 @@ def capacity_of(prepared: Prepared, got: Placed) -> float:
     counts = np.array(got.counts, dtype=np.int64)
     if item.class_demands and item.demand > 0:
         return worth.class_share(item, counts) * item.demand
-    capacity = float(worth.capacities(item, counts[None, :])[0])
-    if item.routing != "weights" or capacity >= prepared.demand_rps:
-        return capacity
-    return worth.carried_by_weights(item, counts, prepared.demand_rps)
+    return worth.carried(item, counts, prepared.demand_rps)
 
 
 def group_decision(

@@ -87,7 +87,7 @@ def of_group(
     """The item of a group, and why variants (or the group, by its name) are not in it."""
     rows: list[Row] = []
     places: list[int] = []
-    options: list[problem.Candidate] = []
+    chosen: list[problem.Candidate] = []
     wrong: dict[str, str] = {}
     demand = 0.0
     for name in group.variants:
@@ -109,7 +109,7 @@ def of_group(
                 )
             )
             places.append(place)
-            options.append(candidate)
+            chosen.append(candidate)
     if not rows:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in wrong.items())
         wrong[group.name] = f"no variant can serve it: {reasons}"
@@ -132,7 +132,7 @@ def of_group(
     if problem_:
         wrong[group.name] = problem_
         return None, wrong
-    return Prepared(item, group, tuple(places), tuple(options), demand, notes), wrong
+    return Prepared(item, group, tuple(places), tuple(chosen), demand, notes), wrong
 
 
 def _row(
@@ -144,29 +144,29 @@ def _row(
     ceilings: Ceilings,
     settings: fleets.Settings,
 ) -> Row:
-    pair, member = sized.pair(place), group.members.get(variant.name, _NOBODY)
+    option, member = sized.option(place), group.members.get(variant.name, _NOBODY)
     most = 2**31 if variant.max_replicas is None else variant.max_replicas
     if member.available is not None:
         most = min(most, max(member.available, 0))
-    unit_cost = candidates.cost(pair.accelerator, pair.profile, 1)
+    unit_cost = candidates.cost(option.accelerator, option.profile, 1)
     now = variant.current
-    here = now.accelerator in ("", pair.profile.accelerator)
+    here = now.accelerator in ("", option.profile.accelerator)
     transition_cost = 0.0
     if not here and now.replicas:
         fleet_cost = now.cost
         transition_cost = settings.transition_factor * (fleet_cost or 0.0)
     by_class = tuple(
-        _class_rate(sized, variant.name, number, pair.profile.accelerator)
+        _class_rate(sized, variant.name, number, option.profile.accelerator)
         for number in range(len(group.length_classes))
     )
     return Row(
         variant=variant.name,
-        accelerator=pair.profile.accelerator,
+        accelerator=option.profile.accelerator,
         unit_cost=unit_cost,
         worth=_mean(by_class, group) if by_class else sized.worth(place),
         least=min(variant.min_replicas, most),
         most=most,
-        uses=ceilings.uses(pair, group.namespace or namespace_of(variant)),
+        uses=ceilings.uses(option, group.namespace or namespace_of(variant)),
         running=now.replicas if here else 0,
         moved=transition_cost,
         moved_each=0.0 if here or not now.replicas else settings.transition_factor * unit_cost,
@@ -179,7 +179,7 @@ def _row(
 def _class_rate(sized: candidates.Candidates, name: str, number: int, accelerator: str) -> float:
     choice = sized.by_variant[_copy(name, number)]
     for place in choice.rows:
-        if sized.pair(place).profile.accelerator == accelerator:
+        if sized.option(place).profile.accelerator == accelerator:
             return sized.worth(place)
     return 0.0
 
@@ -303,7 +303,7 @@ def of_variant(
                 worth=1.0,
                 least=0,
                 most=candidate.replicas,
-                uses=ceilings.uses(sized.pair(place), namespace_of(variant)),
+                uses=ceilings.uses(sized.option(place), namespace_of(variant)),
                 moved=factor * current.cost if moves else 0.0,
                 moved_each=factor * each if moves else 0.0,
             )

@@ -1,4 +1,4 @@
-"""Pairs of a variant and a profile that are sized together, and what their sizing answers, as columns."""
+"""Accelerator options of variants: what they are sized for together, and what sizing answers, as columns."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
 BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
 
 
-class Pair(NamedTuple):
-    """A variant on one accelerator.
+class AcceleratorOption(NamedTuple):
+    """One accelerator that a variant may run on: sized, it gives a candidate.
 
     Attributes:
         max_batch: largest number of requests in service, scaled to the output tokens.
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Requirements:
-    """What M pairs are sized for, every field of shape (M,); NaN where there is no such target.
+    """What M options are sized for, every field of shape (M,); NaN where there is no such target.
 
     Attributes:
         rate_rps: requests per second of all replicas together; a tokens-per-second target is a floor.
@@ -58,10 +58,24 @@ class Requirements:
     shared: BoolArray
     dispersion: FloatArray
 
+    def select(self, rows: NDArray[np.intp]) -> Requirements:
+        """Those of some of the options."""
+        return Requirements(
+            rate_rps=self.rate_rps[rows],
+            ttft_ms=self.ttft_ms[rows],
+            itl_ms=self.itl_ms[rows],
+            tps=self.tps[rows],
+            percentile=self.percentile[rows],
+            margin=self.margin[rows],
+            step_margin=self.step_margin[rows],
+            shared=self.shared[rows],
+            dispersion=self.dispersion[rows],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sized:
-    """What one replica of each of M pairs carries, and how many are needed.
+    """What one replica of each of M options carries, and how many are needed.
 
     Attributes:
         goodput_rps: requests per second that a replica finishes within the targets; shape (M,).
@@ -89,7 +103,7 @@ class SteadyState:
 
 
 class Model(Protocol):
-    """Replicas of M pairs under one model of a replica."""
+    """Replicas of M options under one model of a replica."""
 
     def size(self, asked: Requirements) -> Sized:
         """Replicas that the rates need."""
@@ -128,44 +142,44 @@ def output_tokens(variant: fleets.Variant) -> float:
 
 
 def by_variant(
-    pairs: Sequence[Pair], numbers_of: Callable[[Pair], tuple[float, ...]]
+    options: Sequence[AcceleratorOption], numbers: Callable[[AcceleratorOption], tuple[float, ...]]
 ) -> FloatArray:
-    """Numbers that the pairs of one variant share, shape (M, K); asked of the first of neighbours only."""
+    """Numbers that the options of one variant share, shape (M, K); asked of the first of neighbours only."""
     rows: list[tuple[float, ...]] = []
     places: list[int] = []
     last: fleets.Variant | None = None
-    for pair in pairs:
-        if pair.variant is not last:
-            last = pair.variant
-            rows.append(numbers_of(pair))
+    for option in options:
+        if option.variant is not last:
+            last = option.variant
+            rows.append(numbers(option))
         places.append(len(rows) - 1)
     table: FloatArray = np.array(rows, dtype=np.float64)[places]
     return table
 
 
-def asked_of(pairs: Sequence[Pair], settings: fleets.Settings) -> Requirements:
+def requirements(options: Sequence[AcceleratorOption], settings: fleets.Settings) -> Requirements:
     """Targets and rates as columns."""
     margin, step_margin = settings.stability_margin, settings.step_margin
     # A tokens-per-second target asks for nothing but stability: its margin is never given up.
     margins = margin, step_margin
     token_margins = max(margin, defaults.STABILITY_MARGIN), max(step_margin, defaults.HEADROOM)
 
-    def numbers_of(pair: Pair) -> tuple[float, ...]:
-        targets, load = pair.targets, pair.variant.load
+    def numbers(option: AcceleratorOption) -> tuple[float, ...]:
+        targets, load = option.targets, option.variant.load
         return (
             load.arrival_rate_rps,
-            output_tokens(pair.variant),
+            output_tokens(option.variant),
             targets.ttft_ms or math.nan,
             targets.itl_ms or math.nan,
             targets.tps,
             targets.percentile or math.nan,
             *(token_margins if targets.tps else margins),
-            pair.variant.routing == "least-loaded",
+            option.variant.routing == "least-loaded",
             load.dispersion,
         )
 
     rate, output, ttft, itl, tps, percentile, margin, step_margin, shared, dispersion = (
-        np.ascontiguousarray(by_variant(pairs, numbers_of).T)
+        np.ascontiguousarray(by_variant(options, numbers).T)
     )
     return Requirements(
         rate_rps=capacity.rate_to_serve(rate, tps, output),
@@ -177,19 +191,4 @@ def asked_of(pairs: Sequence[Pair], settings: fleets.Settings) -> Requirements:
         step_margin=step_margin,
         shared=shared > 0,
         dispersion=dispersion,
-    )
-
-
-def part_of(asked: Requirements, rows: NDArray[np.intp]) -> Requirements:
-    """Some of the rows."""
-    return Requirements(
-        rate_rps=asked.rate_rps[rows],
-        ttft_ms=asked.ttft_ms[rows],
-        itl_ms=asked.itl_ms[rows],
-        tps=asked.tps[rows],
-        percentile=asked.percentile[rows],
-        margin=asked.margin[rows],
-        step_margin=asked.step_margin[rows],
-        shared=asked.shared[rows],
-        dispersion=asked.dispersion[rows],
     )
