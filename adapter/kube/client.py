@@ -1,7 +1,7 @@
 """A client of the Kubernetes API: requests, lists and watches of JSON objects.
 
 kubernetes-asyncio brings credentials and the connection pool. Its import takes a second and 38 MB, so it is
-left out where a kubeconfig holds certificates or a token (`adapter.kube.kubeconfig`).
+left out where a kubeconfig holds certificates, a token or a plug-in (`adapter.kube.access`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from yarl import URL
 
 from adapter.errors import StartupError
 from adapter.kube import errors, paths
-from adapter.kube import kubeconfig as kubeconfigs
+from adapter.kube.access import kubeconfig as kubeconfigs
 
 TIMEOUT_SECONDS = 10.0
 """How long a request may take, watches excepted."""
@@ -99,9 +99,7 @@ async def connected(
 
 @contextlib.asynccontextmanager
 async def _opened_plainly(access: kubeconfigs.Access) -> AsyncIterator[Connection]:
-    async def authorize(headers: dict[str, str]) -> None:
-        headers.update(access.headers)
-
+    authorize = await access.authorizer()
     connector = aiohttp.TCPConnector(ssl=access.tls)
     async with aiohttp.ClientSession(
         connector=connector, trust_env=True, read_bufsize=_BUFFER
