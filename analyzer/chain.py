@@ -30,6 +30,9 @@ _ELEMENTS = 2**18
 _SMALLEST = 1e-300
 """Stands for 0 where a logarithm or a quotient needs more than 0."""
 
+_LOG_OF_NOTHING = -38.0
+"""Logarithm of a share that 1 less it does not show in floats."""
+
 _BERNOULLI = (
     1 / 12,
     -1 / 720,
@@ -214,10 +217,20 @@ def _logistic(log_odds: FloatArray) -> FloatArray:
 
 
 def _gammaincc(stages: FloatArray, departures: FloatArray | float) -> FloatArray:
-    """The regularized upper incomplete gamma function: Erlang(stages) is longer than that."""
-    from scipy import special  # noqa: PLC0415 - only percentiles need it; see `_logistic`
+    """The regularized upper incomplete gamma function: Erlang(stages) is longer than that.
 
-    return np.asarray(special.gammaincc(stages, departures))
+    A target lies seldom near the wait for a full queue. By Chernoff's bound, exp(a - x) (x / a)**a for x < a,
+    rows say by themselves that the answer is 1 in floats, and most plans do without scipy.
+    """
+    x = np.broadcast_to(np.asarray(departures, dtype=np.float64), stages.shape)
+    ratio = np.clip(x / stages, _SMALLEST, 1.0)
+    longer = np.ones(stages.shape)
+    near = np.flatnonzero(stages * (np.log(ratio) + 1.0 - ratio) > _LOG_OF_NOTHING)
+    if near.size:
+        from scipy import special  # noqa: PLC0415 - see `_logistic`
+
+        longer[near] = special.gammaincc(stages[near], x[near])
+    return longer
 
 
 def _summed(load: float, queue: float, departures: float) -> float:

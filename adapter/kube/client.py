@@ -1,7 +1,7 @@
 """A client of the Kubernetes API: requests, lists and watches of JSON objects.
 
 kubernetes-asyncio brings credentials and the connection pool. Its import takes a second and 38 MB, so it is
-left out where a kubeconfig holds certificates or a token (`adapter.kube.kubeconfig`).
+left out where a kubeconfig holds certificates, a token or a plug-in (`adapter.kube.access`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from yarl import URL
 
 from adapter.errors import StartupError
 from adapter.kube import errors, paths
-from adapter.kube import kubeconfig as kubeconfigs
+from adapter.kube.access import kubeconfig as kubeconfigs
 from adapter.kube.bodies import documents, pages
 
 TIMEOUT_SECONDS = 10.0
@@ -93,22 +93,21 @@ async def connected(
     if access is None:
         opened = _opened(kubeconfig, context)
     else:
-        read_again = functools.partial(kubeconfigs.read, cast("Path", kubeconfig), context)
-        opened = _opened_plainly(kubeconfigs.Renewing(access, read_again))
+        path = cast("Path", kubeconfig)
+        read_again = functools.partial(kubeconfigs.read, path, context)
+        opened = _opened_plainly(path, kubeconfigs.Renewing(access, read_again))
     async with opened as connection:
         yield Cluster(connection)
 
 
 @contextlib.asynccontextmanager
-async def _opened_plainly(renewing: kubeconfigs.Renewing) -> AsyncIterator[Connection]:
-    async def authorize(headers: dict[str, str]) -> None:
-        headers.update(renewing.access.headers)
-
+async def _opened_plainly(path: Path, renewing: kubeconfigs.Renewing) -> AsyncIterator[Connection]:
+    await renewing.start(path)
     async with aiohttp.ClientSession(trust_env=True, read_bufsize=_BUFFER) as session:
         yield Connection(
             session=session,
             server=renewing.access.server,
-            authorize=authorize,
+            authorize=renewing.authorize,
             tls=lambda: renewing.access.tls,
             renew=renewing.renew,
         )

@@ -12,7 +12,7 @@ import pytest
 
 from adapter import cli
 from adapter.kube.client import connected
-from tests.fakes import kubernetes_api
+from tests.fakes import kubernetes_api, plug_ins
 
 HEAVY = {
     "aiohttp", "cryptography", "kubernetes_asyncio", "matplotlib", "numpy", "pandas",
@@ -77,6 +77,7 @@ def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
         (("plan", "-f", "FLEET"), {"numpy", "pydantic", "yaml"}),
         (("plan", "-f", "AMPLE"), {"numpy", "pydantic", "yaml"}),
         (("plan", "-f", "SCARCE"), {"numpy", "pydantic", "yaml"}),
+        (("plan", "-f", "TAIL"), {"numpy", "pydantic", "yaml"}),
         (("profile", "Qwen/Qwen3-32B", "--gpu=H100-SXM", "--output=json"), set()),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -85,23 +86,33 @@ def test_a_command_loads_only_what_it_needs(
     words: tuple[str, ...], allowed: set[str], tmp_path: Path
 ) -> None:
     """Of the modules that take long, those that are allowed: scipy only for many plans."""
-    fleets = {"FLEET": "", "AMPLE": "capacity: {A: 9}\n", "SCARCE": "capacity: {A: 1}\n"}
+    fleets = {
+        "FLEET": "",
+        "AMPLE": "capacity: {A: 9}\n",
+        "SCARCE": "capacity: {A: 1}\n",
+        "TAIL": "",
+    }
     for name, capacity in fleets.items():
         (tmp_path / name).write_text(FLEET + capacity)
+    tail = FLEET.replace("itl_ms: 24", "itl_ms: 24, ttft_ms: 900, percentile: 95")
+    (tmp_path / "TAIL").write_text(tail)
     given = [str(tmp_path / word) if word in fleets else word for word in words]
     assert loaded(*given) & HEAVY <= allowed
 
 
 @pytest.mark.parametrize("words", [("explain",), ("doctor",), ("certs", "show")], ids=" ".join)
+@pytest.mark.parametrize("by_plug_in", [False, True], ids=["certificates", "plug-in"])
 async def test_a_connection_by_certificates_does_without_kubernetes_asyncio(
-    words: tuple[str, ...], tmp_path: Path
+    words: tuple[str, ...], tmp_path: Path, *, by_plug_in: bool
 ) -> None:
-    """A kubeconfig that holds its credentials needs no library, which takes longer to load than all else.
+    """A kubeconfig that holds its credentials, or names a program that prints them, needs no library.
 
-    Schemas are loaded where there is an object to read: there is none.
+    It takes longer to load than all else. Schemas are loaded where there is an object to read: there is none.
     """
     async with kubernetes_api.running(tmp_path) as site:
         entrance = await site.entrance("person")
+        if by_plug_in:
+            plug_ins.printed_by_program(entrance.kubeconfig)
         modules = await asyncio.to_thread(loaded, *words, f"--kubeconfig={entrance.kubeconfig}")
         async with connected(entrance.kubeconfig) as cluster:
             assert await cluster.request("GET", "/version")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -15,12 +14,13 @@ import yaml
 from aiohttp import web
 
 from adapter.errors import StartupError
-from adapter.kube import kubeconfig
+from adapter.kube.access import kubeconfig
 from adapter.kube.client import connected
 from adapter.kube.errors import Unavailable
 from adapter.settings import machine
 from certs.authority import kubeconfig as described
 from tests.fakes import kubernetes_stand_in as stand_ins
+from tests.fakes import plug_ins
 
 Document = dict[str, Any]
 
@@ -86,17 +86,11 @@ def as_files(server: Server) -> None:
 
 def by_plug_in(server: Server) -> None:
     """Let a program print the certificate."""
-    pems = {
-        f"client{kind}Data": base64.b64decode(server.user.pop(f"client-{name}-data")).decode()
-        for kind, name in (("Certificate", "certificate"), ("Key", "key"))
-    }
-    version = "client.authentication.k8s.io/v1"
-    answer = {"apiVersion": version, "kind": "ExecCredential", "status": pems}
-    (server.folder / "answer").write_text(json.dumps(answer))
-    server.user["exec"] = {
-        "apiVersion": version, "command": "cat", "args": [str(server.folder / "answer")],
-        "interactiveMode": "Never",
-    }  # fmt: skip
+    server.path.write_text(yaml.safe_dump(server.document))
+    plug_ins.printed_by_program(server.path)
+    document = yaml.safe_load(server.path.read_text())
+    server.user.clear()
+    server.user.update(document["users"][0]["user"])
 
 
 async def test_certificates_and_token(server: Server) -> None:
@@ -111,14 +105,20 @@ async def test_certificates_and_token(server: Server) -> None:
 
 
 async def test_other_credentials_are_left_to_kubernetes_asyncio(server: Server) -> None:
-    """A token in a file and the certificate of a plug-in reach the same server."""
+    """A token in a file, and the certificate of a plug-in beside other fields, reach the same server."""
     (server.folder / "token").write_text("filed")
     server.user["tokenFile"] = "token"
     assert not server.is_plain()
     assert await server.answer() == ("person", "Bearer filed")
-    del server.user["tokenFile"]
     by_plug_in(server)
     assert not server.is_plain()
+    assert (await server.answer())[0] == "person"
+
+
+async def test_the_certificate_of_a_plug_in(server: Server) -> None:
+    """It identifies the client."""
+    by_plug_in(server)
+    assert server.is_plain()
     assert await server.answer() == ("person", None)
 
 

@@ -1,8 +1,8 @@
-"""Access to a cluster that one kubeconfig file describes in full, by certificates and a bearer token.
+"""Access to a cluster that one kubeconfig file describes in full: certificates, a bearer token, or a plug-in.
 
 kubernetes-asyncio takes longer to load than most commands take. It is needed for everything else: credentials
-from a plug-in, a token file or a password, a proxy, several files. What cannot be used is left to it too, so
-that one place reports it.
+from a token file or a password, a proxy, several files. What cannot be used is left to it too, so that one
+place reports it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from adapter.errors import StartupError
+from adapter.kube.access import plugin as plugins
 
 _CLUSTER_FIELDS = {
     "server", "certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify",
@@ -28,6 +29,9 @@ _CLUSTER_FIELDS = {
 _USER_FIELDS = {
     "client-certificate", "client-certificate-data", "client-key", "client-key-data", "token",
 }  # fmt: skip
+
+_EXTENSION = "client.authentication.k8s.io/exec"
+"""Name of the cluster's extension that is for plug-ins."""
 
 
 RENEWAL_SECONDS = 5.0
@@ -42,12 +46,28 @@ class Access:
         server: URL without a slash at its end.
         tls: settings of connections, with the client's certificate.
         headers: headers that authenticate a request.
+        plugin: program that prints credentials, None: there is none.
 
     """
 
     server: str
     tls: ssl.SSLContext
     headers: Mapping[str, str] = field(repr=False)
+    plugin: plugins.Plugin | None = field(repr=False, default=None)
+
+    def authorizer(self) -> Callable[[dict[str, str]], Awaitable[None]]:
+        """What adds the headers that authenticate a request, or raises `plugin.PluginError`."""
+        if self.plugin is None:
+
+            async def authorize(headers: dict[str, str]) -> None:
+                headers.update(self.headers)
+
+            return authorize
+
+        def identify(certificate: str, key: str) -> None:
+            _present(self.tls, certificate.encode(), key.encode())
+
+        return plugins.Renewed(self.plugin, identify).authorize
 
 
 class Renewing:
@@ -63,6 +83,7 @@ class Renewing:
 
     def __init__(self, access: Access, read_again: Callable[[], Access | None]) -> None:
         self.access = access
+        self._authorize = access.authorizer()
         self._read_again = read_again
         self._not_before = float("-inf")
 
@@ -73,7 +94,29 @@ class Renewing:
         self._not_before = time.monotonic() + RENEWAL_SECONDS
         access = self._read_again()
         if access is not None and access.server == self.access.server:
-            self.access = access
+            self.access, self._authorize = access, access.authorizer()
+
+    async def start(self, path: Path) -> None:
+        """Have the first credentials of a kubeconfig.
+
+        Raises:
+            StartupError: the plug-in does not print any.
+
+        """
+        try:
+            await self.authorize({})
+        except plugins.PluginError as error:
+            problem = f"{path}: no usable access to a cluster: {error}"
+            raise StartupError(problem) from error
+
+    async def authorize(self, headers: dict[str, str]) -> None:
+        """Add the headers that authenticate a request.
+
+        Raises:
+            PluginError: the plug-in does not print credentials.
+
+        """
+        await self._authorize(headers)
 
 
 def check(path: Path) -> None:
@@ -129,7 +172,7 @@ def read(path: Path, context: str | None = None) -> Access | None:
         return None
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _access(document, context or document["current-context"], path.absolute().parent)
+        return _access(document, context or document["current-context"], path)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         # Not as the format has it: kubernetes-asyncio says what is wrong.
         return None
@@ -162,12 +205,15 @@ def _files(path: Path) -> list[Path]:
     return [Path(part) for part in str(path).split(os.pathsep) if part]
 
 
-def _access(document: Any, name: str, folder: Path) -> Access | None:
+def _access(document: Any, name: str, path: Path) -> Access | None:
+    folder = path.absolute().parent
     context = _named(document["contexts"], name)["context"]
     cluster = _named(document["clusters"], context["cluster"])["cluster"]
     user = _named(document["users"], context["user"])["user"] if "user" in context else {}
     user = user or {}
-    if not (cluster.keys() <= _CLUSTER_FIELDS and user.keys() <= _USER_FIELDS):
+    # Of a user with more than a plug-in the other reader says what counts.
+    asked = user.keys() == {"exec"}
+    if not (cluster.keys() <= _CLUSTER_FIELDS and (asked or user.keys() <= _USER_FIELDS)):
         return None
     server = str(cluster["server"]).rstrip("/")
     if not server.startswith("https://"):
@@ -180,6 +226,10 @@ def _access(document: Any, name: str, folder: Path) -> Access | None:
     if cluster.get("insecure-skip-tls-verify"):
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE
+    if asked:
+        told = _told(cluster, server, authority)
+        program = plugins.read(user["exec"], folder, told)
+        return program and Access(server=server, tls=tls, headers={}, plugin=program)
     certificate, key = (_content(user, f"client-{name}", folder) for name in ("certificate", "key"))
     if certificate is not None and key is not None:
         _present(tls, certificate, key)
@@ -187,7 +237,9 @@ def _access(document: Any, name: str, folder: Path) -> Access | None:
         return None
     token = user.get("token")
     return Access(
-        server=server, tls=tls, headers={"Authorization": f"Bearer {token}"} if token else {}
+        server=server,
+        tls=tls,
+        headers={"Authorization": f"Bearer {token}"} if token else {},
     )
 
 
@@ -203,6 +255,19 @@ def _content(part: Mapping[str, Any], name: str, folder: Path) -> bytes | None:
     if f"{name}-data" in part:
         return base64.standard_b64decode(part[f"{name}-data"])
     return (folder / part[name]).read_bytes() if name in part else None
+
+
+def _told(cluster: Mapping[str, Any], server: str, authority: bytes | None) -> Mapping[str, Any]:
+    """What a plug-in that asks for it is told about the cluster."""
+    told: dict[str, Any] = {"server": server}
+    if authority is not None:
+        told["certificate-authority-data"] = base64.standard_b64encode(authority).decode()
+    if cluster.get("insecure-skip-tls-verify"):
+        told["insecure-skip-tls-verify"] = True
+    for one in cluster.get("extensions") or ():
+        if one["name"] == _EXTENSION:
+            told["config"] = one["extension"]
+    return told
 
 
 def _present(tls: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
