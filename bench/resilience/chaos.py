@@ -13,6 +13,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -60,6 +61,24 @@ async def worker_killed(cluster: Cluster) -> str:
                 await asyncio.sleep(3)
             seconds = await _decides(cluster)
         return f"decided {seconds:.1f} s later; {watcher.served()}"
+
+
+async def workers_killed_at_once(cluster: Cluster) -> str:
+    """SIGKILL for every planning worker as soon as it is there, for 15 s."""
+    async with cluster.program("a") as program:
+        await cluster.serves(program)
+        killed: set[int] = set()
+        async with Watcher(cluster, program).watching() as watcher:
+            for _ in range(150):
+                for child in program.children():
+                    killed.add(child)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGKILL)
+                await asyncio.sleep(0.1)
+            require(program.said("planning worker is broken"), "the log does not say so")
+            require(len(killed) <= 15, f"{len(killed)} workers were started in 15 s")
+            seconds = await _decides(cluster)
+        return f"{len(killed)} workers; decided {seconds:.1f} s later; {watcher.served()}"
 
 
 async def errors_and_throttling(cluster: Cluster) -> str:
@@ -129,6 +148,35 @@ async def slow_senders(cluster: Cluster) -> str:
             for task in senders:
                 task.cancel()
         return f"{program.memory_mib() - before:+.0f} MiB; {watcher.served()}"
+
+
+async def slow_readers(cluster: Cluster) -> str:
+    """300 strangers ask without end over TLS, and read nothing of the answers."""
+    async with cluster.program("a") as program:
+        await cluster.serves(program)
+        context, before = programs.stranger(cluster.world), program.memory_mib()
+
+        async def ask() -> None:
+            receiver = socket.socket()
+            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            receiver.setblocking(False)
+            with contextlib.suppress(OSError):
+                await asyncio.get_running_loop().sock_connect(receiver, ("127.0.0.1", program.port))
+                _, writer = await asyncio.open_connection(
+                    sock=receiver, ssl=context, server_hostname="localhost", limit=1024
+                )
+                while True:
+                    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+                    await writer.drain()
+
+        async with Watcher(cluster, program).watching() as watcher:
+            askers = [asyncio.create_task(ask()) for _ in range(300)]
+            await until(lambda: program.said("do not take their answers"), "closed connections")
+            grown = program.memory_mib() - before
+            for task in askers:
+                task.cancel()
+        require(grown < 200, f"memory grew by {grown:.0f} MiB")
+        return f"{grown:+.0f} MiB; {watcher.served()}"
 
 
 async def flood_of_connections(cluster: Cluster) -> str:
@@ -313,10 +361,12 @@ async def _response(reader: asyncio.StreamReader) -> bool:
 
 FAULTS = (
     Fault(worker_killed, "all are answered; the next load is decided"),
+    Fault(workers_killed_at_once, "back-off, the log says so; the next load is decided"),
     Fault(errors_and_throttling, "all are answered; the next load is decided"),
     Fault(api_server_down, "all are answered; the next load is decided"),
     Fault(certificate_exchanged, "nobody who trusts the caBundle is turned away"),
     Fault(slow_senders, "the front proxy is answered"),
+    Fault(slow_readers, "the front proxy is answered; memory < 200 MiB; they are closed"),
     Fault(flood_of_connections, "the front proxy is answered; memory < 200 MiB; few log lines"),
     Fault(flood_of_paths_and_tokens, "at most 20 reviews at once and 5 a second"),
     Fault(odd_watch_lines, "all are answered; back-off; the next load is decided"),
