@@ -13,7 +13,6 @@ import os
 import random
 import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -155,22 +154,9 @@ async def slow_readers(cluster: Cluster) -> str:
     async with cluster.program("a") as program:
         await cluster.serves(program)
         context, before = programs.stranger(cluster.world), program.memory_mib()
-
-        async def ask() -> None:
-            receiver = socket.socket()
-            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            receiver.setblocking(False)
-            with contextlib.suppress(OSError):
-                await asyncio.get_running_loop().sock_connect(receiver, ("127.0.0.1", program.port))
-                _, writer = await asyncio.open_connection(
-                    sock=receiver, ssl=context, server_hostname="localhost", limit=1024
-                )
-                while True:
-                    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
-                    await writer.drain()
-
         async with Watcher(cluster, program).watching() as watcher:
-            askers = [asyncio.create_task(ask()) for _ in range(300)]
+            asking = [programs.ask_only(program.port, context) for _ in range(300)]
+            askers = [asyncio.create_task(item) for item in asking]
             await until(lambda: program.said("do not take their answers"), "closed connections")
             grown = program.memory_mib() - before
             for task in askers:
