@@ -1,9 +1,11 @@
-"""Text files that users name, read with errors that name them."""
+"""Text files that users name: read with errors that name them, and written whole or not at all."""
 
 from __future__ import annotations
 
 import codecs
 import gzip
+import os
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -34,3 +36,39 @@ def read_text(path: Path) -> str:
         return content.decode(_BYTE_ORDERS.get(content[:2], "utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8: {error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: what it held before stays where there is no room for the new text.
+
+    A link stays one, and what is no regular file, such as a pipe, is written as it is.
+
+    Raises:
+        OSError: it cannot be written.
+
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    target = path.resolve()
+    mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            # Some file systems find out only now that there is no room.
+            os.fsync(file.fileno())
+        draft.chmod(mode)
+        draft.replace(target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    """Rights that new files do not have; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

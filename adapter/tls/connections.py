@@ -36,6 +36,12 @@ PAUSE_SECONDS = 0.5
 STILL_SECONDS = 1.0
 """Seconds after which a connection that has come no further goes before those that have."""
 
+BUFFER_BYTES = 64 * 1024
+"""Bytes that wait to be sent on one connection before whoever writes waits too."""
+
+LOOKS = 5
+"""How often within `write_seconds` it is seen whether a client takes what is sent."""
+
 LOG_SECONDS = 60.0
 """Seconds between two log messages about closed connections."""
 
@@ -54,6 +60,8 @@ class ConnectionLimits:
             closes first.
         drain_seconds: Seconds for requests in flight to finish when the server ends. Default 10.
         shutdown_seconds: Seconds for the TLS shutdown of a connection. Default 2.
+        write_seconds: Seconds for a client to take what waits to be sent to it, some 256 KiB.
+            Default 30.
 
     """
 
@@ -63,6 +71,7 @@ class ConnectionLimits:
     idle_seconds: float = 100.0
     drain_seconds: float = 10.0
     shutdown_seconds: float = 2.0
+    write_seconds: float = 30.0
 
 
 DEFAULT_LIMITS = ConnectionLimits()
@@ -91,6 +100,7 @@ class _Connection:
         self.since = asyncio.get_running_loop().time()
         self.task: asyncio.Task[None] | None = None
         self.protocol: RequestHandler | None = None
+        self.waits_since: float | None = None
 
     def reach(self, stage: _Stage) -> None:
         """Note that the connection has come that far."""
@@ -106,6 +116,15 @@ class _Connection:
         if self.task is None or not self.task.done():
             return True
         return self.protocol is not None and self.protocol.transport is not None
+
+    def takes_nothing(self, now: float, seconds: float) -> bool:
+        """Whether its buffer has been full, each time that it was looked at, for that many seconds."""
+        if self.protocol is None or not self.protocol.writing_paused:
+            self.waits_since = None
+            return False
+        if self.waits_since is None:
+            self.waits_since = now
+        return now - self.waits_since >= seconds
 
     def close(self) -> None:
         """Close it at once, whatever it is doing."""
@@ -132,6 +151,7 @@ class Connections:
         self._by_protocol: dict[asyncio.BaseProtocol, _Connection] = {}
         self._closed = 0
         self._logged_at = float("-inf")
+        self._next_look = asyncio.get_running_loop().call_later(0, self._look)
 
     def __len__(self) -> int:
         """Number of open connections."""
@@ -168,7 +188,8 @@ class Connections:
                 connection.task = loop.create_task(self._serve(connection), name="connection")
 
     def close(self) -> None:
-        """Close the connections that have not finished their handshake."""
+        """Close the connections that have not finished their handshake; the others end by themselves."""
+        self._next_look.cancel()
         for connection in list(self._all):
             if connection.task is not None and not connection.task.done():
                 connection.close()
@@ -201,10 +222,21 @@ class Connections:
             accepted.close()
             self._forget(connection)
             return
+        transport.set_write_buffer_limits(high=BUFFER_BYTES)
         if transport.get_extra_info("peercert"):
             connection.reach(_Stage.CERTIFICATE)
         elif connection.stage is _Stage.HANDSHAKE:
             connection.reach(_Stage.UNAUTHENTICATED)
+
+    def _look(self) -> None:
+        """Close connections whose clients do not take what is sent: each holds a request and its answer."""
+        loop, seconds = asyncio.get_running_loop(), self._limits.write_seconds
+        slow = [item for item in self._all if item.takes_nothing(loop.time(), seconds)]
+        for connection in slow:
+            self._forget(connection)
+        if slow:
+            log.warning("clients do not take their answers; closed", connections=len(slow))
+        self._next_look = loop.call_later(seconds / LOOKS, self._look)
 
     def _make_room(self) -> None:
         """Close connections while there are too many."""

@@ -62,6 +62,24 @@ async def worker_killed(cluster: Cluster) -> str:
         return f"decided {seconds:.1f} s later; {watcher.served()}"
 
 
+async def workers_killed_at_once(cluster: Cluster) -> str:
+    """SIGKILL for every planning worker as soon as it is there, for 15 s."""
+    async with cluster.program("a") as program:
+        await cluster.serves(program)
+        killed: set[int] = set()
+        async with Watcher(cluster, program).watching() as watcher:
+            for _ in range(150):
+                for child in program.children():
+                    killed.add(child)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGKILL)
+                await asyncio.sleep(0.1)
+            require(program.said("planning worker is broken"), "the log does not say so")
+            require(len(killed) <= 15, f"{len(killed)} workers were started in 15 s")
+            seconds = await _decides(cluster)
+        return f"{len(killed)} workers; decided {seconds:.1f} s later; {watcher.served()}"
+
+
 async def errors_and_throttling(cluster: Cluster) -> str:
     """Two of three requests to the API server end with 429 or 500 for ten seconds."""
     async with cluster.program("a") as program:
@@ -129,6 +147,22 @@ async def slow_senders(cluster: Cluster) -> str:
             for task in senders:
                 task.cancel()
         return f"{program.memory_mib() - before:+.0f} MiB; {watcher.served()}"
+
+
+async def slow_readers(cluster: Cluster) -> str:
+    """300 strangers ask without end over TLS, and read nothing of the answers."""
+    async with cluster.program("a") as program:
+        await cluster.serves(program)
+        context, before = programs.stranger(cluster.world), program.memory_mib()
+        async with Watcher(cluster, program).watching() as watcher:
+            asking = [programs.ask_only(program.port, context) for _ in range(300)]
+            askers = [asyncio.create_task(item) for item in asking]
+            await until(lambda: program.said("do not take their answers"), "closed connections")
+            grown = program.memory_mib() - before
+            for task in askers:
+                task.cancel()
+        require(grown < 200, f"memory grew by {grown:.0f} MiB")
+        return f"{grown:+.0f} MiB; {watcher.served()}"
 
 
 async def flood_of_connections(cluster: Cluster) -> str:
@@ -313,10 +347,12 @@ async def _response(reader: asyncio.StreamReader) -> bool:
 
 FAULTS = (
     Fault(worker_killed, "all are answered; the next load is decided"),
+    Fault(workers_killed_at_once, "back-off, the log says so; the next load is decided"),
     Fault(errors_and_throttling, "all are answered; the next load is decided"),
     Fault(api_server_down, "all are answered; the next load is decided"),
     Fault(certificate_exchanged, "nobody who trusts the caBundle is turned away"),
     Fault(slow_senders, "the front proxy is answered"),
+    Fault(slow_readers, "the front proxy is answered; memory < 200 MiB; they are closed"),
     Fault(flood_of_connections, "the front proxy is answered; memory < 200 MiB; few log lines"),
     Fault(flood_of_paths_and_tokens, "at most 20 reviews at once and 5 a second"),
     Fault(odd_watch_lines, "all are answered; back-off; the next load is decided"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from adapter.formats import files
 from emulator.replay import compare, progress, report, tables
 from emulator.replay.choices import settings
 from emulator.replay.frontier import curves, terminal
@@ -91,5 +92,5 @@ def show(comparison: Comparison, console: Console, path: Path) -> None:
     console.print()
     for line in terminal.lines(comparison):
         console.print(line)
-    path.write_text(report.html(comparison), encoding="utf-8")
+    files.write_text(path, report.html(comparison))
     console.print(f"written: {path}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from adapter import errors
 from adapter.commands import flags
+from adapter.formats import files
 from emulator.replay import CURVE, DEFAULT, KNOWN
 
 _PADDING = re.compile(r"[ ]+((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
@@ -232,7 +233,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.html is not None:
         try:
-            args.html.write_text(report.html(comparison), encoding="utf-8")
+            files.write_text(args.html, report.html(comparison))
         except OSError as error:
             raise errors.UsageError(f"--html {args.html}: {error.strerror}") from error
     if args.json:

@@ -10,9 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from adapter import errors
+from adapter.formats import files
 from emulator.replay import PER_VARIANT
 from emulator.replay.jobs.tasks import Task
 from emulator.replay.results import ClassResult, Curves, PolicyResult
@@ -86,10 +85,7 @@ class ResultsFolder:
         document = {"key": self.key(task), "results": [encoded(item) for item in results]}
         path = self.path(task)
         try:
-            handle, name = tempfile.mkstemp(dir=self._folder, prefix=".", suffix=".part")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(document, file)
-            Path(name).replace(path)
+            files.write_text(path, json.dumps(document))
         except OSError as error:
             raise errors.UsageError(f"--out {path}: {error.strerror}") from error
 

@@ -1,0 +1,106 @@
+"""Clients that ask for much and take nothing: memory is bounded, they are closed, and others are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from adapter.apiserver import responses
+from adapter.tls import connections, listener
+from adapter.tls.certificates import Certificates
+from adapter.tls.connections import CONNECTIONS, ConnectionLimits
+from tests.fakes import kubernetes_stand_in as stand_ins
+from tests.security.test_strangers import Server, status
+
+BODY_BYTES = 8 * 2**20
+LIMITS = ConnectionLimits(connections=20, unauthenticated=20)
+REQUEST = b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[tuple[Server, web.Application]]:
+    """A server with one long answer and a short one."""
+    issued = stand_ins.certificates(folder)
+    certificates = Certificates(
+        folder / "serving.crt", folder / "serving.key", issued.authorities["ca"].cert_pem
+    )
+    body = b"x" * BODY_BYTES
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/long":
+            return responses.of_bytes(request, body, "application/json")
+        return web.Response(text="ok")
+
+    application = web.Application()
+    application[CONNECTIONS] = []
+    application.router.add_get("/{path:.*}", answer)
+    async with listener.listening(
+        application, host="127.0.0.1", port=0, certificates=certificates, limits=LIMITS
+    ) as port:
+        yield Server(port, folder, []), application
+
+
+async def lazy(server: Server) -> asyncio.StreamWriter:
+    """A client that asks for the long answer ten times, on one connection, and never reads."""
+    receiver = socket.socket()
+    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    receiver.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(receiver, ("127.0.0.1", server.port))
+    _, writer = await asyncio.open_connection(
+        sock=receiver, ssl=server.context("alice"), server_hostname="localhost", limit=1024
+    )
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(REQUEST * 10)
+    return writer
+
+
+def held(application: web.Application) -> list[int]:
+    """Bytes that wait to be sent, by connection."""
+    (accepted,) = application[CONNECTIONS]
+    protocols = [item.protocol for item in accepted._all if item.protocol is not None]
+    return [
+        protocol.transport.get_write_buffer_size()
+        for protocol in protocols
+        if protocol.transport is not None
+    ]
+
+
+@pytest.mark.virtual_time
+async def test_who_takes_nothing_holds_little_and_is_closed(tmp_path: Path) -> None:
+    """Of 8 MiB that each of ten clients asked for, less than 384 KiB wait; after 30 s they are closed."""
+    async with serving(tmp_path) as (server, application):
+        clients = [await lazy(server) for _ in range(10)]
+        await asyncio.sleep(5)
+        waiting = held(application)
+        assert len(waiting) == 10
+        assert max(waiting) > connections.BUFFER_BYTES  # the attack is one
+        assert max(waiting) < 6 * connections.BUFFER_BYTES
+        assert await server.status("/short", "alice") == 200
+        await asyncio.sleep(LIMITS.write_seconds * (1 + 2 / connections.LOOKS))
+        assert not any(held(application))
+        assert await server.status("/short", "alice") == 200
+        for writer in clients:
+            writer.transport.abort()
+
+
+@pytest.mark.virtual_time
+async def test_who_reads_on_gets_all(tmp_path: Path) -> None:
+    """A client that takes its time over each piece, and pauses in between, is not closed."""
+    async with serving(tmp_path) as (server, _):
+        reader, writer = await server.connect("alice")
+        assert await status(reader, writer, REQUEST) == 200
+        await asyncio.sleep(2 * LIMITS.write_seconds)
+        assert await status(reader, writer, REQUEST) == 200
+        writer.write(REQUEST)
+        await reader.readuntil(b"\r\n\r\n")
+        taken = 0
+        while taken < BODY_BYTES:
+            taken += len(await reader.readexactly(min(2**20, BODY_BYTES - taken)))
+            await asyncio.sleep(LIMITS.write_seconds / 10)
+        writer.close()
