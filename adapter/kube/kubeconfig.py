@@ -29,6 +29,10 @@ _USER_FIELDS = {
 }  # fmt: skip
 
 
+class NoKubeconfigError(StartupError):
+    """The file is not there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """How to reach an API server.
@@ -59,7 +63,8 @@ def check(path: Path) -> None:
         try:
             document = yaml.safe_load(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise StartupError(f"{file}: no such kubeconfig; name one with --kubeconfig") from error
+            text = f"{file}: no such kubeconfig; name one with --kubeconfig"
+            raise NoKubeconfigError(text) from error
         except OSError as error:
             raise StartupError(f"{file}: cannot be read: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
