@@ -86,7 +86,12 @@ async def running(
                         leader=lambda: site.leadership.leader,
                     )
                 )
-                log.info("serving", url=endpoints.url, identity=installation.identity)
+                log.info(
+                    "serving",
+                    url=endpoints.url,
+                    metrics_url=endpoints.metrics_url,
+                    identity=installation.identity,
+                )
                 tasks.append(group.create_task(site.elect(), name="election"))
                 tasks.append(group.create_task(site.gateways.run(), name="watch gateways"))
                 if site.keeper is not None:

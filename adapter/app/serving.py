@@ -166,6 +166,7 @@ async def _of_folder(
         log.info(
             "serving",
             url=endpoints.url,
+            metrics_url=endpoints.metrics_url,
             kubeconfig=str(endpoints.kubeconfig or ""),
             variants=len(loop.states),
         )

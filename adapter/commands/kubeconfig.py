@@ -54,6 +54,7 @@ def call(args: argparse.Namespace, work: Callable[[Cluster], Awaitable[Result]])
 
     from adapter.kube.client import connected  # noqa: PLC0415
     from adapter.kube.errors import ApiError  # noqa: PLC0415
+    from adapter.kube.kubeconfig import NoKubeconfigError  # noqa: PLC0415
 
     async def connect() -> Result:
         async with connected(args.kubeconfig, context=args.context) as cluster:
@@ -63,6 +64,11 @@ def call(args: argparse.Namespace, work: Callable[[Cluster], Awaitable[Result]])
         return asyncio.run(connect())
     except ApiError as error:
         raise errors.InputError(explained(error)) from error
+    except NoKubeconfigError as error:
+        if "url" not in args:
+            raise
+        text = f"{error}, or an adapter that you can reach with --url"
+        raise errors.StartupError(text) from error
 
 
 def explained(error: ApiError) -> str:

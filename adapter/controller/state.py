@@ -343,7 +343,9 @@ def hold(
         )
     elif before.problem != why:
         log.warning(
-            "no new target; holding the last one until it expires",
+            "no target can be decided; none is served"
+            if before.desired is None
+            else "no new target; holding the last one until it expires",
             variant=record.source.key,
             target=before.desired,
             why=why,

@@ -15,7 +15,7 @@ from adapter.ui.parts import Measured, Shared
 STATES: Mapping[str, str] = {
     "invalid": "The VariantAutoscaling is not used",
     "short": "Devices are short: not all of the load is served",
-    "held": "The last target is held, because there is no new one",
+    "held": "There is no new target; the last one is held, if there was one",
     "stale": "Metrics are missing, old or doubtful",
     "drifting": "Measured latencies have parted from the predicted ones",
     "slow": "Measured latencies are above their SLO",

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,22 @@ from tests.test_manifests import MANIFESTS, built
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/variant-adapter"
 TEMPLATES = sorted(path for path in (CHART / "templates").iterdir())
-HELM = shutil.which("helm", path=os.environ.get("HELM_PATH", os.environ["PATH"]))
+
+
+def helm() -> list[str] | None:
+    """The program, else Helm's own library, of which there are wheels for few platforms."""
+    program = shutil.which("helm", path=os.environ.get("HELM_PATH", os.environ["PATH"]))
+    if program is not None:
+        return [program]
+    if util.find_spec("helm_python") is not None:
+        return [sys.executable, "-P", str(Path(__file__).with_name("helm_library.py"))]
+    return None
+
+
+HELM = helm()
 needs_helm = pytest.mark.skipif(
-    HELM is None, reason="no helm on PATH, nor in the folder that HELM_PATH names"
+    HELM is None,
+    reason="no helm on PATH, nor in the folder that HELM_PATH names, nor the package helm-python-sdk",
 )
 
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -149,7 +162,7 @@ def rendered(
     """Objects that `helm template` makes of values, and of a file of values."""
     assert HELM is not None
     sets = [word for value in values for word in ("--set", value)]
-    command = [HELM, "template", "variant-adapter", str(CHART), "--namespace", namespace, *sets]
+    command = [*HELM, "template", "variant-adapter", str(CHART), "--namespace", namespace, *sets]
     completed = subprocess.run(
         [*command, "--values", "-"],
         input=yaml.safe_dump(file or {}),
@@ -188,6 +201,13 @@ def test_helm_makes_what_kustomize_makes(folder: str) -> None:
     assert ours.keys() == theirs.keys()
     for key, item in theirs.items():
         assert ours[key] == item, key
+
+
+@needs_helm
+def test_helm_refuses_what_the_schema_does() -> None:
+    """A misspelled value ends the installation, with its name."""
+    with pytest.raises(AssertionError, match="enable"):
+        rendered("limited.enable=true")
 
 
 @needs_helm

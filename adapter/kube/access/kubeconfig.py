@@ -38,6 +38,10 @@ RENEWAL_SECONDS = 5.0
 """Least seconds between two readings of credentials that are refused."""
 
 
+class NoKubeconfigError(StartupError):
+    """The file is not there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """How to reach an API server.
@@ -133,7 +137,8 @@ def check(path: Path) -> None:
         try:
             document = yaml.safe_load(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise StartupError(f"{file}: no such kubeconfig; name one with --kubeconfig") from error
+            text = f"{file}: no such kubeconfig; name one with --kubeconfig"
+            raise NoKubeconfigError(text) from error
         except OSError as error:
             raise StartupError(f"{file}: cannot be read: {error.strerror or error}") from error
         except UnicodeDecodeError as error:

@@ -196,3 +196,14 @@ def test_ui_opens_a_given_url(
     monkeypatch.setattr("webbrowser.open", lambda _: False)
     assert cli.main(("ui", "--url=http://127.0.0.1:8080")) == 0
     assert "open the address yourself" in capsys.readouterr().out
+
+
+def test_without_a_cluster_the_commands_name_the_other_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that an adapter outside a cluster answers name --url; a check of an installation cannot have it."""
+    for command in (("top",), ("ui",), ("explain", "team-a/v"), ("compare",), ("doctor",)):
+        assert cli.main((*command, f"--kubeconfig={tmp_path}/none")) == 1
+        said = capsys.readouterr().err
+        assert "no such kubeconfig; name one with --kubeconfig" in said
+        assert ("or an adapter that you can reach with --url" in said) is (command != ("doctor",))

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from structlog.testing import capture_logs
 
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.promql import GatewayCount
@@ -142,6 +143,22 @@ async def test_bad_metrics_hold_the_target_then_withdraw_it(objects: Path, broke
         endpoint.broken = ""
         await running.cycles(endpoint, seconds=120, rpm=60)
         assert b'"value":"2"' in running.served()[0]
+
+
+async def test_the_log_claims_no_last_target_where_there_was_none(objects: Path) -> None:
+    """A server that never answered has no target to hold; one that breaks later has."""
+    endpoint = Endpoint()
+    async with harness(objects, endpoint) as running:
+        with capture_logs() as logs:
+            endpoint.broken = "error"
+            await running.cycles(endpoint, seconds=60, rpm=0)
+            endpoint.broken = ""
+            await running.cycles(endpoint, seconds=120, rpm=60)
+            endpoint.broken = "error"
+            await running.cycles(endpoint, seconds=60, rpm=0)
+    said = [line["event"] for line in logs if "target" in line and "why" in line]
+    assert said[0] == "no target can be decided; none is served"
+    assert said[-1] == "no new target; holding the last one until it expires"
 
 
 async def test_proven_idle_goes_to_the_minimum(objects: Path) -> None:
