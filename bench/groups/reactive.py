@@ -34,7 +34,7 @@ HOLDS_SECONDS = (60.0, 300.0)
 LEAST_FACTOR, LARGEST_FACTOR = 0.8, 3.0
 """Range of the factor on the rate."""
 
-STEPS = 6
+STEPS = 4
 """Replays of the search over the factor."""
 
 

@@ -98,18 +98,17 @@ def _chosen(item: Item, rows: list[int], choices: int) -> IntArray | None:
         return _spread(item, rows, np.clip(need, least, most).astype(np.int64)[None, :])
     tops = _tops(item, rows)
     last = int(np.argmax(tops - least))
-    axes = [
-        (place, np.arange(least[place], tops[place] + 1))
-        for place in range(len(rows))
-        if place != last
-    ]
-    if math.prod(len(numbers) for _, numbers in axes) * choices > LARGEST_GRID:
+    others = [place for place in range(len(rows)) if place != last]
+    # Counted before they are written out: a rate may ask for more replicas than memory holds.
+    tried = math.prod(int(tops[place] - least[place]) + 1 for place in others)
+    if tried * choices > LARGEST_GRID:
         return None
+    axes = [(place, np.arange(least[place], tops[place] + 1)) for place in others]
     if not item.limited_share:
         if item.routing == "round-robin":
             return _spread(item, rows, _least_by_number(item, rows))
         return _spread(item, rows, _least_by_speed(item, rows, axes, last))
-    counts = np.zeros((math.prod(len(numbers) for _, numbers in axes), len(rows)), dtype=np.int64)
+    counts = np.zeros((tried, len(rows)), dtype=np.int64)
     index = np.arange(len(counts))
     counts[:, [place for place, _ in axes]] = _decoded(axes, index).T
     add = _fill_by_speed if item.routing == "least-loaded" else _fill_by_number

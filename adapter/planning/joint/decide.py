@@ -65,7 +65,27 @@ def _short(item: Item, got: Placed, free: FloatArray, known: Patterns | None) ->
     number = np.ceil(item.demand / np.maximum(item.worths, 1e-300))
     number = np.where(item.worths > 0, np.minimum(number, item.most), 0.0)
     alone: BoolArray = np.logical_or.reduce(number[:, None] * item.uses > free, axis=0)
-    return alone
+    if alone.any():
+        return alone
+    # Rows whose own bounds are within what is left run short together.
+    short = np.array([_most_within(item, at, left) < item.demand for at, left in enumerate(free)])
+    return short if short.any() else np.asarray(item.most @ item.uses > free)
+
+
+def _most_within(item: Item, at: int, left: float) -> float:
+    """The most that the rows carry where one resource alone is limited: no plan of whole replicas is above.
+
+    What carries most for what it takes goes first, with parts of replicas. No routing carries more than each
+    replica by its speed.
+    """
+    uses, carries = item.uses[:, at], item.most * item.worths
+    total = float(carries[uses <= 0].sum())
+    taking = np.flatnonzero(uses > 0)
+    for row in sorted(taking.tolist(), key=lambda row: -item.worths[row] / uses[row]):
+        number = min(float(item.most[row]), max(left, 0.0) / float(uses[row]))
+        total += number * float(item.worths[row])
+        left -= number * float(uses[row])
+    return total
 
 
 def unplanned(

@@ -138,6 +138,12 @@ def test_who_gets_nothing_is_told_what_was_short(
     chat = planned(tmp_path, capsys, document)["groups"]["chat"]
     assert chat["served"] == "none"
     assert set(chat["cut_by"]) == {"capacity A100", "capacity H100"}
+    # No variant alone is above the capacity by its own maximum: all of them together are.
+    more = [item | {"max_replicas": 2} for item in variants]
+    document = {**changed(variants=more, rate_rpm=4500), "capacity": {"A100": 3, "H100": 2}}
+    chat = planned(tmp_path, capsys, document)["groups"]["chat"]
+    assert (chat["served"], chat["binding"]) == ("none", chat["cut_by"][0])
+    assert chat["cut_by"][0].startswith("capacity ")
     none = changed()
     for member in none["groups"][0]["variants"]:
         member["available"] = 0

@@ -113,3 +113,11 @@ def test_the_first_pattern_within_what_there_is() -> None:
     assert greedy._first_within(usage, np.array([1.0, 4.0])) is None
     assert greedy._first_within(usage[:, :0], np.zeros(0)) == 0
     assert greedy._first_within(usage[:0], np.array([9.0, 9.0])) is None
+
+
+@pytest.mark.parametrize("routing", ["least-loaded", "round-robin"])
+def test_a_demand_for_more_replicas_than_memory_holds_is_not_listed(routing: Routing) -> None:
+    """Counts are not written out before it is known how many there are."""
+    rows = tuple(Row(name, name, 1.0, 1.0, 0, 2**60) for name in "ab")
+    item = Item(name="g", rows=rows, demand=1e15, routing=routing)
+    assert patterns.patterns(item) is None

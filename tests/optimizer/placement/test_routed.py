@@ -44,7 +44,9 @@ def overloaded(routing: routed.Routing, plan: Plan, demand: float) -> bool:
         return not pods or any(demand / len(pods) > rate * (1 + 1e-9) for rate in pods)
     whole = sum(weight for _, _, weight in plan)
     return any(
-        weight / whole * demand > count * rate * (1 + 1e-9) for count, rate, weight in plan if weight
+        weight / whole * demand > count * rate * (1 + 1e-9)
+        for count, rate, weight in plan
+        if weight
     )
 
 
