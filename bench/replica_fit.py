@@ -108,9 +108,7 @@ class Group:
         if all(floor > goal / 2 and error <= floor + goal for _, error, floor, goal in pairs):
             return f"{CONTRADICTORY}: {said}"
         unseen = "; no taught row shows the limit that others wait for" if self.limit_unseen else ""
-        return (
-            f"{MISSED}, taught by {self.taught} rows at {self.concurrencies} concurrencies; {said}{unseen}"
-        )
+        return f"{MISSED}, taught by {self.taught} rows at {self.concurrencies} concurrencies; {said}{unseen}"
 
     @property
     def reachable(self) -> bool:
@@ -190,8 +188,8 @@ def outcomes(path: Path = MEASURED, split: str = "even") -> list[Group]:
     for name, rows in groups(path):
         latencies = np.concatenate([rows.concurrency, rows.itl_ms, rows.ttft_ms]).tobytes()
         known = first.setdefault(latencies, name)
-        found = outcome(name, rows, split)
-        results.append(found if known == name else replace(found, repeats=known))
+        group = outcome(name, rows, split)
+        results.append(group if known == name else replace(group, repeats=known))
     return results
 
 
@@ -223,8 +221,9 @@ def _summary(results: list[Group]) -> str:
         f" which {sum(group.verdict.endswith('ok') for group in few)} reach them all the same."
         f" By the floor {sum(group.reachable for group in counted)} are reachable, of which"
         f" {sum(group.reachable and group.verdict == 'ok' for group in counted)} are reached and"
-        f" {sum(group.verdict.startswith(MISSED) and group.limit_unseen for group in counted)} miss by a limit"
-        f" that no taught row shows; {sum(bool(group.repeats) for group in counted)} repeat another's rows."
+        f" {sum(group.verdict.startswith(MISSED) and group.limit_unseen for group in counted)} miss by a"
+        f" limit that no taught row shows; {sum(bool(group.repeats) for group in counted)} repeat another's"
+        " rows."
     )
     if counted:
         itl = np.median([group.itl for group in counted if group.itl is not None])

@@ -75,8 +75,8 @@ class Configuration:
         pair = (time_to_live, interval)
         if time_to_live <= interval and pair != self._short_lived:
             log.warning(
-                "targets end before the next reconcile cycle renews them: HPAs get no value in between and keep"
-                " their replicas; raise --time-to-live above several intervals, or lower --interval",
+                "targets end before the next reconcile cycle renews them: HPAs get no value in between and"
+                " keep their replicas; raise --time-to-live above several intervals, or lower --interval",
                 time_to_live_seconds=time_to_live,
                 interval_seconds=interval,
             )

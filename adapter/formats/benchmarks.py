@@ -200,10 +200,10 @@ def _plain(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]:
             seconds.add(name)
     for name in ("batch", "itl_ms"):
         if places[name] is None:
-            found = ", ".join(header)[:_MOST_SHOWN]
+            columns = ", ".join(header)[:_MOST_SHOWN]
             raise InputError(
                 f"{path}: no column {name}; may be called {', '.join(COLUMNS[name])}; line {start + 1}"
-                f" has {found}"
+                f" has {columns}"
             )
     if places["ttft_ms"] is not None and places["input_tokens"] is None:
         raise InputError(f"{path}: a column ttft_ms needs a column input_tokens beside it")

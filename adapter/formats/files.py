@@ -23,7 +23,9 @@ def read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
         if content.startswith(_ZIP):
-            raise InputError(f"{path}: is a ZIP archive or a spreadsheet; unpack it, or save it as CSV")
+            raise InputError(
+                f"{path}: is a ZIP archive or a spreadsheet; unpack it, or save it as CSV"
+            )
         if content.startswith(_GZIP):
             content = gzip.decompress(content)
     except EOFError as error:

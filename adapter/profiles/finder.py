@@ -10,7 +10,6 @@ from adapter.profiles.catalog import Model, Source
 from adapter.profiles.memory import KV_CACHE_BYTES, Memory
 from analyzer.step_times import EngineLimits, StepTimes
 
-
 _PATHS = ("/", "./", "../", "~", "file:")
 """Beginnings of paths to weights, which no name on Hugging Face has."""
 

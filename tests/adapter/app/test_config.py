@@ -115,7 +115,7 @@ def test_a_flag_makes_a_bad_environment_variable_irrelevant() -> None:
 async def test_targets_that_end_before_the_next_cycle_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A time to live of 5 s beside cycles of 40 s, not of 4 s, and again where the ConfigMap makes it 60 s."""
+    """A time to live of 5 s beside cycles of 40 s, not of 4 s, and again of 60 s from the ConfigMap."""
     loop = dataclasses.replace(worlds.LOOP, time_to_live=5.0)
     async with (
         worlds.running(tmp_path) as world,

@@ -84,17 +84,13 @@ def test_an_answer_has_todays_fields_and_those_of_the_engine() -> None:
     assert 22 < answer["itl_p95_ms"] <= 25
 
 
-@pytest.mark.parametrize(
-    ("percentile", "tails"), [("95", []), ("0.95", []), ("99", ["p99: TTFT"])]
-)
+@pytest.mark.parametrize(("percentile", "tails"), [("95", []), ("0.95", []), ("99", ["p99: TTFT"])])
 def test_the_table_shows_each_percentile_once(
     percentile: str, tails: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """p95 always has lines of its own; another percentile gets one below them."""
     flags = [
-        word
-        for name, value in CASE.items()
-        for word in (f"--{name.replace('_', '-')}", str(value))
+        word for name, value in CASE.items() for word in (f"--{name.replace('_', '-')}", str(value))
     ]
     assert cli.main(["analyze", *flags, "--rate", "5", "--percentile", percentile]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
