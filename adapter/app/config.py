@@ -33,6 +33,7 @@ class Configuration:
         self._prometheus: Prometheus | None = None
         self._trusted = trusted_settings(options.prometheus, environment)
         self._reported: tuple[SettingProblem, ...] = ()
+        self._short_lived: tuple[float, float] | None = None
         for variable, error in environment_problems(environment).items():
             log.warning(
                 "environment variable ignored; its value cannot be used",
@@ -58,6 +59,7 @@ class Configuration:
             previous=self._prometheus,
         )
         self._report(inputs.setting_problems, self._reconciling, self._prometheus)
+        self._report_short_lived(options.loop.time_to_live, self._reconciling.interval)
         loop.apply_settings(
             replace(
                 options.loop,
@@ -67,6 +69,18 @@ class Configuration:
             )
         )
         loop.connect_prometheus(prometheus_options(self._prometheus, self._trusted))
+
+    def _report_short_lived(self, time_to_live: float, interval: float) -> None:
+        """Log once, for each pair of values, that targets end before the next cycle can renew them."""
+        pair = (time_to_live, interval)
+        if time_to_live <= interval and pair != self._short_lived:
+            log.warning(
+                "targets end before the next reconcile cycle renews them: HPAs get no value in between and"
+                " keep their replicas; raise --time-to-live above several intervals, or lower --interval",
+                time_to_live_seconds=time_to_live,
+                interval_seconds=interval,
+            )
+        self._short_lived = pair
 
     def _report(
         self, problems: tuple[SettingProblem, ...], *in_use: Reconciling | Prometheus

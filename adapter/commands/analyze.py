@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from adapter.commands import flags
 from adapter.errors import UsageError
 
 if TYPE_CHECKING:
     from adapter.formats import cases, step_cases
 
 _CHUNK = 1 << 16
+_ALWAYS_SHOWN = 95.0
+"""Percentile that the table of step times has whether it is asked for or not."""
 
 REPLICA = (
     (
@@ -107,14 +110,6 @@ TARGETS = (
         "P",
         "Percentile that TTFT and ITL targets bound, such as 95 (or 0.95). Default none: the mean",
     ),
-    (
-        "--stability-margin",
-        "SHARE",
-        (
-            "Share of a replica's highest service rate that stays unused. Default 0.1 for alpha and beta."
-            " Default 0.05 for step times"
-        ),
-    ),
 )
 _FIELDS = {
     "--rate": "rate_rps",
@@ -152,7 +147,15 @@ def register(command: argparse.ArgumentParser) -> None:
     _add_numbers(load, LOAD)
     _add_numbers(load, VARIATION)
     _add_numbers(load.add_mutually_exclusive_group(), RATES)
-    _add_numbers(command.add_argument_group("Latency and throughput targets"), TARGETS)
+    targets = command.add_argument_group("Latency and throughput targets")
+    _add_numbers(targets, TARGETS)
+    targets.add_argument(
+        "--stability-margin",
+        type=flags.share,
+        metavar="SHARE",
+        help="Share of a replica's highest service rate that stays unused, such as 5%% (or 0.05). Default"
+        " 0.1 for alpha and beta. Default 0.05 for step times",
+    )
     command.add_argument(
         "--min-replicas",
         type=int,
@@ -295,7 +298,9 @@ def _table(answer: dict[str, Any], case: cases.Case | step_cases.StepCase) -> It
         ]
     for name, text in rows:
         yield f"  {name:<12} {text}"
-    if case.percentile is not None:
+    if case.percentile is not None and (
+        isinstance(case, cases.Case) or case.percentile != _ALWAYS_SHOWN
+    ):
         waiting = (
             f" waiting {_ms(answer['waiting_percentile_ms'])},"
             if isinstance(case, cases.Case)

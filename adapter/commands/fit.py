@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from analyzer.fitting import lines as fitting
 
 
-_LEAST_ITL_MS = 0.2
-"""Less than any server takes for a token, and more than most take in seconds."""
+_LEAST_ITL_MS, _MOST_ITL_MS = 0.2, 10_000.0
+"""Less than any server takes for a token, and more than most take in seconds; more than any takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +229,7 @@ def _document(result: Result) -> dict[str, Any]:
             for row in (steps.saturated if steps else ())
         ],
         "left_out": [{"place": row.place, "reason": row.problem} for row in result.unusable],
+        "doubts": list(_doubts(result.rows)),
         "notes": [{"place": row.place, "note": row.note} for row in result.rows if row.note],
         "undetermined": list(result.advice.undetermined) if result.advice else [],
         "measure_next": list(result.advice.measure_next) if result.advice else [],
@@ -242,19 +243,39 @@ def _document(result: Result) -> dict[str, Any]:
     }
 
 
+def _doubts(rows: Sequence[benchmarks.Row]) -> Iterator[str]:
+    """What says that times are in another unit than their names say: of the file, or of single rows."""
+    measured = [row for row in rows if not math.isnan(row.itl_ms)]
+    if not measured:
+        return
+    median = statistics.median(row.itl_ms for row in measured)
+    if median < _LEAST_ITL_MS:
+        yield (
+            f"itl_ms: median ITL of {median:.3g} ms, which no server reaches; if the column is in seconds,"
+            " name it itl_s; the profile below is right only if not"
+        )
+    elif median > _MOST_ITL_MS:
+        yield (
+            f"itl_ms: median ITL of {median:.3g} ms, slower than any server; if the column is in"
+            " microseconds, divide it by 1000; the profile below is right only if not"
+        )
+    else:
+        for row in measured:
+            if row.itl_ms < _LEAST_ITL_MS:
+                yield (
+                    f"{row.place}: itl_ms: {row.itl_ms:.3g} ms beside a median of {median:.3g} ms; if it is"
+                    " in seconds, write it in milliseconds"
+                )
+
+
 def _table(result: Result) -> Iterator[str]:
     for row in result.unusable:
         yield f"left out: {row.place}: {row.problem}"
     for row in result.rows:
         if row.note:
             yield f"note: {row.place}: {row.note}"
-    measured = [row.itl_ms for row in result.rows if not math.isnan(row.itl_ms)]
-    median = statistics.median(measured) if measured else math.inf
-    if median < _LEAST_ITL_MS:
-        yield (
-            f"doubt: median ITL of {median:.3g} ms, which no server reaches; if the column is in seconds,"
-            " name it itl_s"
-        )
+    for doubt in _doubts(result.rows):
+        yield f"doubt: {doubt}"
     if result.steps is None:
         yield f"step times: not fitted: {result.steps_problem}"
     else:

@@ -25,8 +25,8 @@ __all__ = ["COLUMNS", "Row", "read", "read_all"]
 
 COLUMNS = {
     "batch": ("batch", "batch_size", "concurrency", "max_concurrency"),
-    "input_tokens": ("input_tokens", "in_tokens", "prompt_tokens", "input_len"),
-    "output_tokens": ("output_tokens", "out_tokens", "generated_tokens", "output_len"),
+    "input_tokens": ("input_tokens", "in_tokens", "prompt_tokens", "input_len", "isl"),
+    "output_tokens": ("output_tokens", "out_tokens", "generated_tokens", "output_len", "osl"),
     "itl_ms": ("itl_ms", "itl", "mean_itl_ms", "tpot_ms", "tpot", "mean_tpot_ms"),
     "ttft_ms": ("ttft_ms", "ttft", "mean_ttft_ms"),
 }
@@ -39,6 +39,11 @@ _MOST = {"batch": 1e6, "input_tokens": 1e8, "output_tokens": 1e8}
 """Largest concurrency and lengths that a run may have; one that is mistyped bends the whole fit."""
 _MOST_REASONS = 20
 """Most rows whose reasons an error names, where a file has no usable row."""
+_EXPECTED = "a benchmark tool's JSON, or a CSV with a header and a row for each run, is needed"
+_LONGEST_VALUE = 200
+"""Characters of a file up to which it may be such a value; longer ones are not read twice."""
+_MOST_SHOWN = 80
+"""Most characters of a header that an error shows."""
 _LEAST_STEPS = 1 / 3
 """Share of its own ITL below which a TTFT is none: a prompt takes about one step or more."""
 
@@ -82,14 +87,29 @@ def _parsed(path: Path) -> list[Row]:
     """Rows of one file, usable or not; at least one."""
     text = files.read_text(path)
     if not text.strip("\0 \t\r\n"):
-        raise InputError(f"{path}: is empty")
+        raise InputError(f"{path}: is empty; {_EXPECTED}")
+    _refuse_plain_value(path, text)
     lines = text.lstrip().splitlines()
     objects = any(line.lstrip().startswith("{") for line in lines)
     raw_rows = _json(path, text) if objects or text.lstrip()[:1] == "[" else _csv(path, text)
     rows = [_checked(row) for row in raw_rows]
     if not rows:
-        raise InputError(f"{path}: no rows")
+        raise InputError(f"{path}: no rows; {_EXPECTED}")
     return rows
+
+
+def _refuse_plain_value(path: Path, text: str) -> None:
+    """Refuse a file that is JSON, but holds no run: `null`, `3` or an empty list."""
+    if len(text) > _LONGEST_VALUE:
+        return
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if value == []:
+        raise InputError(f"{path}: is an empty list, so it has no rows; {_EXPECTED}")
+    if not isinstance(value, (dict, list)):
+        raise InputError(f"{path}: must be a JSON object or a list of them, not {text.strip():.40}")
 
 
 def _refuse_unusable(rows: Sequence[Row]) -> None:
@@ -134,26 +154,27 @@ def _halved(row: Row) -> Row:
     if row.ttft_ms < _LEAST_STEPS * row.itl_ms:
         note = (
             f"ttft_ms: {row.ttft_ms:g} is below the time of a step (itl_ms {row.itl_ms:g}), so it is not"
-            " used; both must be in ms"
+            " used; both must be in ms, or the column of one in seconds be named ttft_s"
         )
         return replace(row, ttft_ms=math.nan, note=note)
     return row
 
 
 def _csv(path: Path, text: str) -> Iterator[Row]:
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    lines = list(csv.reader(text.replace("\0", "").splitlines(), delimiter=delimiter))
+    whole = text.replace("\0", "").splitlines()
+    start = next((at for at, line in enumerate(whole) if line.strip() and line[0] != "#"), 0)
+    delimiter = max(",;\t", key=whole[start].count)
+    lines = list(csv.reader(whole[start:], delimiter=delimiter))
     known = guidellm.guidellm_csv(lines, str(path))
     if known is not None:
         return known
     if lines and vllm.is_vllm(dict.fromkeys(lines[0])) and "completed" in lines[0]:
-        return _vllm_sweep(path, lines)
-    return _plain(path, lines)
+        return _vllm_sweep(path, lines, start)
+    return _plain(path, lines, start)
 
 
-def _vllm_sweep(path: Path, lines: list[list[str]]) -> Iterator[Row]:
-    for number, cells in enumerate(lines[1:], start=2):
+def _vllm_sweep(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]:
+    for number, cells in enumerate(lines[1:], start=start + 2):
         if not any(cell.strip() for cell in cells):
             continue
         document = {
@@ -167,7 +188,7 @@ def _vllm_sweep(path: Path, lines: list[list[str]]) -> Iterator[Row]:
 _ABSENT = frozenset({"none", "null", "n/a"})
 
 
-def _plain(path: Path, lines: list[list[str]]) -> Iterator[Row]:
+def _plain(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]:
     header = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in lines[0]] if lines else []
     header = [re.sub(r"_?\((s|ms)\)$", r"_\1", name) for name in header]
     places, seconds = {}, set()
@@ -179,11 +200,15 @@ def _plain(path: Path, lines: list[list[str]]) -> Iterator[Row]:
             seconds.add(name)
     for name in ("batch", "itl_ms"):
         if places[name] is None:
-            raise InputError(f"{path}: no column {name}; may be called {', '.join(COLUMNS[name])}")
+            columns = ", ".join(header)[:_MOST_SHOWN]
+            raise InputError(
+                f"{path}: no column {name}; may be called {', '.join(COLUMNS[name])}; line {start + 1}"
+                f" has {columns}"
+            )
     if places["ttft_ms"] is not None and places["input_tokens"] is None:
         raise InputError(f"{path}: a column ttft_ms needs a column input_tokens beside it")
-    for number, cells in enumerate(lines[1:], start=2):
-        if not any(cell.strip() for cell in cells):
+    for number, cells in enumerate(lines[1:], start=start + 2):
+        if not any(cell.strip() for cell in cells) or cells[0].startswith("#"):
             continue
         values, problems = {}, []
         for name, column in places.items():
@@ -207,7 +232,9 @@ def _plain(path: Path, lines: list[list[str]]) -> Iterator[Row]:
 
 
 def _comma(cell: str) -> str:
-    """The fix of a decimal comma; empty of anything else."""
+    """The fix of a comma in a number; empty of anything else."""
+    if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+", cell):
+        return f"; write thousands without a comma, such as {cell.replace(',', '')}"
     if re.fullmatch(r"\d+,\d+", cell) is None:
         return ""
     return f"; write decimals with a point, such as {cell.replace(',', '.')}"

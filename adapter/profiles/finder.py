@@ -10,6 +10,9 @@ from adapter.profiles.catalog import Model, Source
 from adapter.profiles.memory import KV_CACHE_BYTES, Memory
 from analyzer.step_times import EngineLimits, StepTimes
 
+_PATHS = ("/", "./", "../", "~", "file:")
+"""Beginnings of paths to weights, which no name on Hugging Face has."""
+
 
 class UnknownModelError(InputError):
     """The model is neither in the catalog nor known to aiconfigurator-core."""
@@ -210,6 +213,12 @@ def _check_weights(request: ProfileRequest, model: Model, precision: str, gpu: s
 def _not_in_catalog(
     request: ProfileRequest, match: tuple[Model, str] | None, gpu: str, why: str
 ) -> InputError:
+    if match is None and request.model.startswith(_PATHS):
+        return UnknownModelError(
+            f"MODEL {request.model}: is a path, and its last part names no model of the catalog; give the"
+            f" model's name on Hugging Face, such as {_model_names()[0]}, or measure it and use"
+            " `variant-adapter fit`"
+        )
     if match is None:
         near = catalog.nearest_models(request.model)
         offer = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(_model_names())}"

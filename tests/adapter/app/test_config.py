@@ -112,6 +112,25 @@ def test_a_flag_makes_a_bad_environment_variable_irrelevant() -> None:
     assert command_options(flags, environment) == PrometheusOptions(url="https://p")
 
 
+async def test_targets_that_end_before_the_next_cycle_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A time to live of 5 s beside cycles of 40 s, not of 4 s, and again of 60 s from the ConfigMap."""
+    loop = dataclasses.replace(worlds.LOOP, time_to_live=5.0)
+    async with (
+        worlds.running(tmp_path) as world,
+        world.replica("a", loop=loop, interval=None) as (endpoints, _),
+    ):
+        for seconds in (40.0, 4.0, 60.0):
+            config = worlds.manifests()[2]
+            config["data"] = {"GLOBAL_OPT_INTERVAL": f"{seconds:g}s"}
+            world.api.put(CORE, "configmaps", config)
+            await until(lambda seconds=seconds: endpoints.loop.settings.interval == seconds)
+    said = [line for line in capsys.readouterr().out.splitlines() if "targets end before" in line]
+    for seconds, reports in ((40, 1), (4, 0), (60, 1)):
+        assert sum(f"interval_seconds={seconds}.0" in line for line in said) == reports
+
+
 async def test_the_configmap_changes_settings_of_a_running_adapter(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,42 @@ def test_an_answer_has_todays_fields_and_those_of_the_engine() -> None:
     assert 22 < answer["itl_p95_ms"] <= 25
 
 
+@pytest.mark.parametrize(("percentile", "tails"), [("95", []), ("0.95", []), ("99", ["p99: TTFT"])])
+def test_the_table_shows_each_percentile_once(
+    percentile: str, tails: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """p95 always has lines of its own; another percentile gets one below them."""
+    flags = [
+        word for name, value in CASE.items() for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    assert cli.main(["analyze", *flags, "--rate", "5", "--percentile", percentile]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert sum(line.startswith("TTFT p95") for line in lines) == 1
+    assert [line[:9] for line in lines if line.startswith("p9")] == tails
+
+
+@pytest.mark.parametrize(("margin", "share"), [("20%", 0.2), ("0.2", 0.2)])
+def test_a_margin_may_be_written_in_percent(
+    margin: str, share: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in `plan`."""
+    flags = ["--alpha", "10", "--beta", "0.1", "--max-batch", "64", "--output-tokens", "128"]
+    sized = ["analyze", "--json", *flags, "--tps", "1", "--stability-margin", margin]
+    assert cli.main(sized) == 0
+    answer = json.loads(capsys.readouterr().out)
+    (full,) = ask(
+        {
+            "alpha": 10, "beta": 0.1, "max_batch": 64, "output_tokens": 128, "target_tps": 1,
+            "stability_margin": share,
+        }
+    )  # fmt: skip
+    assert answer["max_rate_rps"] == full["max_rate_rps"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*sized[:-1], "120%"])
+    assert ended.value.code == 2
+    assert "--stability-margin: must be a number >= 0 and < 1" in capsys.readouterr().err
+
+
 def test_what_binds_is_named() -> None:
     """A small KV cache, a slow step, many tokens a second, and nothing but stability."""
     small = {**CASE, "kv_tokens": 20_000, "input_tokens": 2000, "output_tokens": 400}

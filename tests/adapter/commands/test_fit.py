@@ -120,8 +120,38 @@ def test_seconds_called_milliseconds_are_doubted(
         runs.write_text(f"batch,{column}\n1,0.010\n4,0.012\n16,0.018\n")
         assert cli.main(["fit", str(runs)]) == 0
         text = capsys.readouterr().out
-        assert ("doubt: median ITL of 0.012 ms" in text) is doubted
+        assert ("doubt: itl_ms: median ITL of 0.012 ms" in text) is doubted
         assert ("name it itl_s" in text) is doubted
+        assert cli.main(["fit", "--json", str(runs)]) == 0
+        assert bool(json.loads(capsys.readouterr().out)["doubts"]) is doubted
+
+
+def test_one_row_in_another_unit_is_doubted_by_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Milliseconds with one row of seconds among them, and a file of microseconds."""
+    runs = tmp_path / "runs.csv"
+    runs.write_text("batch,itl_ms\n1,10\n4,12\n8,0.014\n16,18\n32,26\n")
+    assert cli.main(["fit", str(runs)]) == 0
+    text = capsys.readouterr().out
+    assert f"doubt: {runs}:4: itl_ms: 0.014 ms beside a median of 12 ms" in text
+    runs.write_text("batch,itl_ms\n1,10000\n4,12000\n16,18000\n")
+    assert cli.main(["fit", str(runs)]) == 0
+    assert "if the column is in microseconds, divide it by 1000" in capsys.readouterr().out
+
+
+def test_comments_and_short_names_of_lengths_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines that begin with # and the columns isl and osl."""
+    runs = tmp_path / "runs.csv"
+    rows = "".join(f"{n},512,128,{10 + n / 4}\n# halfway\n" for n in (1, 4, 16))
+    runs.write_text(f"# H100, one evening\nconcurrency,isl,osl,tpot\n{rows}")
+    assert cli.main(["fit", "--json", str(runs)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["steps"]["rows"] == 3
+    assert document["left_out"] == []
+    assert document["capacities"][0]["input_tokens"] == 512
 
 
 @pytest.mark.parametrize(
@@ -130,12 +160,19 @@ def test_seconds_called_milliseconds_are_doubted(
         ("x.csv", "batch,ttft\n1,2", "x.csv: no column itl_ms; may be called itl_ms, itl"),
         ("x.csv", "batch,itl,ttft\n1,2,3", "a column ttft_ms needs a column input_tokens"),
         ("x.csv", "batch,itl\n1,2\n\n3,fast", "x.csv:4: itl_ms: must be a number >= 0, not 'fast'"),
+        ("x.csv", "page,words\n1,2", "no column batch; may be called batch, batch_size,"),
+        ("x.csv", "page,words\n1,2", "line 1 has page, words"),
+        ("x.csv", 'batch,itl\n"1,000",2', "write thousands without a comma, such as 1000"),
+        ("x.csv", "PK\x03\x04", "is a ZIP archive or a spreadsheet; unpack it, or save it as CSV"),
+        ("x.csv", "# mine\n\nbatch,itl\n1,fast", "x.csv:4: itl_ms: must be a number"),
         ("x.csv", "batch,itl\n1,nan", "x.csv:2: itl_ms: must be a number >= 0, not 'nan'"),
         ("x.csv", "batch;itl\n1;8,05", "not '8,05'; write decimals with a point, such as 8.05"),
         ("x.csv", "batch,itl\n,2", "x.csv:2: batch: is missing"),
         ("x.csv", "batch,itl\n0,2\n1,3", "x.csv:2: batch: must be a number > 0, not 0"),
         ("x.csv", "batch,itl\n", "x.csv: no rows"),
-        ("x.csv", "", "x.csv: is empty"),
+        ("x.csv", "", "x.csv: is empty; a benchmark tool's JSON, or a CSV with a header"),
+        ("x.json", "[]", "x.json: is an empty list, so it has no rows; a benchmark tool's JSON"),
+        ("x.json", "null\n", "x.json: must be a JSON object or a list of them, not null"),
         ("x.csv", "batch,itl\n8,2\n8,3", "batch: the same in all rows"),
         ("x.json", "{", "x.json: not JSON"),
         ("x.json", "[3]", "x.json: must be a JSON object"),
@@ -215,7 +252,8 @@ def test_an_impossible_ttft_and_absurd_loads_are_named(
         f"left out: {path}:10: output_tokens: must be a number <= 1e+08, not 2e+08",
     ]
     below = "ttft_ms: 0.03 is below the time of a step (itl_ms 9.68), so it is not used"
-    assert lines[3] == f"note: {path}:7: {below}; both must be in ms"
+    fix = "both must be in ms, or the column of one in seconds be named ttft_s"
+    assert lines[3] == f"note: {path}:7: {below}; {fix}"
     assert not any("saturated" in line for line in lines)
 
 

@@ -49,6 +49,16 @@ def test_the_output_is_a_model_profile(
     assert (profile.engine.kv_tokens or 0) > 10_000
 
 
+@pytest.mark.parametrize("path", ["./nonexist", "/models/mine", "~/weights"])
+def test_a_path_is_refused_as_one(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error says what is needed instead; a path that ends in a known name is one of it."""
+    assert cli.main(["profile", path, "--gpu", "H100"]) == 1
+    error = capsys.readouterr().err
+    assert f"MODEL {path}: is a path" in error
+    assert "name on Hugging Face, such as" in error
+    assert "# Qwen/Qwen3-32B" in printed(capsys, "./Qwen3-32B", "--gpu", "H100", "--tp", "2")
+
+
 def test_source_error_and_meaning_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     """Comments tell measured from estimated, the error, and what the KV cache holds."""
     measured = printed(capsys, "Qwen/Qwen3-32B", "--gpu", "H100", "--tp", "2")
