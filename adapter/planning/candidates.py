@@ -135,7 +135,7 @@ class _Part:
             binding = BINDINGS[self.sized.binding[at]]
             reason = self.model.reason(at, binding, float(self.sized.goodput_rps[at]) * 60.0)
             if needed > 1 and pair.variant.routing == "least-loaded":
-                reason += self.model.reason_together()
+                reason += self.model.reason_together(at)
         else:
             reason = f"no load; under load {unmet}"
         least = pair.variant.min_replicas
