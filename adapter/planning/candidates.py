@@ -137,7 +137,7 @@ class _Part:
             binding = BINDINGS[self.sized.binding[at]]
             reason = self.model.reason(at, binding, float(self.sized.goodput_rps[at]) * 60.0)
             if needed > 1 and option.variant.routing == "least-loaded":
-                reason += self.model.reason_together()
+                reason += self.model.reason_together(at)
         else:
             reason = f"no load; under load {unmet}"
         least = option.variant.min_replicas

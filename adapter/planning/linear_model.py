@@ -97,7 +97,7 @@ class LinearModel:
         """What bounds a replica."""
         return bounded(binding, rate_rpm)
 
-    def reason_together(self) -> str:
+    def reason_together(self, row: int) -> str:  # noqa: ARG002 - as all models
         """They take over each other's bursts."""
         return "; replicas behind a least-loaded gateway serve more together"
 

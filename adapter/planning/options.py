@@ -123,8 +123,8 @@ class Model(Protocol):
         """What bounds a replica of one row to the rate, as one clause."""
         ...
 
-    def reason_together(self) -> str:
-        """What a load-aware gateway in front of several replicas changes, to be added to the reason."""
+    def reason_together(self, row: int) -> str:
+        """What a load-aware gateway in front of several replicas of one row changes, for its reason."""
         ...
 
 

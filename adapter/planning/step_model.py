@@ -19,6 +19,7 @@ from adapter.planning.options import (
     bounded,
     by_variant,
     output_tokens,
+    part_of,
 )
 from analyzer import capacity, queueing
 from analyzer.engine import columns as engine_columns
@@ -37,15 +38,24 @@ LENGTHS_FACTOR = 1.5
 _BINDING = np.array([BINDINGS.index(name) for name in search.BINDINGS], dtype=np.int8)
 
 
-class StepModel:
-    """M options as `Engines`; replicas behind a load-aware gateway are sized one by one, which is safe.
+MOST_SHARING = 8
+"""Replicas up to which what each of them gains by a load-aware gateway was compared with simulations."""
 
-    What such a gateway gains is the wait for a place in the batch; a prompt is computed by one replica
-    whatever the others do, so replicas do not act as one of N-fold speed.
+LEAST_GAIN = 1e-3
+"""Share of its rate by which a replica must serve more among others for the reason to say so."""
+
+
+class StepModel:
+    """M options as `Engines`.
+
+    Replicas behind a load-aware gateway have a steadier ITL, of which percentiles gain. Nothing else of them
+    is counted: a prompt is computed by one replica whatever the others do, so they do not act as one of
+    N-fold speed.
     """
 
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
+        self._gains = np.zeros(len(engines), dtype=np.bool_)
 
     def size(self, asked: Requirements) -> Sized:
         """Replicas that the rates need, with the margin for step times kept free."""
@@ -58,10 +68,17 @@ class StepModel:
             headroom=asked.step_margin,
         )
         reached = ~np.isnan(sized.rate_rps)
+        needed = capacity.replicas_needed(asked.rate_rps, np.where(reached, sized.rate_rps, 1.0))
+        steadier = sized.binding == search.BINDINGS.index("itl")
+        rows = np.flatnonzero(asked.shared & reached & steadier & (needed > 1))
+        if rows.size:
+            needed[rows] = self._needed_together(
+                rows, part_of(asked, rows), needed[rows], sized.rate_rps[rows]
+            )
         return Sized(
             goodput_rps=sized.rate_rps,
             binding=_BINDING[sized.binding],
-            needed=capacity.replicas_needed(asked.rate_rps, np.where(reached, sized.rate_rps, 1.0)),
+            needed=needed,
             max_batch=sized.max_batch.astype(np.int64),
             unreachable={
                 row: _unreachable(sized[row], row, asked)
@@ -78,17 +95,41 @@ class StepModel:
         )
         return SteadyState(ttft_ms=ttft, itl_ms=itl, blocking=refused)
 
-    def together(self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray) -> float:  # noqa: ARG002 - as all models
-        """Requests per second of one replica: the model has no gain by others."""
+    def together(self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray) -> float:
+        """Requests per second of one replica among that many."""
+        return float(self._rates_together(rows, asked, replicas)[0])
+
+    def _needed_together(
+        self, rows: NDArray[np.intp], asked: Requirements, alone: IntArray, one_rps: FloatArray
+    ) -> IntArray:
+        """Least numbers of replicas that carry the rates together, at most `alone`, those of `one_rps` each."""
+        each = self._rates_together(rows, asked, alone)
+        self._gains[rows] = each > (1.0 + LEAST_GAIN) * one_rps
+        # Fewer of them gain no more each, so fewer than these are never enough.
+        numbers = np.minimum(capacity.replicas_needed(asked.rate_rps, each), alone)
+        left = np.flatnonzero(numbers < alone)
+        while left.size:
+            some = part_of(asked, left)
+            each = self._rates_together(rows[left], some, numbers[left])
+            left = left[capacity.replicas_needed(some.rate_rps, each) > numbers[left]]
+            numbers[left] += 1
+            left = left[numbers[left] < alone[left]]
+        return numbers
+
+    def _rates_together(
+        self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray
+    ) -> FloatArray:
+        """Requests per second of one of that many replicas of each row; bursts are of all of them at once."""
+        sharing = np.minimum(replicas, MOST_SHARING) / np.maximum(asked.dispersion, 1.0)
         sized = sizing.size_engines(
-            self._engines.take(rows),
+            self._engines.take(rows, np.maximum(sharing, 1.0)),
             ttft_ms=asked.ttft_ms,
             itl_ms=asked.itl_ms,
             tps=asked.tps,
             percentile=asked.percentile,
             headroom=asked.step_margin,
         )
-        return float(sized.rate_rps[0])
+        return sized.rate_rps
 
     def reason(self, row: int, binding: Binding, rate_rpm: float) -> str:
         """What bounds a replica, with the requests that its KV cache holds where it binds."""
@@ -100,8 +141,10 @@ class StepModel:
             )
         return bounded(binding, rate_rpm)
 
-    def reason_together(self) -> str:
-        """The model has no gain by the gateway."""
+    def reason_together(self, row: int) -> str:
+        """They gain a steadier ITL, or nothing that is counted."""
+        if self._gains[row]:
+            return "; replicas behind a least-loaded gateway have a steadier ITL, and serve more together"
         return "; the gain of the least-loaded gateway is not counted"
 
 

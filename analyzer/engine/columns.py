@@ -113,6 +113,7 @@ class Engines:
         preempted: shape (M,), preemptions of a request where others wait.
         kv_binds: shape (M,), whether it is kv_batch.
         full_rate: shape (M,), requests per millisecond that a full batch finishes, recomputed ones included.
+        sharing: shape (M,), replicas among which a load-aware gateway spreads the arrivals, 1 where none does.
 
     Raises:
         InvalidParameterError: names the parameter, the row, and the fix.
@@ -196,6 +197,7 @@ class Engines:
         self.input_tokens = prompt = np.maximum(columns["input_tokens"], 1.0)
         self.output_tokens = output = columns["output_tokens"]
         self.input_cv, self.output_cv = columns["input_cv"], columns["output_cv"]
+        self.sharing = np.ones_like(prompt)
         self.kv_tokens = columns["kv_tokens"]
         per_request, per_context = columns["per_request_ms"], columns["per_context_token_ms"]
         cached = columns["cached_tokens"]
@@ -271,11 +273,12 @@ class Engines:
         """Time of a step that decodes for that many requests and computes no prompt, shape (M,)."""
         return self.base_ms + self.slope_ms * batch + self.root_ms * np.sqrt(batch)
 
-    def take(self, rows: NDArray[np.intp] | BoolArray) -> Engines:
-        """The replicas of those rows."""
+    def take(self, rows: NDArray[np.intp] | BoolArray, sharing: FloatArray | None = None) -> Engines:
+        """The replicas of those rows; among `sharing` each, shape (M,), where that is given."""
         part = Engines.__new__(Engines)
         for name, values in vars(self).items():
             setattr(part, name, values[..., rows])
+        part.sharing = part.sharing if sharing is None else sharing
         return part
 
 

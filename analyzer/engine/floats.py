@@ -46,6 +46,11 @@ class Floats:
     logical_not = operator.not_
 
     @staticmethod
+    def ones_like(value: float) -> float:  # noqa: ARG004 - as numpy has it
+        """One."""
+        return 1.0
+
+    @staticmethod
     def floor(value: float) -> float:
         """Whole numbers stay floats."""
         return float(math.floor(value))

@@ -4,6 +4,7 @@ A request's mean over its m = out - 1 decode steps, m log-normal in five Gauss-H
 add is the length of a delay cycle over m, of variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and more at
 high loads; answers during which no prompt arrives have none of it, and no step is longer than a full one.
 What other requests add follows their number and contexts, of which an answer sees the mean over its own time.
+Replicas that share their arrivals have less of both (`_shared`).
 Sums are gamma distributed, log-normal where they vary more. Preempted requests stall besides.
 
 Numbers marked CALIBRATED were set by `bench/replica_tails.py`, on replicas that it draws.
@@ -30,6 +31,10 @@ STALL = 1.5
 
 QUIET = 0.8
 """CALIBRATED: share of the noise that vanishes where everybody waits for a slot in the batch."""
+
+IMBALANCE = 1.0
+"""Variance of the numbers of requests at replicas that share their arrivals, about their mean: a half for two
+(a walk whose steps away are a third of those back), less than this for many."""
 
 SKEW = 1.0
 """CALIBRATED: coefficient of variation at which a sum is between gamma and log-normal."""
@@ -248,8 +253,20 @@ def _fast_variance(
     began = _waited_variance(engines, state, free)
     # Who waits for a slot comes in when another leaves, not in clusters.
     clusters = CLUSTERS * (0.25 + 1.0 - queue.together) * queue.load
-    noise = (1.0 - QUIET * state.slot_waits) * (1.0 + clusters)
+    noise = (1.0 - QUIET * state.slot_waits) * _shared(engines, 1.0 + clusters, free * free)
     return noise * during, noise * began
+
+
+def _shared(engines: Engines, alone: FloatArray, balanced: FloatArray | float) -> FloatArray:
+    """Noise of one of the replicas that share their arrivals, by that of one alone and of one of many; (M,).
+
+    A gateway that sends each request to the replica with the fewest makes arrivals follow departures: while a
+    replica computes prompts, nobody leaves it, and those who come go to the others. So prompts come on the
+    clock of its decoding, on which no prompt brings others along (`free` squared, and no clusters), but for
+    those that the gateway must send to it, one of `sharing`.
+    """
+    own = 1.0 / engines.sharing
+    return np.asarray(own * alone + (1.0 - own) * balanced)
 
 
 def _waited_variance(engines: Engines, state: State, free: FloatArray) -> FloatArray:
@@ -271,7 +288,10 @@ def _slow_variance(
     fades = 1.0 - state.rate * engines.decodes * engines.slope_ms / free
     fades = np.maximum(fades, 0.05) / engines.lasting
     each = 1.0 / (free * free)
-    return fades, square * state.variance * each, own * each
+    # Together their number varies as one's divided by theirs; between them it differs by a request or so.
+    number = _shared(engines, state.variance, IMBALANCE)
+    saved = np.maximum(state.variance - number, 0.0) * engines.slope_ms**2
+    return fades, (square * state.variance - saved) * each, own * each
 
 
 def _stalls(engines: Engines, state: State) -> FloatArray:
