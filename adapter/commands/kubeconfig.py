@@ -52,9 +52,9 @@ def call(args: argparse.Namespace, work: Callable[[Cluster], Awaitable[Result]])
     # The client loads HTTP, which `--help` does not need.
     import asyncio  # noqa: PLC0415
 
+    from adapter.kube.access.kubeconfig import NoKubeconfigError  # noqa: PLC0415
     from adapter.kube.client import connected  # noqa: PLC0415
     from adapter.kube.errors import ApiError  # noqa: PLC0415
-    from adapter.kube.kubeconfig import NoKubeconfigError  # noqa: PLC0415
 
     async def connect() -> Result:
         async with connected(args.kubeconfig, context=args.context) as cluster:

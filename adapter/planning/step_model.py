@@ -19,7 +19,6 @@ from adapter.planning.options import (
     bounded,
     by_variant,
     output_tokens,
-    part_of,
 )
 from analyzer import capacity, queueing
 from analyzer.engine import columns as engine_columns
@@ -73,7 +72,7 @@ class StepModel:
         rows = np.flatnonzero(asked.shared & reached & steadier & (needed > 1))
         if rows.size:
             needed[rows] = self._needed_together(
-                rows, part_of(asked, rows), needed[rows], sized.rate_rps[rows]
+                rows, asked.select(rows), needed[rows], sized.rate_rps[rows]
             )
         return Sized(
             goodput_rps=sized.rate_rps,
@@ -102,14 +101,14 @@ class StepModel:
     def _needed_together(
         self, rows: NDArray[np.intp], asked: Requirements, alone: IntArray, one_rps: FloatArray
     ) -> IntArray:
-        """Least numbers of replicas that carry the rates together, at most `alone`, those of `one_rps` each."""
+        """Fewest replicas that carry the rates together: at most `alone`, of `one_rps` each."""
         each = self._rates_together(rows, asked, alone)
         self._gains[rows] = each > (1.0 + LEAST_GAIN) * one_rps
         # Fewer of them gain no more each, so fewer than these are never enough.
         numbers = np.minimum(capacity.replicas_needed(asked.rate_rps, each), alone)
         left = np.flatnonzero(numbers < alone)
         while left.size:
-            some = part_of(asked, left)
+            some = asked.select(left)
             each = self._rates_together(rows[left], some, numbers[left])
             left = left[capacity.replicas_needed(some.rate_rps, each) > numbers[left]]
             numbers[left] += 1

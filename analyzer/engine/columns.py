@@ -113,7 +113,7 @@ class Engines:
         preempted: shape (M,), preemptions of a request where others wait.
         kv_binds: shape (M,), whether it is kv_batch.
         full_rate: shape (M,), requests per millisecond that a full batch finishes, recomputed ones included.
-        sharing: shape (M,), replicas among which a load-aware gateway spreads the arrivals, 1 where none does.
+        sharing: shape (M,), replicas that a load-aware gateway spreads the arrivals over, 1 where none does.
 
     Raises:
         InvalidParameterError: names the parameter, the row, and the fix.
@@ -273,7 +273,9 @@ class Engines:
         """Time of a step that decodes for that many requests and computes no prompt, shape (M,)."""
         return self.base_ms + self.slope_ms * batch + self.root_ms * np.sqrt(batch)
 
-    def take(self, rows: NDArray[np.intp] | BoolArray, sharing: FloatArray | None = None) -> Engines:
+    def take(
+        self, rows: NDArray[np.intp] | BoolArray, sharing: FloatArray | None = None
+    ) -> Engines:
         """The replicas of those rows; among `sharing` each, shape (M,), where that is given."""
         part = Engines.__new__(Engines)
         for name, values in vars(self).items():

@@ -159,7 +159,7 @@ def _replaced(value: Any, path: Sequence[str | int], text: str) -> Any:
     """A copy of a document with the text at one of its places."""
     if not path:
         return text
-    copy = dict(value) if isinstance(value, Mapping) else list(value)
+    copy: Any = dict(value) if isinstance(value, Mapping) else list(value)
     copy[path[0]] = _replaced(value[path[0]], path[1:], text)
     return copy
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from structlog.testing import capture_logs
 
 from adapter import cli
 from adapter.app.config import Configuration, environment_problems
+from adapter.app.endpoints import Endpoints
 from adapter.app.options import ServeOptions
 from adapter.app.prometheus import command_options, prometheus_options
 from adapter.auth import local as local_auth
@@ -112,6 +114,10 @@ def test_a_flag_makes_a_bad_environment_variable_irrelevant() -> None:
     assert command_options(flags, environment) == PrometheusOptions(url="https://p")
 
 
+def _runs_every(endpoints: Endpoints, seconds: float) -> bool:
+    return endpoints.loop.settings.interval == seconds
+
+
 async def test_targets_that_end_before_the_next_cycle_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,7 +131,7 @@ async def test_targets_that_end_before_the_next_cycle_are_reported(
             config = worlds.manifests()[2]
             config["data"] = {"GLOBAL_OPT_INTERVAL": f"{seconds:g}s"}
             world.api.put(CORE, "configmaps", config)
-            await until(lambda seconds=seconds: endpoints.loop.settings.interval == seconds)
+            await until(partial(_runs_every, endpoints, seconds))
     said = [line for line in capsys.readouterr().out.splitlines() if "targets end before" in line]
     for seconds, reports in ((40, 1), (4, 0), (60, 1)):
         assert sum(f"interval_seconds={seconds}.0" in line for line in said) == reports
