@@ -50,7 +50,7 @@ class ConfigMaps:
         data: settings of the adapter, as text by key.
         setting_problems: entries of `data` that have no effect.
         row_problems: rows of prices and classes that cannot be used, one line each.
-        broken_costs: of these, the prices without one to fall back to, by accelerator.
+        broken_costs: Problem of each price that cannot be read and has no earlier one, by accelerator.
 
     """
 
