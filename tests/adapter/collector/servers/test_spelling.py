@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapter.collector import exposition, promql
+from adapter.collector import exposition, model_servers, promql
 from adapter.collector.instant_vector import Sample
 from adapter.collector.servers import spelling
 
@@ -150,13 +150,11 @@ def test_prometheus_is_read_in_every_spelling(how: str) -> None:
 @pytest.mark.parametrize("how", sorted(SPELLINGS.keys() - {"quoted", "line ends", "exemplars"}))
 def test_the_selector_of_prometheus_has_every_spelling(how: str) -> None:
     """What is read from pages is queried for: the same names, and no others."""
-    names = spelling.READ - {spelling.model_servers.STARTED}
+    names = spelling.READ - {model_servers.STARTED}
     pattern = re.compile(spelling.selector(names).removeprefix('{__name__=~"').removesuffix('"}'))
     shown = set(re.findall(r"^[a-zA-Z_][\w:]*", SPELLINGS[how](text("vllm-0.11-v1")), re.MULTILINE))
     read = {
-        name
-        for name in shown
-        if spelling.spelled(name) not in {None, (spelling.model_servers.STARTED, "")}
+        name for name in shown if spelling.spelled(name) not in {None, (model_servers.STARTED, "")}
     }
     assert len(read) > 10
     assert {name for name in shown if pattern.fullmatch(name)} == read
