@@ -141,10 +141,13 @@ def other_autoscaler(replicas: int) -> Change:
     name = "workload-variant-autoscaler"
     labels = {"app.kubernetes.io/name": name, "control-plane": "controller-manager"}
     item = {
-        "metadata": {"namespace": f"{name}-system", "name": f"{name}-controller-manager"},
+        "metadata": {
+            "namespace": f"{name}-system",
+            "name": f"{name}-controller-manager",
+            "labels": labels,
+        },
         "spec": {"replicas": replicas, "selector": {"matchLabels": labels}},
     }
-    item["metadata"]["labels"] = labels
     return lambda world: world.api.put(DEPLOYMENTS, "deployments", item)
 
 
