@@ -33,7 +33,7 @@ class Attributed:
         endpoint: Endpoint of the pod; where that is not known, a name made of its labels.
         sampled: The series.
         how: What they were attributed by.
-        further: Whether it is one more server of its pod, which has another one at its endpoint.
+        further: True for one more server of a pod that has another one at its endpoint.
 
     """
 
@@ -103,10 +103,10 @@ class Attribution:
             others.setdefault(pod, []).append(match)
             if pod not in best or rank > best[pod][0]:
                 best[pod] = (rank, match)
-        found = [match for _, match in best.values()]
+        attributed = [match for _, match in best.values()]
         for pod, (_, match) in best.items():
-            found += _more_servers(match, others[pod])
-        return found
+            attributed += _more_servers(match, others[pod])
+        return attributed
 
     def _of(self, sampled: Sampled) -> Attributed | None:
         how: How = "pod"

@@ -20,8 +20,7 @@ from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.pod_scraper import OnPage, PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
-from adapter.collector.servers.plausibility import Plausibility
-from adapter.collector.servers.ranks import Rank
+from adapter.collector.servers.plausibility import Assessment, Plausibility
 from adapter.collector.traffic import TrafficWindow
 from adapter.collector.transport import access
 from adapter.collector.windows import jobs
@@ -225,7 +224,7 @@ class Collector:
             item.window.suspend(endpoint, forget=assessment.forget)
             return
         before = item.window.sampled_at(endpoint)
-        item.window.add(endpoint, _without(page, assessment.hung), now=now, started=started)
+        item.window.add(endpoint, _without(page, assessment), now=now, started=started)
         origins, how = item.origins, how or item.attributed_by
         if (before is None or now > before) and origins.get(endpoint) != source:
             origins = {**origins, endpoint: source}
@@ -345,9 +344,11 @@ def _largest_batch(source: VariantSource) -> float:
     return max((float(profile.max_batch) for profile in source.profiles), default=0.0)
 
 
-def _without(page: model_servers.PodMetrics, hung: Iterable[Rank]) -> model_servers.PodMetrics:
-    """A page without what engines that hang keep: that is no queue."""
-    for rank in hung:
+def _without(page: model_servers.PodMetrics, assessed: Assessment) -> model_servers.PodMetrics:
+    """A page without what engines that hang keep, and what its gauge alone has: that is no queue."""
+    if assessed.left:
+        page = replace(page, waiting=max(page.waiting - assessed.left, 0.0))
+    for rank in assessed.hung:
         page = replace(
             page,
             running=max(page.running - rank.running, 0.0),

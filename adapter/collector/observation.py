@@ -292,7 +292,7 @@ def assess(
             origin=" and ".join(sorted(origins)),
             how=collected.attributed_by if "prometheus" in origins else "",
             heard=covered.heard,
-            note=_part(source, covered),
+            note=_part(source, covered) or _not_counted(collected, covered),
         )
 
     if not covered.expected:
@@ -325,6 +325,12 @@ def _of_engines(collected: CollectedVariant, covered: Coverage) -> str:
     """What is wrong with one of several engines of an address whose others serve; empty for nothing."""
     parts = ((e, collected.plausibility.part(e)) for e in covered.expected)
     return next((f"{endpoint}: {text}" for endpoint, text in parts if text), "")
+
+
+def _not_counted(collected: CollectedVariant, covered: Coverage) -> str:
+    """What of one pod's page is not counted; empty for nothing."""
+    notes = ((e, collected.plausibility.note(e)) for e in covered.expected)
+    return next((f"{endpoint}: {text}" for endpoint, text in notes if text), "")
 
 
 def _lacking(traffic: Traffic | None, source: VariantSource) -> str:

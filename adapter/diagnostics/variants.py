@@ -76,10 +76,10 @@ def _version(item: Mapping[str, Any]) -> str:
 async def others(site: Site) -> AsyncIterator[Finding]:
     """Whether the workload-variant-autoscaler runs beside the adapter."""
     path = paths.collection("apps/v1", "deployments")
-    found = await site.cluster.list_objects(
+    deployments, _ = await site.cluster.list_objects(
         path, (("labelSelector", f"app.kubernetes.io/name={_OTHER}"),)
     )
-    for item in found[0]:
+    for item in deployments:
         if (item.get("spec") or {}).get("replicas", 1):
             namespace, _, name = key_of(item).partition("/")
             yield Finding(

@@ -50,7 +50,7 @@ class ConfigMaps:
         data: settings of the adapter, as text by key.
         setting_problems: entries of `data` that have no effect.
         row_problems: rows of prices and classes that cannot be used, one line each.
-        broken_costs: of these, the prices without one to fall back to, by accelerator.
+        broken_costs: Problem of each price that cannot be read and has no earlier one, by accelerator.
 
     """
 
@@ -159,8 +159,7 @@ class ConfigMaps:
         if row.accelerator is not None:
             self._accelerators[name] = PricedAccelerator(accelerator=row.accelerator, where=where)
             return
-        problem = f"{where}: {'; '.join(row.problems)}{last_good.held(last)}"
-        self._report(problem)
+        self._report(problem := f"{where}: {'; '.join(row.problems)}{last_good.held(last)}")
         if last is not None:
             self._accelerators[name] = replace(last, where=where, problem=problem)
         else:
@@ -204,9 +203,8 @@ class ConfigMaps:
             for name, item in sorted(in_force.items())
             if name in named or name in gone
         ]
-        return {name: item.accelerator for name, item in in_force.items()}, tuple(
-            filter(None, problems)
-        )
+        accelerators = {name: item.accelerator for name, item in in_force.items()}
+        return accelerators, tuple(filter(None, problems))
 
     def class_of(
         self, spec: schemas.VariantAutoscalingSpec, namespace: str = ""

@@ -33,6 +33,8 @@ _LABEL_NAME = r"[a-zA-Z_][a-zA-Z0-9_]*+"
 _END = r"[ \t]++(?P<value>[0-9.eE+-]++|NaN|[+-]?Inf)(?:[ \t]++[0-9.eE+-]++)?+[ \t]*+(?:#.*+)?+"
 
 _FIRST = re.compile(rf"[ \t]*+({_NAME})")
+_QUOTED = re.compile(rf'[ \t]*+\{{[ \t]*+"({_NAME})"[ \t]*+,?+')
+"""Beginning of a line whose name stands among its labels, as names in UTF-8 are written."""
 
 # What servers write, without escapes and blanks.
 _PLAIN = re.compile(
@@ -111,6 +113,8 @@ def read(
     count = 0
     for number, line in enumerate(lines, 1):
         # Selecting lines costs less than parsing all.
+        if line.startswith('{"'):
+            line = _QUOTED.sub(r"\1{", line, count=1)  # noqa: PLW2901 - the same line, written otherwise
         first = _FIRST.match(line)
         if first is None or first[1] not in names:
             continue

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import ranks
+from adapter.collector.servers.queue import LEFT, Queue
 from adapter.collector.servers.ranks import Rank
 
 SAME_START_SECONDS = 2.0
@@ -83,12 +84,14 @@ class Assessment:
         problem: What is wrong and what to do.
         forget: Whether later pages say nothing of the growth since the last one that counted.
         hung: Engines of the server that hang, while the others go on and count.
+        left: Requests of the queue's gauge that do not wait.
 
     """
 
     problem: str = ""
     forget: bool = False
     hung: tuple[Rank, ...] = ()
+    left: float = 0.0
 
 
 @dataclass(slots=True)
@@ -110,6 +113,7 @@ class _Address:
     problem: str = ""
     part: str = ""
     standing: ranks.Standing = field(default_factory=ranks.Standing)
+    queue: Queue = field(default_factory=Queue)
     lost: tuple[float, float, int] = (0.0, 0.0, 0)
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS))
     falls: deque[int] = field(default_factory=lambda: deque(maxlen=FALLS))
@@ -133,6 +137,12 @@ class Plausibility:
         """Why the load of an address is a part of what comes to it; empty where it is the whole."""
         address = self._addresses.get(endpoint)
         return "" if address is None else address.part
+
+    def note(self, endpoint: str) -> str:
+        """What of a page is not counted though the rest of it is; empty for nothing."""
+        address = self._addresses.get(endpoint)
+        left = 0.0 if address is None else address.queue.left
+        return LEFT.format(number=left) if left else ""
 
     def answered(self, endpoint: str, *, since: float) -> bool:
         """Whether an address gave a page, plausible or not, at or after monotonic `since`."""
@@ -183,6 +193,7 @@ class Plausibility:
         if now <= address.at:
             return Assessment(address.problem)
         address.most = max(address.most, page.stock)
+        seconds = now - address.at
         doubt, pages = _doubt(address, page, now=now, started=started, batch=batch)
         if doubt:
             if pages >= address.doubtful_pages:
@@ -199,9 +210,15 @@ class Plausibility:
         elif not verdict.problem and address.still and page.waiting > 0:
             # A queue that stands must not be sized for before it is known whether its engine works.
             verdict = Assessment(STILL.format(number=page.stock))
+        before = address.page
         _note(address, page, now)
         if not verdict.problem:
             verdict = Assessment(_ahead(address))
+        if doubt or verdict.problem:
+            address.queue = Queue()
+        else:
+            address.queue.note(before, page, seconds=seconds, batch=batch)
+            verdict = replace(verdict, left=address.queue.left)
         address.problem = verdict.problem
         address.part = ""
         if engines and not verdict.problem:

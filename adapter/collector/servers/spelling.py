@@ -2,7 +2,9 @@
 
 Client libraries replace the colon where OpenMetrics was negotiated, Prometheus does where its
 `metric_name_escaping_scheme` says so, and platforms put prefixes of their own before all names by relabelling
-(KServe `kserve_`, Ray `ray_`). A server shows all of its series in one spelling.
+(KServe `kserve_`, Ray `ray_`). Scheme `dots` doubles all underscores, and `values` writes `U__vllm_3a_` for
+`vllm:`; neither has to touch a name with a colon, and not every library knows that. A server shows all of its
+series in one spelling.
 """
 
 from __future__ import annotations
@@ -27,8 +29,15 @@ READ = (
 
 _PREFIX = r"(?:[a-zA-Z0-9_:]*[_:])?"
 _FORM = re.compile(rf"({_PREFIX})(vllm|sglang)([:_])([a-zA-Z0-9_]+)")
-_STYLE_FORM = re.compile(rf"{_PREFIX}(vllm|sglang)[:_]")
+_STYLE_FORM = re.compile(rf"{_PREFIX}(vllm|sglang)(?:[:_]|(?::|__|_3a_)__)")
 _STARTED_FORM = re.compile(rf"({_PREFIX}){model_servers.STARTED}")
+
+_DOUBLED = "__"
+"""Underscore of escaped names, and the end of the style of such names."""
+_ESCAPED_FORM = re.compile(
+    r"((?:[a-zA-Z0-9_:]*[a-zA-Z0-9:][_:])?)(vllm|sglang)(:|__|_3a_)([a-zA-Z0-9]+(?:__[a-zA-Z0-9]+)+)"
+)
+"""Prefix, kind, what stands for the colon, and the rest of an escaped name."""
 
 Sample = tuple[str, Mapping[str, str], float]
 """Name, labels and value."""
@@ -51,13 +60,27 @@ class Spelled(NamedTuple):
 def spelled(name: str) -> Spelled | None:
     """The series that a name stands for; None where it is not read."""
     form = _FORM.fullmatch(name)
+    if form is not None and _DOUBLED in name:
+        return _unescaped(name)
     if form is not None:
         prefix, kind, separator, rest = form.groups()
         plain = f"{kind}:{rest}"
         return Spelled(plain, f"{prefix}{kind}{separator}") if plain in READ else None
-    if _STARTED_FORM.fullmatch(name):
+    if _STARTED_FORM.fullmatch(name.replace(_DOUBLED, "_")):
         return Spelled(model_servers.STARTED, "")
     return None
+
+
+def _unescaped(name: str) -> Spelled | None:
+    """The series that an escaped name stands for; None where it is none, or not read."""
+    form = _ESCAPED_FORM.fullmatch(name.removeprefix("U__"))
+    if form is None:
+        return None
+    prefix, kind, separator, rest = form.groups()
+    plain = f"{kind}:{rest.replace(_DOUBLED, '_')}"
+    marked = "U__" if name.startswith("U__") else ""
+    style = f"{marked}{prefix}{kind}{separator}{_DOUBLED}"
+    return Spelled(plain, style) if plain in READ else None
 
 
 @lru_cache(maxsize=8192)
@@ -104,7 +127,10 @@ def kind_of(style: str) -> str:
 
 def restyled(name: str, style: str) -> str:
     """A name of `model_servers` in a style of its kind of server."""
-    return style + name.partition(":")[2]
+    rest = name.partition(":")[2]
+    if style.endswith(_DOUBLED):
+        return style.removesuffix(_DOUBLED) + rest.replace("_", _DOUBLED)
+    return style + rest
 
 
 def selector(names: Collection[str], more: str = "") -> str:
@@ -114,9 +140,9 @@ def selector(names: Collection[str], more: str = "") -> str:
     for name in sorted(names):
         kind, colon, rest = name.partition(":")
         if colon:
-            by_kind.setdefault(kind, []).append(rest)
+            by_kind.setdefault(kind, []).append(rest.replace("_", "__?"))
         else:
-            plain.append(name)
-    parts = [f"{kind}[:_]({'|'.join(rests)})" for kind, rests in by_kind.items()]
+            plain.append(name.replace("_", "__?"))
+    parts = [f"{kind}(?::|__?|_3a_)({'|'.join(rests)})" for kind, rests in by_kind.items()]
     matchers = f", {more}" if more else ""
     return f'{{__name__=~"{_PREFIX}({"|".join((*parts, *plain))})"{matchers}}}'

@@ -92,6 +92,9 @@ class SteadyLengths:
     ended: float
 
 
+_ROUNDED = 2.0
+"""Requests between the counts of one page, which are not read at one moment."""
+
 EMPTY = PodMetrics(
     finished=0.0,
     running=0.0,
@@ -124,13 +127,14 @@ def growth_of(
         # A new version may rename one histogram only, which then starts at zero without a restart.
         return (total - first, count - number) if count >= number else (total, count)
 
+    queued = _queued(base, after)
     return Growth(
         endpoint=endpoint,
         since=min(since, now),
         at=now,
-        arrivals=after.finished - base.finished + after.stock - base.stock,
-        begun=grown("ttft")[1] + after.waiting - base.waiting,
-        queued=after.waiting - base.waiting,
+        arrivals=after.finished - base.finished + after.running - base.running + queued,
+        begun=grown("ttft")[1] + queued,
+        queued=queued,
         prompt_tokens=grown("prompt_tokens"),
         generation_tokens=grown("generation_tokens"),
         ttft=grown("ttft"),
@@ -148,6 +152,17 @@ def growth_of(
         if after.rejected is None or base.rejected is None
         else max(after.rejected - base.rejected, 0.0),
     )
+
+
+def _queued(before: PodMetrics, after: PodMetrics) -> float:
+    """Growth of a server's queue by requests that came and that it took up.
+
+    Whoever left the queue and did not vanish has finished or is in service. A queue that fell by more was
+    left by clients that went away, or by a gauge that was wrong before: that is no less load than before.
+    """
+    grown = after.waiting - before.waiting
+    taken_up = after.finished - before.finished + after.running
+    return grown if -grown <= taken_up + _ROUNDED else 0.0
 
 
 def restarted(before: Sample, after: PodMetrics) -> bool:

@@ -76,7 +76,7 @@ def test_what_may_be_the_same_server_counts_once(second: Sampled) -> None:
     assert servers(sampled(8000, None), second) == [OWN]
 
 
-async def rate_of(ports: list[int], *, seconds: int = 60, gone_at: float = math.inf) -> list[float]:
+async def rate_of(ports: list[int], *, seconds: int = 60, gone_at: float = math.inf) -> list[int]:
     """Rates of the variant, requests per minute, while Prometheus has a server with 30 at each port."""
     clock = ManualClock(1000.0)
 

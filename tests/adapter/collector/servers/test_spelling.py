@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from adapter.collector import exposition, promql
+from adapter.collector import exposition, model_servers, promql
 from adapter.collector.instant_vector import Sample
 from adapter.collector.servers import spelling
 
@@ -38,7 +39,31 @@ def exemplified(page: str) -> str:
     return "\n".join((*lines, "# EOF", ""))
 
 
+_NAME = re.compile(r"^((?:vllm|sglang):|)([a-z0-9_]+)", re.MULTILINE)
+
+
+def escaped(page: str, colon: str) -> str:
+    """The page in escaping scheme `dots` or `values`."""
+
+    def name(form: re.Match[str]) -> str:
+        rest, kind = form[2].replace("_", "__"), form[1].removesuffix(":")
+        whole = f"{kind}{colon}{rest}" if kind else rest
+        return f"U__{whole}" if kind and colon == "_3a_" else whole
+
+    return _NAME.sub(name, page)
+
+
+def quoted(page: str) -> str:
+    """The page with all names among their labels."""
+    return re.sub(r"^([a-z0-9_:]+)(?:\{(.+)\})? ", r'{"\1",\2} ', page, flags=re.MULTILINE)
+
+
 SPELLINGS = {
+    "dots": lambda page: escaped(page, ":"),
+    "dots without colons": lambda page: escaped(page, "__"),
+    "values": lambda page: escaped(page, "_3a_"),
+    "dots and KServe": lambda page: prefixed(escaped(page, ":"), "kserve_"),
+    "quoted": quoted,
     "underscore": lambda page: page.replace("vllm:", "vllm_").replace("sglang:", "sglang_"),
     "KServe": lambda page: prefixed(page, "kserve_"),
     "Ray": lambda page: prefixed(page.replace("vllm:", "vllm_"), "ray_"),
@@ -106,7 +131,7 @@ def in_prometheus(page: str) -> list[Sample]:
     return [Sample({**labels, "quantity": "sampled_at"}, 4.0, 5.0), *samples]
 
 
-@pytest.mark.parametrize("how", ["underscore", "KServe", "twice"])
+@pytest.mark.parametrize("how", ["underscore", "KServe", "twice", "dots", "values"])
 def test_prometheus_is_read_in_every_spelling(how: str) -> None:
     """Series that were escaped or relabelled give the same page, and their spelling is queried for times."""
     page = text("vllm-0.32-v1-dp2")
@@ -116,5 +141,20 @@ def test_prometheus_is_read_in_every_spelling(how: str) -> None:
     assert pod.page == wanted.page
     assert pod.page is not None
     for style in promql.styles(samples):
-        assert f"timestamp({style}num_requests_running)" in promql.fleet(promql.styles(samples))
+        timed = spelling.restyled("vllm:num_requests_running", style)
+        assert spelling.kind_of(style) == "vllm"
+        assert f"timestamp({timed})" in promql.fleet(promql.styles(samples))
     assert promql.styles(samples)
+
+
+@pytest.mark.parametrize("how", sorted(SPELLINGS.keys() - {"quoted", "line ends", "exemplars"}))
+def test_the_selector_of_prometheus_has_every_spelling(how: str) -> None:
+    """What is read from pages is queried for: the same names, and no others."""
+    names = spelling.READ - {model_servers.STARTED}
+    pattern = re.compile(spelling.selector(names).removeprefix('{__name__=~"').removesuffix('"}'))
+    shown = set(re.findall(r"^[a-zA-Z_][\w:]*", SPELLINGS[how](text("vllm-0.11-v1")), re.MULTILINE))
+    read = {
+        name for name in shown if spelling.spelled(name) not in {None, (model_servers.STARTED, "")}
+    }
+    assert len(read) > 10
+    assert {name for name in shown if pattern.fullmatch(name)} == read

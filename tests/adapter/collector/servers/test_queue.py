@@ -1,0 +1,95 @@
+"""A queue in which nobody waits is not counted, and one in which somebody does is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from adapter.collector.model_servers import PodMetrics
+from adapter.collector.servers.plausibility import Plausibility
+from adapter.collector.servers.queue import Queue
+from adapter.collector.windows import growth
+from adapter.collector.windows.growth import Sample
+
+SECONDS, BATCH = 10.0, 8.0
+
+
+def page(
+    at: int, waiting: float, *, ttft: float = 0.1, running: float = 2.0, kv: float | None = 0.2
+) -> PodMetrics:
+    """A page of a server that takes up five requests between two pages."""
+    done = 5.0 * at
+    return PodMetrics(
+        finished=done, running=running, waiting=waiting, prompt_tokens=(0.0, 0.0),
+        generation_tokens=(100 * done, done), ttft=(ttft * done, done), itl=(2.0 * done, 100 * done),
+        kv_cache=kv,
+    )  # fmt: skip
+
+
+def left(pages: Iterable[PodMetrics], *, batch: float = BATCH) -> list[float]:
+    """What each page after the first has in its gauge and not in its queue."""
+    queue, (before, *others) = Queue(), pages
+    amounts = []
+    for each in others:
+        queue.note(before, each, seconds=SECONDS, batch=batch)
+        amounts.append(queue.left)
+        before = each
+    return amounts
+
+
+def test_what_stands_while_first_tokens_come_at_once_is_no_queue() -> None:
+    """From the second page that says so on: one may be read in the middle of a step."""
+    assert left(page(at, 60.0 if at else 0.0) for at in range(5)) == [0.0, 0.0, 60.0, 60.0]
+    assert left(page(at, 10.0 * at) for at in range(6)) == [0.0, 0.0, 20.0, 30.0, 40.0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch"),
+    [
+        pytest.param({"ttft": 4.0}, BATCH, id="they-wait"),
+        pytest.param({"running": 8.0}, BATCH, id="a-full-batch"),
+        pytest.param({"kv": 0.9}, BATCH, id="a-full-cache"),
+        pytest.param({"kv": None}, 0.0, id="nothing-says-how-full"),
+    ],
+)
+def test_a_queue_that_may_be_one_counts(shape: dict[str, float | None], batch: float) -> None:
+    """Where requests are served after a wait, or others may be preferred to them as there is no room."""
+    assert set(left((page(at, 60.0, **shape) for at in range(6)), batch=batch)) == {0.0}  # type: ignore[arg-type] # of its arguments
+
+
+def test_a_queue_behind_it_counts() -> None:
+    """What was found to be none stays none while others wait, until the gauge or the process is another."""
+    stands = [page(at, 60.0) for at in range(4)]
+    waits = [page(at, 75.0, ttft=9.0) for at in range(4, 6)]
+    assert left([*stands, *waits]) == [0.0, 60.0, 60.0, 60.0, 60.0]
+    assert left([*stands, page(4, 7.0)]) == [0.0, 60.0, 60.0, 7.0]
+    assert left([*stands, page(0, 60.0)])[-1] == 0.0
+
+
+def test_the_page_says_it() -> None:
+    """With the number and what clears it; the page counts without it."""
+    known = Plausibility(interval=SECONDS)
+    for at in range(5):
+        assessed = known.assess("e", page(at, 60.0), now=at * SECONDS, started=None, batch=BATCH)
+    assert (assessed.problem, assessed.left) == ("", 60.0)
+    assert known.note("e").startswith("its queue of 60 is none: first tokens come at once")
+    assert "restart of the pod" in known.note("e")
+    assert known.note("other") == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "queued"),
+    [
+        pytest.param(60.0, 0.0, 0.0, id="left-without-service"),
+        pytest.param(8.0, 1.0, -7.0, id="taken-up"),
+        pytest.param(0.0, 60.0, 60.0, id="came"),
+    ],
+)
+def test_a_queue_that_clients_leave_is_no_less_load(
+    before: float, after: float, queued: float
+) -> None:
+    """Who leaves it has finished or is in service; beyond that nothing was served, and arrivals go on."""
+    grown = growth.growth_of("e", Sample(0.0, page(1, before)), page(2, after), SECONDS, None)
+    assert grown.queued == queued
+    assert grown.arrivals == 5.0 + queued
