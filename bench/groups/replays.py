@@ -27,10 +27,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(Path(__file__).parent))
-
-import reactive  # noqa: E402
-
+from bench.groups import reactive  # noqa: E402
 from emulator import trace_folder  # noqa: E402
 from emulator.replay import clairvoyant, compare  # noqa: E402
 from emulator.replay import scenario as scenarios  # noqa: E402
