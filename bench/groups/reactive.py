@@ -35,7 +35,7 @@ LEAST_FACTOR, LARGEST_FACTOR = 0.8, 3.0
 """Range of the factor on the rate."""
 
 STEPS = 4
-"""Replays of the search over the factor."""
+"""Replays of the search over the factor: it ends within 9 % of the least."""
 
 
 class Reactive(ScalingPolicy):
@@ -111,21 +111,22 @@ def search(given: Run, within: float, cost: Callable[[PolicyResult], float]) -> 
     """
     (model,) = given.scenario.groups
     mixes = Mixes(given.scenario, model, given.traffic[model])
-    enough: list[PolicyResult] = []
+    best: PolicyResult | None = None
     for hold in HOLDS_SECONDS:
         for alone in (None, *mixes.members):
             low, high = LEAST_FACTOR, LARGEST_FACTOR
-            for step in range(STEPS):
-                factor = high if step == 0 else math.sqrt(low * high)
+            for _ in range(STEPS):
+                factor = math.sqrt(low * high)
                 result = run(given, _maker(mixes, given.traffic[model], factor, hold, alone))
-                if result.within >= within:
-                    high = factor
-                    enough.append(result)
-                elif step == 0:
-                    break
-                else:
+                dearer = best is not None and cost(result) >= cost(best)
+                if result.within < within:
                     low = factor
-    return min(enough, key=cost, default=None)
+                    if dearer:  # a factor that keeps enough costs even more
+                        break
+                else:
+                    high = factor
+                    best = best if dearer else result
+    return best
 
 
 def _maker(
