@@ -122,10 +122,14 @@ async def test_targets_that_end_before_the_next_cycle_are_reported(
         world.replica("a", loop=loop, interval=None) as (endpoints, _),
     ):
         for seconds in (40.0, 4.0, 60.0):
+
+            def in_use(expected: float = seconds) -> bool:
+                return endpoints.loop.settings.interval == expected
+
             config = worlds.manifests()[2]
             config["data"] = {"GLOBAL_OPT_INTERVAL": f"{seconds:g}s"}
             world.api.put(CORE, "configmaps", config)
-            await until(lambda seconds=seconds: endpoints.loop.settings.interval == seconds)
+            await until(in_use)
     said = [line for line in capsys.readouterr().out.splitlines() if "targets end before" in line]
     for seconds, reports in ((40, 1), (4, 0), (60, 1)):
         assert sum(f"interval_seconds={seconds}.0" in line for line in said) == reports
