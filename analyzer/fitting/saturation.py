@@ -149,19 +149,6 @@ def running(rows: BenchmarkRows, line: TtftLine | None) -> FloatArray:
     return np.asarray(rows.concurrency * (1.0 - np.clip(share, 0.0, 0.99)))
 
 
-def burst(rows: BenchmarkRows, line: TtftLine | None, own_ms: float) -> BoolArray:
-    """Rows whose wait the burst explains that a closed loop starts with, shape (M,).
-
-    All its requests are sent at once, so that one waits on average for half of their prompts; the mean over
-    few rounds keeps much of that. `own_ms` is the time per token of a prompt, 0 where it is not known.
-    """
-    if line is None:
-        return np.zeros(rows.size, dtype=np.bool_)
-    expected = line.at(rows.concurrency, rows.input_tokens, np.nan_to_num(rows.itl_ms))
-    wait = np.nan_to_num(rows.ttft_ms) - expected
-    return np.asarray(wait <= 0.5 * rows.concurrency * rows.input_tokens * own_ms)
-
-
 def _stalled(rows: BenchmarkRows) -> BoolArray:
     """Rows whose TTFT is beyond the prompts of all requests inside, shape (M,)."""
     n, prompt = rows.concurrency, rows.input_tokens

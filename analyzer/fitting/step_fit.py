@@ -142,8 +142,7 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
     form = forms.regress(rows.part(timed & ~left_out))
     # A wait in TTFT beside an ITL that follows the concurrency (a warm-up, a burst) spoils the TTFT only.
     expected = forms.design(rows, rows.concurrency)[:, form.taken] @ form.fitted.coefficients
-    own_ms = forms.prompt_ms(rows.part(timed & ~left_out))
-    follows = _follows(rows, expected, saturation.burst(rows, waiting.line, own_ms))
+    follows = np.abs(np.nan_to_num(rows.itl_ms) - expected) <= _FOLLOWS * expected
     sure = over | rows.unlimited
     used = timed & (~left_out | (follows & ~sure))
     running = saturation.running(rows, waiting.line)
@@ -179,17 +178,6 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
         least_itl_ms=least_itl_ms,
         error=float(np.expm1(np.abs(form.fitted.residuals[kept])).mean()),
     )
-
-
-def _follows(rows: BenchmarkRows, expected_ms: FloatArray, burst: BoolArray) -> BoolArray:
-    """Rows whose ITL is that of all requests inside, shape (M,).
-
-    Fewer than those make steps shorter, never longer: an ITL above the expected one says that all ran, if the
-    form is right so far out. It is trusted there where the TTFT has another reason than a limit.
-    """
-    itl = np.nan_to_num(rows.itl_ms)
-    near = np.abs(itl - expected_ms) <= _FOLLOWS * expected_ms
-    return np.asarray(near | (burst & (itl >= (1.0 - _FOLLOWS) * expected_ms)))
 
 
 def _ttft(rows: BenchmarkRows, waiting: saturation.Waiting, timed: BoolArray) -> TtftLine | None:

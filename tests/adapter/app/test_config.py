@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from structlog.testing import capture_logs
 
 from adapter import cli
 from adapter.app.config import Configuration, environment_problems
-from adapter.app.endpoints import Endpoints
 from adapter.app.options import ServeOptions
 from adapter.app.prometheus import command_options, prometheus_options
 from adapter.auth import local as local_auth
@@ -114,10 +112,6 @@ def test_a_flag_makes_a_bad_environment_variable_irrelevant() -> None:
     assert command_options(flags, environment) == PrometheusOptions(url="https://p")
 
 
-def _runs_every(endpoints: Endpoints, seconds: float) -> bool:
-    return endpoints.loop.settings.interval == seconds
-
-
 async def test_targets_that_end_before_the_next_cycle_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,10 +122,14 @@ async def test_targets_that_end_before_the_next_cycle_are_reported(
         world.replica("a", loop=loop, interval=None) as (endpoints, _),
     ):
         for seconds in (40.0, 4.0, 60.0):
+
+            def in_use(expected: float = seconds) -> bool:
+                return endpoints.loop.settings.interval == expected
+
             config = worlds.manifests()[2]
             config["data"] = {"GLOBAL_OPT_INTERVAL": f"{seconds:g}s"}
             world.api.put(CORE, "configmaps", config)
-            await until(partial(_runs_every, endpoints, seconds))
+            await until(in_use)
     said = [line for line in capsys.readouterr().out.splitlines() if "targets end before" in line]
     for seconds, reports in ((40, 1), (4, 0), (60, 1)):
         assert sum(f"interval_seconds={seconds}.0" in line for line in said) == reports

@@ -94,6 +94,37 @@ def test_groups_are_judged_with_their_reasons(tmp_path: Path) -> None:
     assert reached
     assert "too few: 1 usable rows of 1" in text
     assert "contradictory: ITL floor 33.3%" in text
+    assert "By the floor 0 are reachable, of which 0 are reached and 0 miss by a limit" in text
+
+
+def test_limits_that_no_taught_row_shows_are_told_from_misses(tmp_path: Path) -> None:
+    """The last row waits, as 100 of 256 requests run; the second group has the rows of the first."""
+    header = [
+        *replica_fit.GROUP,
+        "input_tokens",
+        "output_tokens",
+        "concurrency",
+        "ttft_ms",
+        "itl_ms",
+    ]
+    lines: list[list[object]] = [list(header)]
+    for model in ("one", "two"):
+        for prompt in (512, 2048):
+            for n in (1, 2, 4, 8, 16, 32):
+                itl = 10 + n / 8 + 0.05 * (n - 1) * prompt / 128
+                loads = [prompt, 128, n, 40 + 0.08 * prompt + itl, itl]
+                lines.append(["vllm", "1", model, "gpu", "", "1", *loads])
+        lines.append(["vllm", "1", model, "gpu", "", "1", 2048, 128, 256, 20_900, 101.7])
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    first, second = replica_fit.outcomes(path, "odd")
+    assert first.limit_unseen
+    assert first.reachable
+    assert first.verdict.endswith("no taught row shows the limit that others wait for")
+    assert (first.repeats, second.repeats) == ("", first.name)
+    taught, _ = replica_fit.outcomes(path, "even")
+    assert not taught.limit_unseen
 
 
 def test_no_monotone_function_avoids_the_floor() -> None:

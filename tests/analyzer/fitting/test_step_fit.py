@@ -200,28 +200,6 @@ def at_once(concurrency: list[float]) -> BenchmarkRows:
     )
 
 
-@pytest.mark.parametrize(("faster", "limit"), [(0.88, False), (1.25, True)])
-def test_the_burst_that_a_run_starts_with_is_no_limit(faster: float, *, limit: bool) -> None:
-    """512 clients and two rounds: half of the burst stays in the mean TTFT, with steps above the line.
-
-    Where ITL is below that of 512 requests, fewer ran.
-    """
-    grid = [(1024, 1024, n) for n in (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)]
-    grid += [(8192, 1024, n) for n in (4.0, 8.0, 16.0, 32.0)]
-    clean = rows(grid=grid)
-    itl, ttft = clean.itl_ms.copy(), clean.ttft_ms.copy()
-    itl[7] /= faster
-    ttft[7] += 0.25 * 512 * 1024 * PREFILL
-    given = benchmark_rows.rows_of(
-        concurrency=clean.concurrency, input_tokens=clean.input_tokens,
-        output_tokens=clean.output_tokens, itl_ms=itl, ttft_ms=ttft,
-    )  # fmt: skip
-    fit = step_fit.fit_steps(given)
-    assert [row.row for row in fit.saturated] == ([7] if limit else [])
-    assert fit.waited == (() if limit else (7,))
-    assert (fit.bounds.max_requests or fit.bounds.kv_tokens) is None or limit
-
-
 def test_runs_that_sent_everything_at_once_are_doubted() -> None:
     """Small ones teach; those that waited are left out; where all waited, all are named."""
     fit = step_fit.fit_steps(at_once([32, 128, 512, 1000]))
