@@ -8,11 +8,10 @@ later.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pickle
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
@@ -20,39 +19,26 @@ import structlog
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.planning.groups import present
-from adapter.planning.worker_process import LENGTH, PIECE, message
+from adapter.planning.worker_child import (
+    Child,
+    PlanningError,
+    WorkerBrokenError,
+    WorkerDiedError,
+)
+from adapter.planning.worker_process import PIECE
 
 log = structlog.get_logger()
 
 DEADLINE_SECONDS = 20.0
 """Seconds that planning may take, less than the default interval of reconcile cycles."""
 
-START_SECONDS = 60.0
-"""Seconds in which a new worker process must have loaded its libraries."""
-
 _FIRST_SHARE, _PART_SHARE = 0.5, 0.1
 """Shares of the deadline for a whole plan, and for one part of a fleet that could not be planned."""
-
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
-"""Seconds for which a worker that does not start is left alone: the first pause, doubled up to the cap."""
 
 QUARANTINE_SECONDS = 300.0
 """Seconds for which a variant stays set aside before it is tried again, alone."""
 
-_SLOW = "planning it took longer than {:g} s, or ended the planning worker; check its profile and batch size"
 _SUSPECTED = "set aside for this cycle: planning failed for it or for variants beside it"
-
-
-class PlanningError(RuntimeError):
-    """The worker gave no plan: it took too long, died, or could not plan."""
-
-
-class _WorkerDiedError(PlanningError):
-    """It ended over a plan."""
-
-
-class WorkerBrokenError(PlanningError):
-    """The worker does not start, or ends whatever it is given: no variant's fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +67,15 @@ class PlanningWorker:
 
         """
         self._deadline = deadline_seconds
-        self._command = command
         self._now = now
-        self._process: asyncio.subprocess.Process | None = None
+        self._child = Child(command, now)
         self._quarantine: dict[str, _Quarantine] = {}
         self._suspects: list[tuple[str, ...]] = []
-        self._pause = FIRST_PAUSE_SECONDS
-        self._paused_until = float("-inf")
-        self._broken = ""
 
     @property
     def pid(self) -> int | None:
         """Process ID of the worker; None while there is none."""
-        return None if self._process is None else self._process.pid
+        return self._child.pid
 
     async def plan(self, snapshot: fleet.Fleet) -> planning.Plan:
         """Run `planning.plan(snapshot)` in the worker; variants that it fails for are set aside.
@@ -103,7 +85,21 @@ class PlanningWorker:
             PlanningError: not even a plan without the variants that it failed for was possible.
 
         """
+        try:
+            return await self._plan(snapshot)
+        except WorkerBrokenError:
+            # What it failed for before says nothing of the variants.
+            self._suspects.clear()
+            raise
+
+    async def close(self) -> None:
+        """End the worker at once, whatever it is doing."""
+        await self._child.close()
+
+    async def _plan(self, snapshot: fleet.Fleet) -> planning.Plan:
         ends_at = self._now() + self._deadline
+        if self._child.distrusted:
+            await self._check(snapshot)
         aside = self._held(snapshot)
         known = [variant for variant in snapshot.variants if variant.name not in aside]
         try:
@@ -130,17 +126,6 @@ class PlanningWorker:
                 rest = replace(rest, settings=replace(snapshot.settings, solver="greedy"))
             result = await self._attempt(rest, _FIRST_SHARE * self._deadline)
         return replace(result, set_aside={**result.set_aside, **aside})
-
-    async def close(self) -> None:
-        """End the worker at once, whatever it is doing."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
 
     def _held(self, snapshot: fleet.Fleet) -> dict[str, str]:
         """Variants that are not planned, with the reason; those whose time is over become suspects."""
@@ -174,7 +159,6 @@ class PlanningWorker:
                     min(seconds, _PART_SHARE * self._deadline),
                 )
             except WorkerBrokenError:
-                self._suspects.append(part)
                 raise
             except PlanningError as error:
                 middle = len(part) // 2
@@ -182,39 +166,29 @@ class PlanningWorker:
                     # The next cycle goes on with them where the time of this one is over.
                     self._suspects += [part[middle:], part[:middle]]
                     continue
-                if isinstance(error, _WorkerDiedError):
-                    await self._check(snapshot, part)
+                if isinstance(error, WorkerDiedError):
+                    await self._check(snapshot)
                 self._set_aside(variants[0], str(error))
             else:
                 cleared = True
         return cleared
 
-    async def _check(self, snapshot: fleet.Fleet, part: tuple[str, ...]) -> None:
-        """Plan nothing, before a variant is blamed: a worker that fails at that too ends by itself.
+    async def _check(self, snapshot: fleet.Fleet) -> None:
+        """Plan nothing: a worker that fails at that too ends by itself, and no variant is to blame.
 
         Raises:
-            WorkerBrokenError: it does; the part stays suspected.
+            WorkerBrokenError: it does.
 
         """
         nothing = replace(snapshot, variants=(), capacity=None)
         try:
             await self._attempt(nothing, _PART_SHARE * self._deadline)
+        except WorkerDiedError as error:
+            raise self._child.broken("ends without anything to plan") from error
         except WorkerBrokenError:
-            self._suspects.append(part)
             raise
-        except _WorkerDiedError as error:
-            self._suspects.append(part)
-            raise self._ended("ends without anything to plan") from error
         except PlanningError:
             return  # late, as on a busy machine
-
-    def _ended(self, how: str) -> WorkerBrokenError:
-        """The worker's own fault: it is not started again for a while, which grows."""
-        self._broken = f"the planning worker {how}; see its output in the log, and the memory limit"
-        self._paused_until = self._now() + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
-        log.error("planning worker is broken; pausing", reason=self._broken)
-        return WorkerBrokenError(self._broken)
 
     def _set_aside(self, variant: fleet.Variant, why: str) -> None:
         until = self._now() + QUARANTINE_SECONDS
@@ -239,21 +213,7 @@ class PlanningWorker:
         for start in range(0, len(snapshot.variants), PIECE):
             frames.append(pickle.dumps(snapshot.variants[start : start + PIECE]))
             await asyncio.sleep(0)
-        if self._process is None:
-            await self._start()
-        try:
-            async with asyncio.timeout(seconds):
-                answered = await self._exchange(frames)
-        except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
-            late = isinstance(error, TimeoutError)
-            log.warning("planning worker is late or dead; restarting it", late=late)
-            await self.close()
-            kind = PlanningError if late else _WorkerDiedError
-            raise kind(_SLOW.format(seconds)) from error
-        except BaseException:
-            await self.close()  # what it would answer is of no use any more
-            raise
-        self._pause = FIRST_PAUSE_SECONDS
+        answered = await self._child.exchange(frames, seconds)
         head = pickle.loads(answered[0])  # noqa: S301 - our own worker's
         if isinstance(head, str):
             raise PlanningError(f"planning it failed: {head}")
@@ -263,52 +223,3 @@ class PlanningWorker:
             await asyncio.sleep(0)
         plan_head: planning.Plan = head
         return replace(plan_head, decisions=decisions)
-
-    async def _exchange(self, frames: Iterable[bytes]) -> list[bytes]:
-        """Send a message to the worker and read its answer."""
-        if self._process is None or self._process.stdin is None:
-            raise OSError("the planning worker has ended")
-        for part in message(list(frames)):
-            self._process.stdin.write(part)
-            await self._process.stdin.drain()
-        return await self._receive()
-
-    async def _start(self) -> None:
-        """Start the process and wait until it has loaded its libraries.
-
-        Raises:
-            WorkerBrokenError: it ended, or did not become ready; or it did so a moment ago.
-
-        """
-        if self._now() < self._paused_until:
-            raise WorkerBrokenError(self._broken)
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                self._process = await asyncio.create_subprocess_exec(
-                    *self._command,
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    # Ctrl-C goes to the whole process group; the parent decides when the worker ends.
-                    start_new_session=True,
-                )
-                await self._receive()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
-            late = isinstance(error, TimeoutError)
-            await self.close()
-            how = f"was not ready within {START_SECONDS:g} s" if late else "ended while it started"
-            raise self._ended(how) from error
-        except BaseException:
-            await self.close()
-            raise
-
-    async def _receive(self) -> list[bytes]:
-        """Read a message of the worker."""
-        if self._process is None or self._process.stdout is None:
-            raise OSError("the planning worker has ended")
-        source = self._process.stdout
-
-        async def number() -> int:
-            (length,) = LENGTH.unpack(await source.readexactly(LENGTH.size))
-            return int(length)
-
-        return [await source.readexactly(await number()) for _ in range(await number())]

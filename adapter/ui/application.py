@@ -14,7 +14,7 @@ from aiohttp import web
 
 from adapter import errors, tasks
 from adapter.controller.reconciler import Planner
-from adapter.planning.worker import PlanningError
+from adapter.planning.worker_child import PlanningError
 from adapter.ui import guard, rendering, scenarios
 from adapter.ui.events import Streams
 from adapter.ui.history import SAMPLE_SECONDS

@@ -149,22 +149,6 @@ async def slow_senders(cluster: Cluster) -> str:
         return f"{program.memory_mib() - before:+.0f} MiB; {watcher.served()}"
 
 
-async def slow_readers(cluster: Cluster) -> str:
-    """300 strangers ask without end over TLS, and read nothing of the answers."""
-    async with cluster.program("a") as program:
-        await cluster.serves(program)
-        context, before = programs.stranger(cluster.world), program.memory_mib()
-        async with Watcher(cluster, program).watching() as watcher:
-            asking = [programs.ask_only(program.port, context) for _ in range(300)]
-            askers = [asyncio.create_task(item) for item in asking]
-            await until(lambda: program.said("do not take their answers"), "closed connections")
-            grown = program.memory_mib() - before
-            for task in askers:
-                task.cancel()
-        require(grown < 200, f"memory grew by {grown:.0f} MiB")
-        return f"{grown:+.0f} MiB; {watcher.served()}"
-
-
 async def flood_of_connections(cluster: Cluster) -> str:
     """1,000 idle anonymous TLS and 4,000 TCP connections to the API port, 1,000 to the metrics port."""
     async with cluster.program("a") as program:
@@ -352,7 +336,6 @@ FAULTS = (
     Fault(api_server_down, "all are answered; the next load is decided"),
     Fault(certificate_exchanged, "nobody who trusts the caBundle is turned away"),
     Fault(slow_senders, "the front proxy is answered"),
-    Fault(slow_readers, "the front proxy is answered; memory < 200 MiB; they are closed"),
     Fault(flood_of_connections, "the front proxy is answered; memory < 200 MiB; few log lines"),
     Fault(flood_of_paths_and_tokens, "at most 20 reviews at once and 5 a second"),
     Fault(odd_watch_lines, "all are answered; back-off; the next load is decided"),

@@ -196,22 +196,6 @@ def stranger(world: worlds.World) -> ssl.SSLContext:
     return context
 
 
-async def ask_only(port: int, context: ssl.SSLContext) -> None:
-    """Send requests over TLS without end, and read nothing of the answers."""
-    receiver = socket.socket()
-    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    receiver.setblocking(False)
-    with contextlib.suppress(OSError):
-        await asyncio.get_running_loop().sock_connect(receiver, ("127.0.0.1", port))
-        _, writer = await asyncio.open_connection(
-            sock=receiver, ssl=context, server_hostname="localhost", limit=1024
-        )
-        while True:
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
-            await writer.drain()
-            await asyncio.sleep(0.05)
-
-
 def resident_mib(process_id: int) -> float:
     """Resident memory of a process."""
     for line in Path(f"/proc/{process_id}/status").read_text().splitlines():

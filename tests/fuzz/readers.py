@@ -159,9 +159,10 @@ def _replaced(value: Any, path: Sequence[str | int], text: str) -> Any:
     """A copy of a document with the text at one of its places."""
     if not path:
         return text
-    copy: Any = dict(value) if isinstance(value, Mapping) else list(value)
-    copy[path[0]] = _replaced(value[path[0]], path[1:], text)
-    return copy
+    key, rest = path[0], path[1:]
+    if isinstance(value, Mapping):
+        return {**value, key: _replaced(value[key], rest, text)}
+    return [_replaced(item, rest, text) if at == key else item for at, item in enumerate(value)]
 
 
 def _status(text: str) -> None:

@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 
 from adapter.planning import fleet
-from adapter.planning.worker import (
+from adapter.planning.worker import QUARANTINE_SECONDS, PlanningWorker
+from adapter.planning.worker_child import (
     LONGEST_PAUSE_SECONDS,
-    QUARANTINE_SECONDS,
     PlanningError,
-    PlanningWorker,
     WorkerBrokenError,
 )
 from analyzer.latency import LatencyParameters
@@ -189,7 +188,7 @@ async def test_a_worker_in_a_crash_loop_is_started_ever_more_seldom(
             passed += 1.0
             with pytest.raises(WorkerBrokenError):
                 await planner.plan(of("a", "b"))
-        assert len(starts.read_text()) - first <= 4 * 10
+        assert len(starts.read_text()) - first <= 10
         fault.unlink()
         passed += LONGEST_PAUSE_SECONDS
         answer = await planner.plan(of("a", "b"))

@@ -1,0 +1,81 @@
+"""Requests that never end: bodies, headers and pipelines of strangers; connections that are half closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from tests.security.test_strangers import HEALTH, serving, status
+
+MIB = 2**20
+CHUNK = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+POST = b"POST /apis HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+LONG_HEADER = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: "
+
+
+async def sent_until_closed(
+    writer: asyncio.StreamWriter, head: bytes, piece: bytes, most: int
+) -> int:
+    """Bytes that the server took before it closed the connection, or all that were to be sent."""
+    writer.write(head)
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < most:
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+            await asyncio.sleep(0.01)
+    return sent
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("head", "piece", "most"),
+    [
+        pytest.param(POST, CHUNK, 200 * MIB, id="body"),
+        pytest.param(LONG_HEADER, b"x" * 0x10000, 64 * MIB, id="header"),
+        pytest.param(
+            HEALTH.removesuffix(b"\r\n"), b"X-Y: z\r\n" * 8192, 64 * MIB, id="many-headers"
+        ),
+    ],
+)
+async def test_a_request_without_end_is_ended(
+    head: bytes, piece: bytes, most: int, tmp_path: Path
+) -> None:
+    """Within seconds, in little memory, while others are answered."""
+    async with serving(tmp_path) as server:
+        _, writer = await server.connect()
+        tracemalloc.start()
+        try:
+            sending = asyncio.create_task(sent_until_closed(writer, head, piece, most))
+            while not sending.done():
+                assert await server.status("/version", "alice") == 200
+                await asyncio.sleep(0.2)
+            assert await sending < most
+            assert tracemalloc.get_traced_memory()[1] < 16 * MIB
+        finally:
+            tracemalloc.stop()
+            writer.transport.abort()
+
+
+@pytest.mark.virtual_time
+async def test_a_pipeline_is_answered_in_order_within_bounds(tmp_path: Path) -> None:
+    """Of 50,000 requests at once no more wait than are read ahead; all get their answers."""
+    async with serving(tmp_path) as server:
+        reader, writer = await server.connect("alice")
+        assert await status(reader, writer) == 200
+        tracemalloc.start()
+        try:
+            writer.write(HEALTH * 50_000)
+            for _ in range(1000):
+                assert await status(reader, writer, b"") == 200
+            # 1.7 MiB of them wait on our own side.
+            assert tracemalloc.get_traced_memory()[1] < 16 * MIB
+            assert await server.status("/version", "alice") == 200
+        finally:
+            tracemalloc.stop()
+            writer.transport.abort()
