@@ -25,7 +25,7 @@ from adapter.installation import SYSTEM, Names
 from adapter.kube.client import connected
 from adapter.tls.certificate_secret import SecretStore
 from certs import rotation
-from tests.fakes import kubernetes_api, plug_ins
+from tests.fakes import kubernetes_api, kubernetes_stand_in
 
 CASE = "--alpha=8 --beta=0.2 --max-batch=64 --output-tokens=200 --rate=2 --itl=24"
 
@@ -103,7 +103,7 @@ async def measured(runs: int) -> list[str]:
             await install(entrance.kubeconfig)
             by_program = folder / "by-program"
             by_program.write_text(entrance.kubeconfig.read_text())
-            plug_ins.printed_by_program(by_program)
+            kubernetes_stand_in.printed_by_program(by_program)
             paths = {
                 "FLEET": folder / "fleet.yaml",
                 "LIMITED": folder / "limited.yaml",

@@ -25,6 +25,7 @@ from analyzer.engine.crowding import (
     Crowding,
     Moments,
     crowding,
+    several_servers,
     uneven_departures,
 )
 from analyzer.engine.nodes import at_nodes
@@ -108,7 +109,8 @@ class Engines:
         max_batch: shape (M,), the smaller of max_num_seqs and kv_batch, a whole number >= 1.
         room, crowding, large, own_square, long_prompts, alike, alike_three: each of shape (M,), see
             `crowding.py`.
-        uneven: shape (M,), what waits for a slot are multiplied by.
+        uneven: shape (M,), what waits for a slot are multiplied by near full load.
+        several, first_of: shape (M,), see `crowding.several_servers`; 0 where max_num_seqs bounds the batch.
         clumped: shape (M,), share that waits of the arrivals that find the chain full.
         preempted: shape (M,), preemptions of a request where others wait.
         kv_binds: shape (M,), whether it is kv_batch.
@@ -239,6 +241,9 @@ class Engines:
         self.full_rate = most / (self.slot_steps * self.decode_ms(most) + prefill * most)
         leaving = uneven_departures(self.full_rate * prefill, self.input_cv, self.output_cv)
         self.uneven = np.where(filled.crowds, filled.uneven, leaving)
+        rises, first_of = several_servers(self.room)
+        self.several = np.where(filled.crowds, rises, 0.0)
+        self.first_of = np.where(filled.crowds, first_of, 0.0)
         units = np.maximum(self.room / self.large, 1.0)
         self.clumped = np.where(filled.crowds, 1.0 - CLUMPED / np.sqrt(units), 1.0)
 

@@ -61,7 +61,7 @@ class FirstToken(NamedTuple):
         rest = queue.decode_ms * queue.alive
         met = np.maximum(1.0 - queue.alone, 1e-6)
         mean = np.maximum(queue.other_ms - queue.alone * rest / 2.0, 1e-3 * queue.other_ms) / met
-        square = queue.other_variance + queue.other_ms**2
+        square = queue.other_variance + queue.slow_variance + queue.other_ms**2
         square = (square - queue.alone * rest * queue.decode_ms / 3.0) / met
         shape = np.maximum(square / mean**2 - 1.0, 1e-4) ** -WEIBULL
         spread = engines.input_spread

@@ -68,6 +68,7 @@ class Prompts:
         own_ms: mean time that a prompt's own computation takes beyond one step.
         other_ms: mean of the rest of a step, and of what other prompts add.
         other_variance: variance of that.
+        slow_variance: variance of the time to first token by the numbers that decode.
         alone: share of prompts that meet no other.
         alive: share of the time in which the replica runs a step.
         backlog: prompt tokens that wait when a request has its first token.
@@ -84,6 +85,7 @@ class Prompts:
     own_ms: FloatArray
     other_ms: FloatArray
     other_variance: FloatArray
+    slow_variance: FloatArray
     alone: FloatArray
     alive: FloatArray
     backlog: FloatArray
@@ -140,7 +142,7 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
     batch = np.minimum(rate * engines.decodes * engines.base_ms / free, engines.max_batch)
     cycle = _cycle(engines, rate, free, batch)
     chain = _running(engines, rate, free, cycle)
-    queue = prompts(engines, rate, free, chain["batch"])
+    queue = prompts(engines, rate, free, chain["batch"], chain["variance"])
     # Nobody leaves while prompts are computed that came before; half of the time their own step follows.
     begins = 0.5 * np.maximum(queue.other_ms - 0.5 * queue.alive * queue.decode_ms, 0.0)
     return State(
@@ -218,8 +220,18 @@ def _cycle(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatArr
     )
 
 
-def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatArray) -> Prompts:
-    """The queue of prompts while `batch` requests decode and the share `free` of the time is theirs."""
+def prompts(
+    engines: Engines,
+    rate: FloatArray,
+    free: FloatArray,
+    batch: FloatArray,
+    variance: FloatArray,
+) -> Prompts:
+    """The queue of prompts while `batch` requests decode and the share `free` of the time is theirs.
+
+    That is a mean number, which hardly moves while one prompt waits: steps, and all that takes a number of
+    them, are longer where it is larger, so it has a variance.
+    """
     cycle = _cycle(engines, rate, free, batch)
     decode, own, below, step = cycle.decode_ms, cycle.own_ms, cycle.below, cycle.step
     square, second, met = cycle.square, cycle.second, cycle.met
@@ -230,11 +242,13 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
     alive = -np.expm1(-batch)
     rest = 0.5 * (met - (1.0 - alive) * decode)
     share = (rest + after) / met
-    variance = (
+    spread = (
         share**2 * (met_square - met * met)
         + (1.0 - below * (1.0 - together)) ** 2 * met_square / 12.0
         + 0.5 * (1.0 + together) * rate * square * met
     )
+    bend = 0.5 * engines.root_ms / np.sqrt(np.maximum(batch, 1.0))
+    slower = (engines.slope_ms + bend) / decode * (decode + rest + after)
     return Prompts(
         decode_ms=decode,
         room=cycle.room,
@@ -243,7 +257,8 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
         load=cycle.load,
         own_ms=own,
         other_ms=rest + after,
-        other_variance=variance,
+        other_variance=spread,
+        slow_variance=slower * slower * variance,
         alone=(1.0 - below) * np.exp(-rate * (step + decode)),
         alive=alive,
         backlog=rate * engines.input_tokens * (decode + own + after + (1.0 - together) * rest),
@@ -349,6 +364,8 @@ def _running(
     fixed = mean * (1.0 - crowding / large)
     load = rate / engines.full_rate
     most = np.minimum(load, FULL)
+    several = np.minimum(engines.several * (1.0 / np.maximum(most, 1e-9) - 1.0), engines.first_of)
+    uneven = engines.uneven + (1.0 - engines.uneven) * several
     slope = 1.0 - (1.0 - slowed) / wider
     chain = occupancy(
         np.maximum(alone * crowding / (large * large * wider), 1e-9 * slope) - slope,
@@ -364,6 +381,6 @@ def _running(
         "joined": np.minimum(batch + 1.0 - chain.waits, np.maximum(engines.room, 1.0)),
         "variance": chain.variance * large * large * clusters.many / (crowding * wider),
         "slot_waits": chain.waits * engines.clumped,
-        "slot_rate": engines.full_rate * (1.0 - most) * engines.clumped / engines.uneven,
+        "slot_rate": engines.full_rate * (1.0 - most) * engines.clumped / uneven,
         "load": load,
     }

@@ -7,6 +7,7 @@ serves the front-proxy ConfigMap with a watch. It can be made slow, or fail.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import ssl
@@ -15,11 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from aiohttp import web
 
 from certs.authority import Authority, KeyPair, kubeconfig, write_private
 
 GROUP = "external.metrics.k8s.io"
+PLUG_IN_VERSION = "client.authentication.k8s.io/v1"
 _PUBLIC = ("/healthz", "/livez", "/readyz", "/version", "/version/")
 _DISCOVERY = ("/api", "/apis", "/openapi", *_PUBLIC)
 
@@ -202,3 +205,20 @@ async def running(issued: Certificates) -> AsyncIterator[tuple[StandIn, Path]]:
         yield stand_in, path
     finally:
         await runner.cleanup()
+
+
+def printed_by_program(kubeconfig: Path) -> None:
+    """Let a program print the client certificate that the file holds, in the file's place."""
+    document = yaml.safe_load(kubeconfig.read_text())
+    user = document["users"][0]["user"]
+    pems = {
+        f"client{kind}Data": base64.b64decode(user.pop(f"client-{name}-data")).decode()
+        for kind, name in (("Certificate", "certificate"), ("Key", "key"))
+    }
+    answer = kubeconfig.with_name(f"{kubeconfig.name}-credentials.json")
+    printed = {"apiVersion": PLUG_IN_VERSION, "kind": "ExecCredential", "status": pems}
+    answer.write_text(json.dumps(printed))
+    user["exec"] = {
+        "apiVersion": PLUG_IN_VERSION, "command": "cat", "args": [str(answer)], "interactiveMode": "Never",
+    }  # fmt: skip
+    kubeconfig.write_text(yaml.safe_dump(document))

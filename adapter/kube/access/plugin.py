@@ -63,7 +63,7 @@ class Plugin:
         command: the program and its arguments.
         environment: variables that it gets besides those of this process.
         version: API version of its answer.
-        mode: whether it may ask the person at the terminal: Never, IfAvailable or Always.
+        mode: Never, IfAvailable or Always: when the program may ask the person at the terminal.
         hint: how it is installed, may be empty.
         cluster: what it is told about the cluster, None: nothing.
 

@@ -12,7 +12,7 @@ import pytest
 
 from adapter import cli
 from adapter.kube.client import connected
-from tests.fakes import kubernetes_api, plug_ins
+from tests.fakes import kubernetes_api, kubernetes_stand_in
 
 HEAVY = {
     "aiohttp", "cryptography", "kubernetes_asyncio", "matplotlib", "numpy", "pandas",
@@ -112,7 +112,7 @@ async def test_a_connection_by_certificates_does_without_kubernetes_asyncio(
     async with kubernetes_api.running(tmp_path) as site:
         entrance = await site.entrance("person")
         if by_plug_in:
-            plug_ins.printed_by_program(entrance.kubeconfig)
+            kubernetes_stand_in.printed_by_program(entrance.kubeconfig)
         modules = await asyncio.to_thread(loaded, *words, f"--kubeconfig={entrance.kubeconfig}")
         async with connected(entrance.kubeconfig) as cluster:
             assert await cluster.request("GET", "/version")

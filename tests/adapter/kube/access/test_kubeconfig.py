@@ -20,7 +20,6 @@ from adapter.kube.errors import Unavailable
 from adapter.settings import machine
 from certs.authority import kubeconfig as described
 from tests.fakes import kubernetes_stand_in as stand_ins
-from tests.fakes import plug_ins
 
 Document = dict[str, Any]
 
@@ -87,7 +86,7 @@ def as_files(server: Server) -> None:
 def by_plug_in(server: Server) -> None:
     """Let a program print the certificate."""
     server.path.write_text(yaml.safe_dump(server.document))
-    plug_ins.printed_by_program(server.path)
+    stand_ins.printed_by_program(server.path)
     document = yaml.safe_load(server.path.read_text())
     server.user.clear()
     server.user.update(document["users"][0]["user"])
