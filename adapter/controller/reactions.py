@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from adapter.collector.collector import Collector
@@ -15,16 +16,33 @@ from adapter.controller.state import VariantRecord
 
 
 def record_load(
-    collector: Collector, records: dict[str, VariantRecord], groups: Groups
+    collector: Collector,
+    records: dict[str, VariantRecord],
+    groups: Groups,
+    busy: Collection[str] = (),
 ) -> tuple[bool, tuple[str, ...]]:
     """Record the last scrape cycle: the trends of the records are replaced.
+
+    Args:
+        collector: What was collected.
+        records: Records by variant key.
+        groups: Groups of variants.
+        busy: Keys that the last call returned.
 
     Returns:
         Whether a rate or a queue exceeds what was last decided for, and the keys of the variants whose
         requests wait or whose load has just moved, the longest queue first.
 
     """
-    exceeded, moved = _record_rates(collector, records, groups)
+    exceeded, moved = _record_rates(collector, records, groups, busy)
+    for key, windows in collector.sudden().items():
+        item = records.get(key)
+        if item is None or item.state.decision is None or groups.is_member(key):
+            continue
+        sized = item.state.decision.arrival_rate_rps
+        if demand.sudden_rise(windows, sized, demand.dispersion(item.trend)) > sized:
+            exceeded = True
+            moved.append(key)
     queues = {}
     for key, waiting in collector.waiting().items():
         item = records.get(key)
@@ -49,11 +67,31 @@ def _work(item: VariantRecord, rate: float, *, at: float) -> Work | None:
     return work.record(item.work, profile, of_traffic(traffic), rate, at=at)
 
 
+WATCHED_PODS = 32
+"""Pods that are scraped as often as those of busy variants though nothing moves: a rise shows sooner then, and
+this many pages take little CPU. Larger fleets wait for the scrape cycle."""
+
+
+def watched(records: Mapping[str, VariantRecord], busy: Sequence[str]) -> tuple[str, ...]:
+    """Keys of the variants that are scraped between two scrape cycles: busy ones, and a few others."""
+    keys, left = list(busy), WATCHED_PODS
+    known = set(busy)
+    for key, item in records.items():
+        pods = len(item.source.endpoints)
+        if key not in known and 0 < pods <= left:
+            keys.append(key)
+            left -= pods
+    return tuple(keys)
+
+
 def _record_rates(
-    collector: Collector, records: dict[str, VariantRecord], groups: Groups
+    collector: Collector,
+    records: dict[str, VariantRecord],
+    groups: Groups,
+    busy: Collection[str],
 ) -> tuple[bool, list[str]]:
     """Update the trends; whether a rate exceeds its decision's, and the variants whose rate moved."""
-    rates = collector.rates_since_last()
+    rates = collector.rates_since_last(busy)
     # What one member is offered is the gateway's choice: the demand of its group counts.
     exceeded, moved = groups.record_rates(rates, records), []
     for key, rate, at in rates:

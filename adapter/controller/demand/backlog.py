@@ -106,7 +106,8 @@ def backlog_of(
         surge: Whether the arrivals have risen far: replicas are then to hold the queue that they will meet.
 
     """
-    if not queues_up(queue.waiting, ready=queue.ready):
+    queued = queues_up(queue.waiting, ready=queue.ready)
+    if not (queued or (surge and queue.waiting > 0)):
         return Backlog()
     loading = queue.ordered > queue.ready
     seconds = queue.loading_seconds if loading else queue.start_seconds
@@ -120,6 +121,7 @@ def backlog_of(
         requests=requests,
         extra_rps=extra,
         in_flight=queue.running + (requests if surge and drain_seconds > 0 else queue.waiting),
-        queued_at=0 if queue.elsewhere > 0 else queue.queued_at,
+        # The first to wait in a surge are at some pods, and by the time that others are ready at all of them.
+        queued_at=0 if queue.elsewhere > 0 else (queue.queued_at if queued else queue.ready),
         surge=surge,
     )

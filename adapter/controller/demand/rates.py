@@ -9,6 +9,7 @@ to start, because what is decided now takes effect only then.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapter.collector.traffic import Traffic
@@ -29,6 +30,10 @@ replicas are ready. Chance shows less, and so do the first minutes, when both wi
 
 CERTAIN_ERRORS = 3.0
 """Standard errors of a count beyond which a short window's rate is a rise, which counts at full size."""
+
+SUDDEN_EVIDENCE = 8.0
+"""Log-likelihood ratio from which a rise over a few seconds is certain: by chance in fewer than one of a thousand
+looks."""
 
 GROWTH_LIMIT = 2.0
 """Upper bound of the expected rate, as a multiple of the observed rate."""
@@ -201,9 +206,31 @@ def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> flo
     # Only the whole short window lowers the rate: a pause of some seconds is no end.
     rate = min(traffic.long_rate_rps, short + error(short, window_seconds))
     rise = rate
+    rise = max(rise, sudden_rise(traffic.sudden, rate, dispersion))
     for seconds, recent in (*traffic.recent, (window_seconds, short)):
         certain = recent > rate + CERTAIN_ERRORS / NOISE_ERRORS * error(rate, seconds)
         rise = max(rise, recent if certain else recent - error(recent, seconds))
+    return rise
+
+
+def sudden_rise(
+    windows: Sequence[tuple[float, float]], rate_rps: float, dispersion: float
+) -> float:
+    """The rate that windows of a few seconds show for certain above `rate_rps`; 0 where they do not.
+
+    By the likelihood ratio of counts: n arrivals in t seconds are exp(n ln(n / m) - n + m) times as likely at
+    their own rate as at one that gives m. It is the sharper test at small counts, where a standard error is not
+    normal; counts of dispersion d tell as much as 1/d of Poisson ones.
+    """
+    best, rise = SUDDEN_EVIDENCE * dispersion, 0.0
+    for seconds, recent in windows:
+        count, usual = recent * seconds, max(rate_rps * seconds, 1.0)
+        if count <= usual:
+            continue
+        evidence = count * math.log(count / usual) - count + usual
+        if evidence > best:
+            best = evidence
+            rise = recent - math.sqrt(dispersion * recent / seconds)
     return rise
 
 
