@@ -40,7 +40,7 @@ def record_load(
         if item is None or item.state.decision is None or groups.is_member(key):
             continue
         sized = item.state.decision.arrival_rate_rps
-        if demand.sudden_rise(windows, sized, demand.dispersion(item.trend)) > sized:
+        if demand.rises_suddenly(windows, sized, demand.dispersion(item.trend)):
             exceeded = True
             moved.append(key)
     queues = {}

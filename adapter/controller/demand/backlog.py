@@ -13,6 +13,9 @@ from adapter.collector.traffic import Traffic
 USUAL_PER_REPLICA = 1.0
 """Requests per ready replica that wait between two steps of any busy engine."""
 
+SURGE_PER_REPLICA = 0.5
+"""The same in a surge, from which on the queue counts."""
+
 QUEUE_ERRORS = 2.0
 """Standard deviations of a queue, taken as a count, within which it is as long as before."""
 
@@ -107,7 +110,9 @@ def backlog_of(
 
     """
     queued = queues_up(queue.waiting, ready=queue.ready)
-    if not (queued or (surge and queue.waiting > 0)):
+    # In a surge the queue has just begun: what is usual of steady arrivals says nothing of it.
+    begins = surge and queue.waiting > SURGE_PER_REPLICA * max(queue.ready, 1)
+    if not (queued or begins):
         return Backlog()
     loading = queue.ordered > queue.ready
     seconds = queue.loading_seconds if loading else queue.start_seconds

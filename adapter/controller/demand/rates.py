@@ -200,38 +200,47 @@ def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> flo
     """The long window's rate, moved by the significant part of what shorter windows show."""
 
     def error(rate: float, seconds: float) -> float:
-        return NOISE_ERRORS * math.sqrt(dispersion * max(rate, 1.0 / seconds) / seconds)
+        return math.sqrt(dispersion * max(rate, 1.0 / seconds) / seconds)
 
     short = traffic.arrival_rate_rps
     # Only the whole short window lowers the rate: a pause of some seconds is no end.
-    rate = min(traffic.long_rate_rps, short + error(short, window_seconds))
-    rise = rate
-    rise = max(rise, sudden_rise(traffic.sudden, rate, dispersion))
+    least = short + NOISE_ERRORS * error(short, window_seconds)
+    rate = rise = min(traffic.long_rate_rps, least)
+    certain = []
     for seconds, recent in (*traffic.recent, (window_seconds, short)):
-        certain = recent > rate + CERTAIN_ERRORS / NOISE_ERRORS * error(rate, seconds)
-        rise = max(rise, recent if certain else recent - error(recent, seconds))
-    return rise
+        if recent > rate + CERTAIN_ERRORS * error(rate, seconds):
+            certain.append((evidence(seconds, recent, rate), seconds, recent))
+        else:
+            rise = max(rise, recent - NOISE_ERRORS * error(recent, seconds))
+    for seconds, recent in traffic.sudden:
+        # So few arrivals tell that the rate has risen, and not well how far.
+        if evidence(seconds, recent, rate) > SUDDEN_EVIDENCE * dispersion:
+            rise = max(rise, recent - error(recent, seconds))
+    if not certain:
+        return rise
+    # The likeliest moment of the rise has the most evidence; shorter windows may be higher by chance.
+    _, _, since = max(certain)
+    return max(rise, since, *(recent - error(recent, seconds) for _, seconds, recent in certain))
 
 
-def sudden_rise(
-    windows: Sequence[tuple[float, float]], rate_rps: float, dispersion: float
-) -> float:
-    """The rate that windows of a few seconds show for certain above `rate_rps`; 0 where they do not.
+def evidence(seconds: float, recent_rps: float, rate_rps: float) -> float:
+    """Log-likelihood ratio of Poisson counts at their own rate and at `rate_rps`; 0 where they are no higher.
 
-    By the likelihood ratio of counts: n arrivals in t seconds are exp(n ln(n / m) - n + m) times as likely at
-    their own rate as at one that gives m. It is the sharper test at small counts, where a standard error is not
-    normal; counts of dispersion d tell as much as 1/d of Poisson ones.
+    n arrivals where m are expected are exp(n ln(n / m) - n + m) times as likely at their own rate. That is the
+    sharper test at small counts, where errors are not normal. Counts of a dispersion d tell 1/d of it.
     """
-    best, rise = SUDDEN_EVIDENCE * dispersion, 0.0
-    for seconds, recent in windows:
-        count, usual = recent * seconds, max(rate_rps * seconds, 1.0)
-        if count <= usual:
-            continue
-        evidence = count * math.log(count / usual) - count + usual
-        if evidence > best:
-            best = evidence
-            rise = recent - math.sqrt(dispersion * recent / seconds)
-    return rise
+    count, expected_count = recent_rps * seconds, max(rate_rps * seconds, 1.0)
+    if count <= expected_count:
+        return 0.0
+    return count * math.log(count / expected_count) - count + expected_count
+
+
+def rises_suddenly(traffic_windows: Sequence[tuple[float, float]], sized_rps: float, dispersion: float) -> bool:
+    """Whether windows of a few seconds show for certain more than was sized for."""
+    return any(
+        evidence(seconds, recent, sized_rps) > SUDDEN_EVIDENCE * dispersion
+        for seconds, recent in traffic_windows
+    )
 
 
 def _rpm(rate_rps: float) -> str:
