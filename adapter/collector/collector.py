@@ -232,9 +232,9 @@ class Collector:
         if origins is not item.origins or how != item.attributed_by:
             self._variants[key] = replace(item, origins=origins, attributed_by=how)
 
-    def sudden(self) -> Mapping[str, tuple[tuple[float, float], ...]]:
-        """Lengths and rates of the shortest windows, by variant key, as `Traffic.sudden`."""
-        return {key: item.window.sudden for key, item in self._variants.items()}
+    def sudden(self, keys: Iterable[str]) -> Mapping[str, tuple[tuple[float, float], ...]]:
+        """Lengths and rates of the shortest windows of some variants, by key, as `Traffic.sudden`."""
+        return {key: self._variants[key].window.sudden for key in keys if key in self._variants}
 
     def rates_since_last(self, busy: Collection[str] = ()) -> list[tuple[str, float, float]]:
         """Arrival rates since the last call: variant key, requests per second, monotonic time of the end.

@@ -32,8 +32,8 @@ CERTAIN_ERRORS = 3.0
 """Standard errors of a count beyond which a short window's rate is a rise, which counts at full size."""
 
 SUDDEN_EVIDENCE = 8.0
-"""Log-likelihood ratio from which a rise over a few seconds is certain: by chance in fewer than one of a thousand
-looks."""
+"""Log-likelihood ratio from which a rise over a few seconds is certain: by chance in fewer than one of a
+thousand looks."""
 
 GROWTH_LIMIT = 2.0
 """Upper bound of the expected rate, as a multiple of the observed rate."""
@@ -226,8 +226,8 @@ def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> flo
 def evidence(seconds: float, recent_rps: float, rate_rps: float) -> float:
     """Log-likelihood ratio of Poisson counts at their own rate and at `rate_rps`; 0 where they are no higher.
 
-    n arrivals where m are expected are exp(n ln(n / m) - n + m) times as likely at their own rate. That is the
-    sharper test at small counts, where errors are not normal. Counts of a dispersion d tell 1/d of it.
+    n arrivals where m are expected are exp(n ln(n / m) - n + m) times as likely at their own rate. That is
+    the sharper test at small counts, whose errors are not normal. Counts of a dispersion d tell 1/d of it.
     """
     count, expected_count = recent_rps * seconds, max(rate_rps * seconds, 1.0)
     if count <= expected_count:
@@ -235,7 +235,9 @@ def evidence(seconds: float, recent_rps: float, rate_rps: float) -> float:
     return count * math.log(count / expected_count) - count + expected_count
 
 
-def rises_suddenly(traffic_windows: Sequence[tuple[float, float]], sized_rps: float, dispersion: float) -> bool:
+def rises_suddenly(
+    traffic_windows: Sequence[tuple[float, float]], sized_rps: float, dispersion: float
+) -> bool:
     """Whether windows of a few seconds show for certain more than was sized for."""
     return any(
         evidence(seconds, recent, sized_rps) > SUDDEN_EVIDENCE * dispersion
