@@ -6,7 +6,7 @@ for those that do not answer or are not to be scraped. A variant can change over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -145,7 +145,7 @@ class Collector:
     def _jobs(self) -> list[ScrapeJob]:
         return jobs.scrape_jobs((v.source for v in self._variants.values()), self._settings.source)
 
-    async def collect_busy(self, keys: Iterable[str]) -> None:
+    async def collect_some(self, keys: Iterable[str]) -> None:
         """Scrape pods of some variants, the first ones within the budget, between two scrape cycles."""
         await self._pods.scrape(jobs.within_budget(self._jobs(), keys), _add_scraped(self.add))
 
@@ -231,14 +231,20 @@ class Collector:
         if origins is not item.origins or how != item.attributed_by:
             self._variants[key] = replace(item, origins=origins, attributed_by=how)
 
-    def rates_since_last(self) -> list[tuple[str, float, float]]:
+    def sudden(self, keys: Iterable[str]) -> Mapping[str, tuple[tuple[float, float], ...]]:
+        """Lengths and rates of the shortest windows of some variants, by key, as `Traffic.sudden`."""
+        return {key: self._variants[key].window.sudden for key in keys if key in self._variants}
+
+    def rates_since_last(self, busy: Collection[str] = ()) -> list[tuple[str, float, float]]:
         """Arrival rates since the last call: variant key, requests per second, monotonic time of the end.
 
-        Variants whose metrics cover less than 0.4 intervals since then are left to the next call.
+        Variants whose metrics cover less than 0.7 intervals since then are left to the next call, and where
+        they are `busy`, 0.4 intervals.
         """
         rates = []
         for key, item in self._variants.items():
-            rate = _rate(item, at_least=0.4 * self._settings.interval)
+            least = 0.4 if key in busy else 0.7
+            rate = _rate(item, at_least=least * self._settings.interval)
             if rate is not None:
                 rates.append((key, *rate))
         return rates

@@ -369,6 +369,7 @@ def _shared(traffic: Traffic, heard: int, hung: int) -> Traffic:
         arrival_rate_rps=factor * traffic.arrival_rate_rps,
         long_rate_rps=factor * traffic.long_rate_rps,
         recent=tuple((length, factor * rate) for length, rate in traffic.recent),
+        sudden=tuple((length, factor * rate) for length, rate in traffic.sudden),
     )
 
 

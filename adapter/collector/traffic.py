@@ -34,6 +34,12 @@ from adapter.collector.windows.growth import (
 )
 from adapter.collector.windows.latencies import NOTHING, Distribution, LatencyWindow
 
+RECENT_PARTS = (1 / 4, 1 / 2)
+"""Parts of the window, up to the last sample, whose rates are compared with that of all of it."""
+
+SUDDEN_PARTS = (1 / 12, 1 / 6)
+"""Parts in which a large rise shows first: 5 and 10 s of a window of a minute."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
@@ -43,6 +49,7 @@ class Traffic:
         arrival_rate_rps: Requests that arrived per second.
         long_rate_rps: Requests that arrived per second over the long window.
         recent: Lengths of shorter windows in seconds with their rates; the shortest first.
+        sudden: The same of windows of a few seconds, in which only a large rise can be seen.
         input_tokens: Mean input tokens of a finished request; None while none has finished yet.
         output_tokens: Mean output tokens of a finished request; None while none has finished yet.
         steady: Mean lengths over the long window; None while nothing finished in it.
@@ -83,6 +90,7 @@ class Traffic:
     long_rate_rps: float = 0.0
     steady: SteadyLengths | None = None
     recent: tuple[tuple[float, float], ...] = ()
+    sudden: tuple[tuple[float, float], ...] = ()
     idle_seconds: float = 0.0
     running: float = 0.0
     waiting: float = 0.0
@@ -217,6 +225,11 @@ class TrafficWindow:
         return None if sample is None else sample.at
 
     @property
+    def sudden(self) -> tuple[tuple[float, float], ...]:
+        """Lengths and rates of `SUDDEN_PARTS` of the window, up to the last sample; empty without one."""
+        return tuple(self._recent(SUDDEN_PARTS))
+
+    @property
     def waiting(self) -> float:
         """Requests in the queues of all pods, as of their last samples."""
         return sum(sample.page.waiting for sample in self._latest.values())
@@ -265,7 +278,8 @@ class TrafficWindow:
         return Traffic(
             arrival_rate_rps=self._rate(recent, start),
             long_rate_rps=self._rate(self._growth, now - self.long_seconds),
-            recent=tuple(self._recent(now)),
+            recent=tuple(self._recent(RECENT_PARTS)),
+            sudden=self.sudden,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             steady=steady_lengths(recent, self._growth),
@@ -290,10 +304,10 @@ class TrafficWindow:
             itl_samples=itl_samples(recent, itl),
         )
 
-    def _recent(self, now: float) -> Iterator[tuple[float, float]]:
-        """Lengths and rates of the last quarter and the last half of the window, up to the last sample."""
-        last = max((sample.at for sample in self._latest.values()), default=now)
-        for part in (0.25, 0.5):
+    def _recent(self, parts: Iterable[float]) -> Iterator[tuple[float, float]]:
+        """Lengths and rates of the last parts of the window, up to the last sample."""
+        last = max((sample.at for sample in self._latest.values()), default=math.inf)
+        for part in parts:
             start = last - part * self.window_seconds
             items = [item for item in self._growth if item.at > start]
             if items:

@@ -157,8 +157,13 @@ class ControlLoop:
 
     @property
     def busy(self) -> tuple[str, ...]:
-        """Keys of variants whose pods are scraped between two scrape cycles: they queue, or load moves."""
+        """Keys of variants whose requests wait or whose load has just moved; the longest queue first."""
         return self._reconciler.busy
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Keys of variants whose pods are scraped between two scrape cycles; busy ones first."""
+        return self._reconciler.watched
 
     @property
     def cycles(self) -> int:
@@ -217,17 +222,17 @@ class ControlLoop:
             started = self._clock.monotonic()
             await self.scrape(spread=True)
             ends = started + collection.interval
-            while self.busy and ends - self._clock.monotonic() > 1.5 * collection.busy_interval:
+            while self.watched and ends - self._clock.monotonic() > 1.5 * collection.busy_interval:
                 await self._clock.sleep(collection.busy_interval)
-                await self._scrape_busy()
+                await self._scrape_watched()
             await self._clock.sleep(ends - self._clock.monotonic())
 
-    async def _scrape_busy(self) -> None:
+    async def _scrape_watched(self) -> None:
         try:
-            await self._collector.collect_busy(self.busy)
+            await self._collector.collect_some(self.watched)
             self.record_scrape()
         except Exception:
-            log.exception("scrape of busy pods failed; the next scrape cycle reads them")
+            log.exception("scrape between two scrape cycles failed; the next cycle reads the pods")
 
     async def _reconcile_at_intervals(
         self, after_cycle: Callable[[], Awaitable[None]] | None

@@ -134,9 +134,16 @@ class Reconciler:
         """Keys of variants whose requests wait or whose load has just moved; the longest queue first."""
         return self._busy
 
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Keys of variants whose pods are scraped between two scrape cycles, busy ones first."""
+        return reactions.watched(self._records, self._busy)
+
     def record_load(self) -> bool:
         """Record what a scrape cycle showed; whether a rate or a queue exceeds what was last decided for."""
-        exceeded, self._busy = reactions.record_load(self._collector, self._records, self.groups)
+        exceeded, self._busy = reactions.record_load(
+            self._collector, self._records, self.groups, self._busy
+        )
         return exceeded
 
     async def reconcile(self, settings: LoopSettings) -> None:

@@ -116,8 +116,8 @@ class Collecting:
     busy_scrape_interval: float = setting(
         5.0,
         kinds.bounded_seconds(0.1, 600.0),
-        "Time between two scrapes of the pods of a variant whose requests wait or whose load moves; the"
-        " scrape interval where that is shorter",
+        "Time between two scrapes of the pods of a variant whose requests wait or whose load moves, and of"
+        " the first 32 pods of others; the scrape interval where that is shorter",
     )
     window: float = setting(
         60.0, kinds.bounded_seconds(1.0, 3600.0), "Window over which rates are computed"

@@ -183,9 +183,9 @@ class AdapterPolicy(ScalingPolicy):
         self._scrape({source.key for source in self._inputs.variants})
 
     def _collect_busy(self) -> None:
-        """Between two scrape cycles, what queues or moves."""
-        if self.cluster.now > self._scraped_at and self.loop.busy:
-            self._scrape(self.loop.busy)
+        """Between two scrape cycles, what queues or moves, and where pods are few."""
+        if self.cluster.now > self._scraped_at and self.loop.watched:
+            self._scrape(self.loop.watched)
 
     def _scrape(self, keys: Collection[str]) -> None:
         self._use()

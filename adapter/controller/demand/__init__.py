@@ -2,7 +2,7 @@
 
 from adapter.controller.demand.backlog import Queue, queues_up
 from adapter.controller.demand.gateways import GatewayDemand, gateway_parts, variants_to_wake
-from adapter.controller.demand.rates import RateSettings, SizingRate, sizing_rate
+from adapter.controller.demand.rates import RateSettings, SizingRate, rises_suddenly, sizing_rate
 from adapter.controller.demand.trend import (
     dispersion,
     exceeds_forecast,
@@ -24,6 +24,7 @@ __all__ = [
     "moves",
     "queues_up",
     "record",
+    "rises_suddenly",
     "rising",
     "sizing_rate",
     "variants_to_wake",

@@ -13,6 +13,9 @@ from adapter.collector.traffic import Traffic
 USUAL_PER_REPLICA = 1.0
 """Requests per ready replica that wait between two steps of any busy engine."""
 
+SURGE_PER_REPLICA = 0.5
+"""The same in a surge, from which on the queue counts."""
+
 QUEUE_ERRORS = 2.0
 """Standard deviations of a queue, taken as a count, within which it is as long as before."""
 
@@ -106,7 +109,10 @@ def backlog_of(
         surge: Whether the arrivals have risen far: replicas are then to hold the queue that they will meet.
 
     """
-    if not queues_up(queue.waiting, ready=queue.ready):
+    queued = queues_up(queue.waiting, ready=queue.ready)
+    # In a surge the queue has just begun: what is usual of steady arrivals says nothing of it.
+    begins = surge and queue.waiting > SURGE_PER_REPLICA * max(queue.ready, 1)
+    if not (queued or begins):
         return Backlog()
     loading = queue.ordered > queue.ready
     seconds = queue.loading_seconds if loading else queue.start_seconds
@@ -120,6 +126,7 @@ def backlog_of(
         requests=requests,
         extra_rps=extra,
         in_flight=queue.running + (requests if surge and drain_seconds > 0 else queue.waiting),
-        queued_at=0 if queue.elsewhere > 0 else queue.queued_at,
+        # The first to wait in a surge are at some pods, and by the time that others are ready at all of them.
+        queued_at=0 if queue.elsewhere > 0 else (queue.queued_at if queued else queue.ready),
         surge=surge,
     )

@@ -9,6 +9,7 @@ to start, because what is decided now takes effect only then.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapter.collector.traffic import Traffic
@@ -29,6 +30,10 @@ replicas are ready. Chance shows less, and so do the first minutes, when both wi
 
 CERTAIN_ERRORS = 3.0
 """Standard errors of a count beyond which a short window's rate is a rise, which counts at full size."""
+
+SUDDEN_EVIDENCE = 8.0
+"""Log-likelihood ratio from which a rise over a few seconds is certain: by chance in fewer than one of a
+thousand looks."""
 
 GROWTH_LIMIT = 2.0
 """Upper bound of the expected rate, as a multiple of the observed rate."""
@@ -195,16 +200,49 @@ def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> flo
     """The long window's rate, moved by the significant part of what shorter windows show."""
 
     def error(rate: float, seconds: float) -> float:
-        return NOISE_ERRORS * math.sqrt(dispersion * max(rate, 1.0 / seconds) / seconds)
+        return math.sqrt(dispersion * max(rate, 1.0 / seconds) / seconds)
 
     short = traffic.arrival_rate_rps
     # Only the whole short window lowers the rate: a pause of some seconds is no end.
-    rate = min(traffic.long_rate_rps, short + error(short, window_seconds))
-    rise = rate
+    least = short + NOISE_ERRORS * error(short, window_seconds)
+    rate = rise = min(traffic.long_rate_rps, least)
+    certain = []
     for seconds, recent in (*traffic.recent, (window_seconds, short)):
-        certain = recent > rate + CERTAIN_ERRORS / NOISE_ERRORS * error(rate, seconds)
-        rise = max(rise, recent if certain else recent - error(recent, seconds))
-    return rise
+        if recent > rate + CERTAIN_ERRORS * error(rate, seconds):
+            certain.append((evidence(seconds, recent, rate), seconds, recent))
+        else:
+            rise = max(rise, recent - NOISE_ERRORS * error(recent, seconds))
+    for seconds, recent in traffic.sudden:
+        # So few arrivals tell that the rate has risen, and not well how far.
+        if evidence(seconds, recent, rate) > SUDDEN_EVIDENCE * dispersion:
+            rise = max(rise, recent - error(recent, seconds))
+    if not certain:
+        return rise
+    # The likeliest moment of the rise has the most evidence; shorter windows may be higher by chance.
+    _, _, since = max(certain)
+    return max(rise, since, *(recent - error(recent, seconds) for _, seconds, recent in certain))
+
+
+def evidence(seconds: float, recent_rps: float, rate_rps: float) -> float:
+    """Log-likelihood ratio of Poisson counts at their own rate and at `rate_rps`; 0 where they are no higher.
+
+    n arrivals where m are expected are exp(n ln(n / m) - n + m) times as likely at their own rate. That is
+    the sharper test at small counts, whose errors are not normal. Counts of a dispersion d tell 1/d of it.
+    """
+    count, expected_count = recent_rps * seconds, max(rate_rps * seconds, 1.0)
+    if count <= expected_count:
+        return 0.0
+    return count * math.log(count / expected_count) - count + expected_count
+
+
+def rises_suddenly(
+    traffic_windows: Sequence[tuple[float, float]], sized_rps: float, dispersion: float
+) -> bool:
+    """Whether windows of a few seconds show for certain more than was sized for."""
+    return any(
+        evidence(seconds, recent, sized_rps) > SUDDEN_EVIDENCE * dispersion
+        for seconds, recent in traffic_windows
+    )
 
 
 def _rpm(rate_rps: float) -> str:

@@ -40,7 +40,8 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         long_rate_rps=sum(item.long_rate_rps or item.arrival_rate_rps for item in items)
         if any(item.long_rate_rps > 0 for item in items)
         else 0.0,
-        recent=_recent(items),
+        recent=_recent(items, [item.recent for item in items]),
+        sudden=_recent(items, [item.sudden for item in items]),
         input_tokens=mean(lambda item: item.input_tokens),
         output_tokens=mean(lambda item: item.output_tokens),
         # A group is sized for the lengths observed: smoothed ones, of a mix that moves, made it dearer.
@@ -104,13 +105,18 @@ def _mixed_cv(
     return math.sqrt(max(second / (mean_all * mean_all) - 1.0, 0.0))
 
 
-def _recent(items: Sequence[Traffic]) -> tuple[tuple[float, float], ...]:
-    """Rates over shorter windows; a variant that has none of a length counts with the one it has."""
-    lengths = sorted({seconds for item in items for seconds, _ in item.recent})
+def _recent(
+    items: Sequence[Traffic], windows: Sequence[tuple[tuple[float, float], ...]]
+) -> tuple[tuple[float, float], ...]:
+    """Rates over each one's shorter windows; one that has none of a length counts with its rate."""
+    lengths = sorted({seconds for item in windows for seconds, _ in item})
     return tuple(
         (
             seconds,
-            sum(dict(item.recent).get(seconds, item.arrival_rate_rps) for item in items),
+            sum(
+                dict(short).get(seconds, item.arrival_rate_rps)
+                for item, short in zip(items, windows, strict=True)
+            ),
         )
         for seconds in lengths
     )

@@ -11,6 +11,7 @@ import pytest
 from adapter.collector.collector import Collector
 from adapter.collector.model_servers import PodMetrics
 from adapter.controller.loop import ControlLoop
+from adapter.controller.reactions import WATCHED_PODS
 from adapter.controller.settings import LoopSettings
 from adapter.planning import fleet
 from adapter.planning import plan as planning
@@ -136,6 +137,33 @@ async def test_pods_that_queue_are_looked_at_more_often(session: aiohttp.ClientS
     assert not pods.loop.busy
     pods.scrape(15, rps=4.0)
     assert KEY in pods.loop.busy
+
+
+async def test_a_step_starts_a_cycle_within_five_seconds(session: aiohttp.ClientSession) -> None:
+    """Before anything waits, and what it asks for serves most of it."""
+    pods = Pods(session, replicas=3)
+    await pods.minutes(4, rps=3.0)
+    before = pods.desired
+    pods.scrape(5, rps=3.0)
+    assert not pods.loop.cycle_requested
+    pods.scrape(5, rps=10.0)
+    assert pods.loop.cycle_requested
+    assert KEY in pods.loop.busy
+    await pods.loop.reconcile()
+    assert pods.desired >= 2 * before
+
+
+async def test_few_pods_are_scraped_between_the_cycles(session: aiohttp.ClientSession) -> None:
+    """From the first decision on; the budget is for all variants that nothing happens to."""
+    pods = Pods(session, replicas=3)
+    pods.scrape(15, rps=1.0)
+    assert pods.loop.watched == ()
+    await pods.minutes(4, rps=1.0)
+    assert not pods.loop.busy
+    assert pods.loop.watched == (KEY,)
+    many = WATCHED_PODS + 1
+    pods.apply(replicas=many, endpoints=tuple(f"sim://{number}" for number in range(many)))
+    assert pods.loop.watched == ()
 
 
 async def test_the_first_cycles_lower_nothing(session: aiohttp.ClientSession) -> None:

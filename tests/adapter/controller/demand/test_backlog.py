@@ -94,3 +94,24 @@ def test_a_surge_asks_for_those_in_flight_by_then() -> None:
     """20 wait, 80 when a replica is ready, and 8 run; without a drain time only what is there counts."""
     assert backlog_of(QUEUE, drain_seconds=60.0, surge=True).in_flight == pytest.approx(88)
     assert backlog_of(QUEUE, drain_seconds=0.0, surge=True).in_flight == pytest.approx(28)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "surge", "queued_at"),
+    [
+        pytest.param(3.0, True, 4, id="begins"),
+        pytest.param(3.0, False, None, id="usual-of-steady-arrivals"),
+        pytest.param(1.0, True, None, id="one-between-two-steps"),
+    ],
+)
+def test_a_queue_that_begins_in_a_surge_counts(
+    waiting: float, queued_at: int | None, *, surge: bool
+) -> None:
+    """4 replicas serve 2 a second and 8 come: 720 wait in 120 s, at all four, though as yet 3 do at some."""
+    queue = replace(QUEUE, waiting=waiting, growth_rps=0.0, ready=4, ordered=4, served_rps=2.0)
+    asked = backlog_of(queue, drain_seconds=60.0, rate_rps=8.0, surge=surge)
+    if queued_at is None:
+        assert asked == Backlog()
+    else:
+        assert asked.requests == pytest.approx(waiting + 720)
+        assert asked.queued_at == queued_at

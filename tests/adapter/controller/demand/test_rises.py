@@ -1,0 +1,82 @@
+"""Rises of the rate: how soon they are certain, how far they go, and what may be chance."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from adapter.collector.traffic import Traffic
+from adapter.controller import demand
+from adapter.controller.demand import RateSettings
+from adapter.controller.demand.rates import SUDDEN_EVIDENCE, evidence
+from adapter.planning import fleet
+from adapter.resources.variant import VariantSource
+
+LONG_RPS, WINDOW = 4.0, 60.0
+
+
+def rate_of(
+    short: float,
+    *,
+    recent: tuple[tuple[float, float], ...] = (),
+    sudden: tuple[tuple[float, float], ...] = (),
+) -> float:
+    """The rate that is sized for where 4 a second came over the long window."""
+    traffic = Traffic(
+        arrival_rate_rps=short, long_rate_rps=LONG_RPS, recent=recent, sudden=sudden,
+        input_tokens=1.0, output_tokens=1.0, ttft_ms=None, itl_ms=None, idle=False,
+    )  # fmt: skip
+    source = VariantSource(
+        namespace="n", name="v", model="m", service_class="c", profiles=(), accelerator="",
+        targets=fleet.Targets(), endpoints=(), replicas=1,
+    )  # fmt: skip
+    return demand.sizing_rate(
+        source, traffic, gateway_rps=None, trend=None, settings=RateSettings(headroom=0.0),
+        window_seconds=WINDOW, interval_seconds=30.0, now=600.0,
+    ).rate_rps  # fmt: skip
+
+
+def test_a_rise_of_five_seconds_counts_but_for_its_error() -> None:
+    """12 a second where 4 came: by then a minute has 4.7, half a minute 5.3, a quarter 6.7."""
+    recent = ((15.0, 20 / 3), (30.0, 16 / 3))
+    assert rate_of(14 / 3, recent=recent) < 7.0
+    assert rate_of(14 / 3, recent=recent, sudden=((5.0, 12.0),)) == pytest.approx(
+        12.0 - math.sqrt(12.0 / 5.0)
+    )
+
+
+def test_a_few_more_in_five_seconds_are_chance() -> None:
+    """33 where 20 come: three standard errors, as one look in some hundred shows."""
+    assert rate_of(4.2, sudden=((5.0, 6.6),)) == pytest.approx(LONG_RPS)
+
+
+def test_chance_alone_is_no_sudden_rise() -> None:
+    """Fewer than one of a thousand looks at constant Poisson arrivals, whatever their rate."""
+    rng = np.random.default_rng(20)
+    for rate in (0.5, 4.0, 60.0):
+        counts = rng.poisson(5.0 * rate, size=20_000)
+        false = sum(evidence(5.0, count / 5.0, rate) > SUDDEN_EVIDENCE for count in counts.tolist())
+        assert false / counts.size < 1e-3
+
+
+def test_bursty_arrivals_need_more_evidence() -> None:
+    """Counts that scatter four times as much tell a quarter."""
+    windows = ((5.0, 9.0),)
+    assert demand.rises_suddenly(windows, LONG_RPS, 1.0)
+    assert not demand.rises_suddenly(windows, LONG_RPS, 4.0)
+
+
+def test_no_more_than_sized_for_is_no_rise() -> None:
+    """Nor is less."""
+    assert not demand.rises_suddenly(((5.0, 12.0), (10.0, 11.0)), 12.0, 1.0)
+    assert evidence(5.0, 1.0, LONG_RPS) == 0.0
+
+
+def test_the_likeliest_window_says_how_far_a_rise_goes() -> None:
+    """A step to 6 a minute ago: a quarter that is higher by chance adds less than its excess."""
+    step = rate_of(6.0, recent=((15.0, 7.0), (30.0, 6.2)))
+    assert 6.0 <= step < 6.5
+    # Where the quarter is the step itself, it counts in full.
+    assert rate_of(5.0, recent=((15.0, 8.0), (30.0, 6.0))) == pytest.approx(8.0)
