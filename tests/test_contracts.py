@@ -16,6 +16,7 @@ ALLOWED = {
     "the ground modules of the emulator stand alone": ("emulator.demo", "emulator.replay"),
     "planning and the models do no I/O, read no clock and log nothing": (
         "adapter.planning.worker",
+        "adapter.planning.worker_child",
         "adapter.planning.worker_process",
     ),
     "kubernetes-asyncio stays in kube": ("adapter.kube",),
