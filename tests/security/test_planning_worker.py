@@ -87,7 +87,7 @@ async def test_who_cannot_be_planned_is_set_aside() -> None:
     """A variant that never ends and one that raises are named; all others are planned in the end."""
     names, good = ["a", "slow", "b", "bad"], {"n/a", "n/b"}
     passed = 0.0
-    async with worker(STUB, deadline_seconds=4.0, now=lambda: time.monotonic() + passed) as planner:
+    async with worker(STUB, deadline_seconds=10.0, now=lambda: time.monotonic() + passed) as planner:
         answer = await planner.plan(of(*names))
         while answer.decisions.keys() != good or len(answer.set_aside) > 2:
             if any("took longer" in answer.set_aside.get(name, "") for name in good):
@@ -117,7 +117,7 @@ async def test_a_dead_worker_is_replaced_within_the_plan() -> None:
 
 async def test_a_stopped_worker_is_replaced() -> None:
     """One that stands still misses its deadline: the fleet is planned by another within it."""
-    async with worker(deadline_seconds=6.0) as planner:
+    async with worker(deadline_seconds=16.0) as planner:
         await planner.plan(of("a"))
         pid = planner.pid
         assert pid is not None
