@@ -56,7 +56,7 @@ def main() -> None:
         sys.exit(f"Error: {error}")
     for path, text in sorted(texts.items()):
         if path.endswith((".yaml", ".yml")) and text.strip():
-            print(f"---\n# Source: {path}\n{text}")
+            sys.stdout.write(f"---\n# Source: {path}\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -108,7 +108,9 @@ async def test_pods_that_the_budget_left_out_are_told() -> None:
         with capture_logs() as logs:
             await scraper.scrape(jobs, unexpected)
             await asyncio.sleep(60)
-        told = [job for job in jobs if scraper.error(job.key, job.endpoint).startswith("not scraped")]
+        told = [
+            job for job in jobs if scraper.error(job.key, job.endpoint).startswith("not scraped")
+        ]
         assert 0 < len(told) < len(jobs)
         (warning,) = (line for line in logs if "budget" in line["event"])
         assert (warning["variant"], warning["pods"]) == ("n/v", len(told))
