@@ -201,7 +201,7 @@ def test_ui_opens_a_given_url(
 def test_without_a_cluster_the_commands_name_the_other_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Commands that an adapter outside a cluster answers name --url; `doctor` cannot have it."""
+    """Those that an adapter outside a cluster answers name --url; `doctor` needs the cluster."""
     for command in (("top",), ("ui",), ("explain", "team-a/v"), ("compare",), ("doctor",)):
         assert cli.main((*command, f"--kubeconfig={tmp_path}/none")) == 1
         said = capsys.readouterr().err
