@@ -142,7 +142,7 @@ def selector(names: Collection[str], more: str = "") -> str:
         if colon:
             by_kind.setdefault(kind, []).append(rest.replace("_", "__?"))
         else:
-            plain.append(name.replace("_", "__?"))
+            plain.append(name)
     parts = [f"{kind}(?::|__?|_3a_)({'|'.join(rests)})" for kind, rests in by_kind.items()]
     matchers = f", {more}" if more else ""
     return f'{{__name__=~"{_PREFIX}({"|".join((*parts, *plain))})"{matchers}}}'

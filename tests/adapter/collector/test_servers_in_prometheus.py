@@ -11,7 +11,7 @@ from aiohttp import web
 
 from adapter.collector.attribution import Attribution
 from adapter.collector.collector import CollectionSettings, Collector
-from adapter.collector.model_servers import STARTED, PodMetrics
+from adapter.collector.model_servers import PodMetrics
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.collector.promql import Sampled
 from adapter.planning import fleet
@@ -96,8 +96,8 @@ async def rate_of(ports: list[int], *, seconds: int = 60, gone_at: float = math.
                 items.append(({**label, "__name__": name}, str(value)))
             items.append(({**label, "quantity": "sampled_at"}, str(at)))
             items.append(({**label, "quantity": "started_at"}, str(BEGAN + port)))
-        form_of_fleet = STARTED in str(form["query"])
-        return web.json_response(vector(*(items if form_of_fleet else []), at=at))
+        of_fleet = '"started_at"' in str(form["query"])
+        return web.json_response(vector(*(items if of_fleet else []), at=at))
 
     rates: list[float] = []
     async with Server(answer).running() as url, aiohttp.ClientSession() as session:
