@@ -273,7 +273,9 @@ class Engines:
         """Time of a step that decodes for that many requests and computes no prompt, shape (M,)."""
         return self.base_ms + self.slope_ms * batch + self.root_ms * np.sqrt(batch)
 
-    def take(self, rows: NDArray[np.intp] | BoolArray, sharing: FloatArray | None = None) -> Engines:
+    def take(
+        self, rows: NDArray[np.intp] | BoolArray, sharing: FloatArray | None = None
+    ) -> Engines:
         """The replicas of those rows; among `sharing` each, shape (M,), where that is given."""
         part = Engines.__new__(Engines)
         for name, values in vars(self).items():
