@@ -102,7 +102,7 @@ class StepModel:
     def _needed_together(
         self, rows: NDArray[np.intp], asked: Requirements, alone: IntArray, one_rps: FloatArray
     ) -> IntArray:
-        """Least numbers of replicas that carry the rates together, at most `alone`, those of `one_rps` each."""
+        """Least numbers of replicas that carry the rates together; `alone` are enough at `one_rps` each."""
         each = self._rates_together(rows, asked, alone)
         self._gains[rows] = each > (1.0 + LEAST_GAIN) * one_rps
         # Fewer of them gain no more each, so fewer than these are never enough.

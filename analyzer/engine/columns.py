@@ -113,7 +113,7 @@ class Engines:
         preempted: shape (M,), preemptions of a request where others wait.
         kv_binds: shape (M,), whether it is kv_batch.
         full_rate: shape (M,), requests per millisecond that a full batch finishes, recomputed ones included.
-        sharing: shape (M,), replicas among which a load-aware gateway spreads the arrivals, 1 where none does.
+        sharing: shape (M,), replicas that a load-aware gateway spreads the arrivals over; 1 without one.
 
     Raises:
         InvalidParameterError: names the parameter, the row, and the fix.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -77,7 +79,7 @@ def test_more_replicas_hold_more_each_and_never_as_much_as_one_without_noise() -
     one = engine(CHAT)
     rates = [held(one, n, itl_ms=25.0, percentile=0.99).rate_rps for n in (1, 1.5, 2, 4, 8, 1e6)]
     assert rates[0] == pytest.approx(size_engine(one, itl_ms=25.0, percentile=0.99).rate_rps, 1e-3)
-    assert all(less < more for less, more in zip(rates, rates[1:], strict=False))
+    assert all(less < more for less, more in itertools.pairwise(rates))
     assert rates[1] > 1.02 * rates[0]
     assert rates[-1] < size_engine(one, itl_ms=25.0).rate_rps
 
