@@ -8,12 +8,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from adapter.planning import fleet
 from adapter.planning import plan as planning
+from analyzer.engine.columns import Engine, Engines
+from analyzer.engine.sizing import size_engines
 from analyzer.latency import LatencyParameters
-from analyzer.step_times import EngineLimits, StepTimes
+from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
 CASES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[2] / "data" / "replica" / "capacity.json").read_text()
@@ -160,12 +163,59 @@ def test_part_of_the_replicas_is_overloaded_with_finite_numbers() -> None:
     assert 40 < int(turned_away[1]) < 70
 
 
-def test_a_load_aware_gateway_takes_nothing_off() -> None:
-    """Replicas with step times are sized one by one behind it, and the reason says so."""
+def test_a_load_aware_gateway_takes_nothing_off_means() -> None:
+    """Where targets bound means, replicas are sized one by one behind it, and the reason says so."""
     busy = dataclasses.replace(LOAD, arrival_rate_rps=100.0)
     alone, shared = decision(load=busy), decision(load=busy, routing="least-loaded")
     assert shared.candidate.replicas == alone.candidate.replicas > 1
     assert shared.reason.endswith("the gain of the least-loaded gateway is not counted")
+
+
+STRICT = fleet.Targets(ttft_ms=1000.0, itl_ms=15.0, percentile=0.99)
+
+
+def replicas(rate_rps: float, dispersion: float = 1.0, **fields: Any) -> int:
+    """Replicas for a rate with a p99 of the ITL."""
+    load = dataclasses.replace(LOAD, arrival_rate_rps=rate_rps, dispersion=dispersion)
+    return decision(load=load, targets=STRICT, **fields).candidate.replicas
+
+
+def test_a_load_aware_gateway_makes_the_itl_steadier() -> None:
+    """Percentiles of the ITL need fewer replicas behind it, never more, and one has nothing to share."""
+    rates = [2.0, 5.0, *range(10, 200, 10)]
+    alone = [replicas(rate) for rate in rates]
+    shared = [replicas(rate, routing="least-loaded") for rate in rates]
+    assert all(few <= many for few, many in zip(shared, alone, strict=True))
+    assert shared == sorted(shared)
+    assert shared[0] == alone[0] == 1
+    assert shared[-1] <= 0.95 * alone[-1]
+    busy = dataclasses.replace(LOAD, arrival_rate_rps=100.0)
+    reason = decision(load=busy, targets=STRICT, routing="least-loaded").reason
+    assert reason.endswith("have a steadier ITL, and serve more together")
+
+
+def test_bursts_meet_all_replicas_at_once() -> None:
+    """Arrivals in bursts leave less of what replicas gain by each other, and at last nothing."""
+    needed = [
+        replicas(190.0, dispersion, routing="least-loaded") for dispersion in (1.0, 4.0, 1000.0)
+    ]
+    assert needed == sorted(needed)
+    assert needed[0] < needed[-1] == replicas(190.0)
+
+
+def test_fewest_replicas_together_are_enough() -> None:
+    """They hold the rate together, and one fewer do not: by what one among so many holds."""
+    lengths = Lengths(input_tokens=512, output_tokens=128, input_cv=0.9, output_cv=0.65)
+    engine = Engines.of([Engine(step_times=STEPS, limits=LIMITS, lengths=lengths)])
+
+    def hold(count: int) -> float:
+        some = engine.take(np.zeros(1, dtype=np.intp), np.array([min(count, 8.0)]))
+        sized = size_engines(some, ttft_ms=1000.0, itl_ms=15.0, percentile=0.99)
+        return count * float(sized.rate_rps[0])
+
+    for rate in (30.0, 60.0, 100.0, 150.0):
+        count = replicas(rate, routing="least-loaded")
+        assert hold(count - 1) < rate <= hold(count)
 
 
 def test_a_batch_of_the_variants_own_overrides_the_engines() -> None:

@@ -1,0 +1,100 @@
+"""What a replica holds among others behind a load-aware gateway: by the model, and on simulated engines."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from analyzer.engine.columns import Engine, Engines
+from analyzer.engine.sizing import EngineCapacity, size_engine, size_engines
+from analyzer.step_times import EngineLimits, Lengths, StepTimes
+from emulator.engines import step_times as engine_times
+from emulator.engines.scheduler_engine import SchedulerEngine
+from emulator.simulation import SimulatedFleet, SimulatedVariant
+from emulator.traces import Trace
+from tests.fakes.replay.scheduled_windows import drawn
+
+NAMES = ("base_ms", "per_request_ms", "per_prefill_token_ms", "per_context_token_ms")
+STEPS = (7.0, 0.05, 0.04, 4e-5)
+BLOCKS = 27_000
+CHAT = Lengths(input_tokens=1000, output_tokens=220, input_cv=1.0, output_cv=0.7)
+LONG = Lengths(input_tokens=8000, output_tokens=350, input_cv=1.0, output_cv=0.9)
+
+
+def engine(lengths: Lengths, *, kv_blocks: int = BLOCKS) -> Engine:
+    return Engine(
+        step_times=StepTimes(**dict(zip(NAMES, STEPS, strict=True))),
+        limits=EngineLimits(
+            max_num_seqs=256, max_num_batched_tokens=8192, kv_tokens=16 * kv_blocks
+        ),
+        lengths=lengths,
+    )
+
+
+def held(one: Engine, among: float, **targets: float) -> EngineCapacity:
+    """What the engine holds as one of so many."""
+    some = Engines.of([one]).take(np.zeros(1, dtype=np.intp), np.array([among]))
+    return size_engines(some, **targets)[0]
+
+
+def within(lengths: Lengths, replicas: int, rate_rps: float, itl_ms: float) -> float:
+    """Share of 12,000 requests whose ITL is within the target, the first tenth left out."""
+    count, rng = 12_000, np.random.default_rng(8)
+    arrivals = np.cumsum(rng.exponential(1.0 / rate_rps, count))
+    trace = Trace(
+        arrival_seconds=arrivals,
+        input_tokens=drawn(rng, lengths.input_tokens, lengths.input_cv, count),
+        output_tokens=drawn(rng, lengths.output_tokens, lengths.output_cv, count),
+        duration_seconds=float(arrivals[-1]),
+    )
+    times = engine_times.StepTimes(**dict(zip(NAMES, STEPS, strict=True)))
+    limits = engine_times.SchedulerLimits(
+        max_num_seqs=256, max_num_batched_tokens=8192, kv_blocks=BLOCKS
+    )
+    made = SimulatedVariant(
+        name="v", engine=lambda: SchedulerEngine(times, limits, gaps=False), replicas=replicas
+    )
+    fleet = SimulatedFleet([made], traces={"default": trace})
+    fleet.advance(trace.duration_seconds + 600.0)
+    itl = fleet.results().itl_ms[count // 10 :]
+    return float(np.mean(itl <= itl_ms))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "itl_ms", "share"), [(CHAT, 25.0, 0.99), (CHAT, 25.0, 0.9), (LONG, 50.0, 0.99)]
+)
+def test_replicas_hold_the_rate_that_they_have_together(
+    lengths: Lengths, itl_ms: float, share: float
+) -> None:
+    """Four behind the gateway keep the percentile at a rate at which one alone misses it."""
+    rate = held(engine(lengths), 4.0, itl_ms=itl_ms, percentile=share).rate_rps
+    assert within(lengths, 4, 4 * rate, itl_ms) >= share
+    assert within(lengths, 1, rate, itl_ms) < share
+
+
+def test_more_replicas_hold_more_each_and_never_as_much_as_one_without_noise() -> None:
+    """Of percentiles bound by the ITL; bounded by what means hold."""
+    one = engine(CHAT)
+    rates = [held(one, n, itl_ms=25.0, percentile=0.99).rate_rps for n in (1, 1.5, 2, 4, 8, 1e6)]
+    assert rates[0] == pytest.approx(size_engine(one, itl_ms=25.0, percentile=0.99).rate_rps, 1e-3)
+    assert all(less < more for less, more in itertools.pairwise(rates))
+    assert rates[1] > 1.02 * rates[0]
+    assert rates[-1] < size_engine(one, itl_ms=25.0).rate_rps
+
+
+@pytest.mark.parametrize(
+    ("targets", "kv_blocks", "binding"),
+    [
+        ({"itl_ms": 25.0}, BLOCKS, "itl"),
+        ({"ttft_ms": 150.0, "percentile": 0.95}, BLOCKS, "ttft"),
+        ({"itl_ms": 200.0, "percentile": 0.99}, 2_000, "kv"),
+    ],
+)
+def test_nothing_else_is_counted(targets: dict[str, float], kv_blocks: int, binding: str) -> None:
+    """Means, the TTFT and the KV cache are those of one replica."""
+    one = engine(CHAT, kv_blocks=kv_blocks)
+    alone, among = held(one, 1.0, **targets), held(one, 8.0, **targets)
+    assert alone.binding == among.binding == binding
+    assert among.rate_rps == alone.rate_rps
