@@ -170,7 +170,9 @@ def _access(document: Any, name: str, path: Path) -> Access | None:
     if asked:
         told = _told(cluster, server, authority)
         program = plugins.read(user["exec"], folder, told)
-        return program and Access(path=path, server=server, tls=tls, headers={}, plugin=program)
+        if program is None:
+            return None
+        return Access(path=path, server=server, tls=tls, headers={}, plugin=program)
     certificate, key = (_content(user, f"client-{name}", folder) for name in ("certificate", "key"))
     if certificate is not None and key is not None:
         _present(tls, certificate, key)
