@@ -19,7 +19,6 @@ WEIBULL = 0.543
 """Shape of a Weibull distribution is its coefficient of variation to the power -1.086."""
 
 _LEAST_SCORE = -4.0
-_HALVES = (0.5 - 0.5 / 3.0**0.5, 0.5 + 0.5 / 3.0**0.5)
 POINTS, POINT_WEIGHTS = np.polynomial.legendre.leggauss(8)
 POINTS = POINTS[:, None]
 POINT_WEIGHTS = POINT_WEIGHTS / np.sqrt(2.0 * np.pi)
@@ -37,6 +36,7 @@ class FirstToken(NamedTuple):
         phase: tokens.
         alone: share that meets no other prompt.
         rest_ms: longest rest of a step that those meet.
+        sway: coefficient of variation of the steps.
         other_log: logarithm of the scale of the time that other prompts take.
         other_shape: shape of that.
         mean_ms: mean time to first token.
@@ -51,6 +51,7 @@ class FirstToken(NamedTuple):
     phase: FloatArray
     alone: FloatArray
     rest_ms: FloatArray
+    sway: FloatArray
     other_log: FloatArray
     other_shape: FloatArray
     mean_ms: FloatArray
@@ -61,8 +62,10 @@ class FirstToken(NamedTuple):
         rest = queue.decode_ms * queue.alive
         met = np.maximum(1.0 - queue.alone, 1e-6)
         mean = np.maximum(queue.other_ms - queue.alone * rest / 2.0, 1e-3 * queue.other_ms) / met
-        square = queue.other_variance + queue.slow_variance + queue.other_ms**2
+        square = queue.other_variance + queue.other_ms**2
         square = (square - queue.alone * rest * queue.decode_ms / 3.0) / met
+        # Steps, and the prompts of longer steps, sway together.
+        square = square + (queue.sway * (queue.decode_ms + mean)) ** 2
         shape = np.maximum(square / mean**2 - 1.0, 1e-4) ** -WEIBULL
         spread = engines.input_spread
         return cls(
@@ -74,6 +77,7 @@ class FirstToken(NamedTuple):
             phase=queue.phase,
             alone=queue.alone,
             rest_ms=rest,
+            sway=queue.sway,
             other_log=np.log(mean) - log_gamma(1.0 + 1.0 / shape),
             other_shape=shape,
             mean_ms=queue.ttft_ms,
@@ -89,7 +93,11 @@ class FirstToken(NamedTuple):
     def exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share whose time exceeds the target, shape (M,)."""
         spare_ms = np.maximum(target_ms - self.step_ms, 1e-9)
-        early, late = (normal(-self._score(spare_ms - part * self.rest_ms)) for part in _HALVES)
+        # A step and the rest of one, whose mean and variance two equal chances have.
+        middle = self.step_ms + 0.5 * self.rest_ms
+        spread = np.sqrt(self.rest_ms * self.rest_ms / 12.0 + (self.sway * middle) ** 2)
+        early = normal(-self._score(target_ms - middle + spread))
+        late = normal(-self._score(target_ms - middle - spread))
         top = np.clip(self._score(spare_ms), _LEAST_SCORE + 1e-3, -_LEAST_SCORE)
         half = 0.5 * (top - _LEAST_SCORE)
 

@@ -68,7 +68,7 @@ class Prompts:
         own_ms: mean time that a prompt's own computation takes beyond one step.
         other_ms: mean of the rest of a step, and of what other prompts add.
         other_variance: variance of that.
-        slow_variance: variance of the time to first token by the numbers that decode.
+        sway: coefficient of variation of the steps by the numbers that decode.
         alone: share of prompts that meet no other.
         alive: share of the time in which the replica runs a step.
         backlog: prompt tokens that wait when a request has its first token.
@@ -85,7 +85,7 @@ class Prompts:
     own_ms: FloatArray
     other_ms: FloatArray
     other_variance: FloatArray
-    slow_variance: FloatArray
+    sway: FloatArray
     alone: FloatArray
     alive: FloatArray
     backlog: FloatArray
@@ -248,7 +248,6 @@ def prompts(
         + 0.5 * (1.0 + together) * rate * square * met
     )
     bend = 0.5 * engines.root_ms / np.sqrt(np.maximum(batch, 1.0))
-    slower = (engines.slope_ms + bend) / decode * (decode + rest + after)
     return Prompts(
         decode_ms=decode,
         room=cycle.room,
@@ -258,7 +257,7 @@ def prompts(
         own_ms=own,
         other_ms=rest + after,
         other_variance=spread,
-        slow_variance=slower * slower * variance,
+        sway=(engines.slope_ms + bend) * np.sqrt(variance) / decode,
         alone=(1.0 - below) * np.exp(-rate * (step + decode)),
         alive=alive,
         backlog=rate * engines.input_tokens * (decode + own + after + (1.0 - together) * rest),
