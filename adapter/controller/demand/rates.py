@@ -212,10 +212,9 @@ def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> flo
             certain.append((evidence(seconds, recent, rate), seconds, recent))
         else:
             rise = max(rise, recent - NOISE_ERRORS * error(recent, seconds))
-    for seconds, recent in traffic.sudden:
+    if rises_suddenly(traffic.sudden, rate, dispersion):
         # So few arrivals tell that the rate has risen, and not well how far.
-        if evidence(seconds, recent, rate) > SUDDEN_EVIDENCE * dispersion:
-            rise = max(rise, recent - error(recent, seconds))
+        rise = max(rise, *(recent - error(recent, seconds) for seconds, recent in traffic.sudden))
     if not certain:
         return rise
     # The likeliest moment of the rise has the most evidence; shorter windows may be higher by chance.
@@ -238,8 +237,11 @@ def evidence(seconds: float, recent_rps: float, rate_rps: float) -> float:
 def rises_suddenly(
     traffic_windows: Sequence[tuple[float, float]], sized_rps: float, dispersion: float
 ) -> bool:
-    """Whether windows of a few seconds show for certain more than was sized for."""
-    return any(
+    """Whether windows of a few seconds show for certain more than was sized for.
+
+    All of them must: where arrivals come in batches, the shortest has one more or one less.
+    """
+    return bool(traffic_windows) and all(
         evidence(seconds, recent, sized_rps) > SUDDEN_EVIDENCE * dispersion
         for seconds, recent in traffic_windows
     )
