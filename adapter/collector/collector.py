@@ -239,8 +239,7 @@ class Collector:
         """
         rates = []
         for key, item in self._variants.items():
-            least = 0.4 if key in busy else 0.7
-            rate = _rate(item, at_least=least * self._settings.interval)
+            rate = _rate(item, at_least=(0.4 if key in busy else 0.7) * self._settings.interval)
             if rate is not None:
                 rates.append((key, *rate))
         return rates

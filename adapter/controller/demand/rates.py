@@ -212,9 +212,10 @@ def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> flo
             certain.append((evidence(seconds, recent, rate), seconds, recent))
         else:
             rise = max(rise, recent - NOISE_ERRORS * error(recent, seconds))
-    if rises_suddenly(traffic.sudden, rate, dispersion):
+    for seconds, recent in traffic.sudden:
         # So few arrivals tell that the rate has risen, and not well how far.
-        rise = max(rise, *(recent - error(recent, seconds) for seconds, recent in traffic.sudden))
+        if evidence(seconds, recent, rate) > SUDDEN_EVIDENCE * dispersion:
+            rise = max(rise, recent - error(recent, seconds))
     if not certain:
         return rise
     # The likeliest moment of the rise has the most evidence; shorter windows may be higher by chance.
@@ -237,11 +238,8 @@ def evidence(seconds: float, recent_rps: float, rate_rps: float) -> float:
 def rises_suddenly(
     traffic_windows: Sequence[tuple[float, float]], sized_rps: float, dispersion: float
 ) -> bool:
-    """Whether windows of a few seconds show for certain more than was sized for.
-
-    All of them must: where arrivals come in batches, the shortest has one more or one less.
-    """
-    return bool(traffic_windows) and all(
+    """Whether windows of a few seconds show for certain more than was sized for."""
+    return any(
         evidence(seconds, recent, sized_rps) > SUDDEN_EVIDENCE * dispersion
         for seconds, recent in traffic_windows
     )
