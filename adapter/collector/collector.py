@@ -231,27 +231,21 @@ class Collector:
         if origins is not item.origins or how != item.attributed_by:
             self._variants[key] = replace(item, origins=origins, attributed_by=how)
 
-    def sudden(self, keys: Iterable[str]) -> Mapping[str, tuple[tuple[float, float], ...]]:
-        """Lengths and rates of the shortest windows of some variants, by key, as `Traffic.sudden`."""
-        return {key: self._variants[key].window.sudden for key in keys if key in self._variants}
-
     def rates_since_last(self, busy: Collection[str] = ()) -> list[tuple[str, float, float]]:
         """Arrival rates since the last call: variant key, requests per second, monotonic time of the end.
 
-        Variants whose metrics cover less than 0.7 intervals since then are left to the next call, and where
-        they are `busy`, 0.4 intervals.
+        Variants whose metrics cover less than 0.7 intervals (`busy` ones: 0.4) are left to the next call.
         """
         rates = []
         for key, item in self._variants.items():
-            least = 0.4 if key in busy else 0.7
-            rate = _rate(item, at_least=least * self._settings.interval)
+            rate = _rate(item, at_least=(0.4 if key in busy else 0.7) * self._settings.interval)
             if rate is not None:
                 rates.append((key, *rate))
         return rates
 
-    def waiting(self) -> Mapping[str, float]:
-        """Requests in the queues of every variant's pods, as of their last samples, by variant key."""
-        return {key: item.window.waiting for key, item in self._variants.items()}
+    def windows(self) -> Mapping[str, TrafficWindow]:
+        """The window of every variant's traffic, by variant key."""
+        return {key: item.window for key, item in self._variants.items()}
 
     def observe(self, source: VariantSource) -> Observation:
         """The load of one variant now."""

@@ -225,11 +225,6 @@ class TrafficWindow:
         return None if sample is None else sample.at
 
     @property
-    def sudden(self) -> tuple[tuple[float, float], ...]:
-        """Lengths and rates of `SUDDEN_PARTS` of the window, up to the last sample; empty without one."""
-        return tuple(self._recent(SUDDEN_PARTS))
-
-    @property
     def waiting(self) -> float:
         """Requests in the queues of all pods, as of their last samples."""
         return sum(sample.page.waiting for sample in self._latest.values())
@@ -270,16 +265,15 @@ class TrafficWindow:
         if output_tokens is None:
             # Nothing finished in the window: the last known lengths are the best estimate.
             input_tokens, output_tokens = self._tokens
-        ttft = mean([item.ttft for item in recent])
-        itl = mean_itl(recent)
+        ttft, itl = mean([item.ttft for item in recent]), mean_itl(recent)
         ttfts, itls = self.latencies.since(start, recent, itl)
         pages = [sample.page for sample in self._latest.values()]
         sampled_at = min((sample.at for sample in self._latest.values()), default=now)
         return Traffic(
             arrival_rate_rps=self._rate(recent, start),
             long_rate_rps=self._rate(self._growth, now - self.long_seconds),
-            recent=tuple(self._recent(RECENT_PARTS)),
-            sudden=self.sudden,
+            recent=tuple(self.rates_of(RECENT_PARTS)),
+            sudden=tuple(self.rates_of(SUDDEN_PARTS)),
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             steady=steady_lengths(recent, self._growth),
@@ -304,8 +298,8 @@ class TrafficWindow:
             itl_samples=itl_samples(recent, itl),
         )
 
-    def _recent(self, parts: Iterable[float]) -> Iterator[tuple[float, float]]:
-        """Lengths and rates of the last parts of the window, up to the last sample."""
+    def rates_of(self, parts: Iterable[float]) -> Iterator[tuple[float, float]]:
+        """Seconds and rates of these parts of the window, each up to the last sample."""
         last = max((sample.at for sample in self._latest.values()), default=math.inf)
         for part in parts:
             start = last - part * self.window_seconds

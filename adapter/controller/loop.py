@@ -224,15 +224,8 @@ class ControlLoop:
             ends = started + collection.interval
             while self.watched and ends - self._clock.monotonic() > 1.5 * collection.busy_interval:
                 await self._clock.sleep(collection.busy_interval)
-                await self._scrape_watched()
+                await _look(self._collector, self.watched, self.record_scrape)
             await self._clock.sleep(ends - self._clock.monotonic())
-
-    async def _scrape_watched(self) -> None:
-        try:
-            await self._collector.collect_some(self.watched)
-            self.record_scrape()
-        except Exception:
-            log.exception("scrape between two scrape cycles failed; the next cycle reads the pods")
 
     async def _reconcile_at_intervals(
         self, after_cycle: Callable[[], Awaitable[None]] | None
@@ -271,11 +264,11 @@ class ControlLoop:
         else:
             self._failures.succeeded("the last scrape cycle")
 
-    def record_scrape(self) -> None:
-        """Record what a scrape cycle collected; load that does not wait for the interval requests a cycle."""
+    def record_scrape(self, *, between: bool = False) -> None:
+        """Record what a scrape cycle, or a look between two, showed; what cannot wait requests a cycle."""
         self._gateways.record_counts(self._collector.gateways, now=self._clock.monotonic())
         self._gateways.record_load(self._collector.pool_load, now=self._clock.monotonic())
-        if self._reconciler.record_load() or self._waking.variants:
+        if self._reconciler.record_load(between=between) or self._waking.variants:
             self.request_cycle()
 
     async def reconcile(self) -> None:
@@ -284,6 +277,15 @@ class ControlLoop:
         await self._reconciler.reconcile(self._settings)
         self._cycles += 1
         self.timeline.record(self.states, now=self._clock.time())
+
+
+async def _look(collector: Collector, keys: tuple[str, ...], record: Callable[..., None]) -> None:
+    """Scrape and record some variants between two scrape cycles."""
+    try:
+        await collector.collect_some(keys)
+        record(between=True)
+    except Exception:
+        log.exception("scrape between two scrape cycles failed; the next cycle reads the pods")
 
 
 async def _write_results(write: Callable[[], Awaitable[None]] | None, failures: _Failures) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from adapter.collector.collector import Collector
+from adapter.collector.observation import Observation
+from adapter.collector.traffic import SUDDEN_PARTS
 from adapter.controller import demand
 from adapter.controller.demand import work
 from adapter.controller.demand.work import Work
@@ -24,14 +26,17 @@ def record_load(
     records: dict[str, VariantRecord],
     groups: Groups,
     busy: Sequence[str] = (),
+    *,
+    between: bool = False,
 ) -> tuple[bool, tuple[str, ...]]:
-    """Record the last scrape cycle: the trends of the records are replaced.
+    """Record the last scrape: the trends of the records are replaced.
 
     Args:
         collector: What was collected.
         records: Records by variant key.
         groups: Groups of variants.
         busy: Keys that the last call returned.
+        between: Whether it was one between two scrape cycles.
 
     Returns:
         Whether a rate or a queue exceeds what was last decided for, and the keys of the variants whose
@@ -43,9 +48,10 @@ def record_load(
     exceeded |= bool(risen)
     moved += risen
     queues = {}
-    for key, waiting in collector.waiting().items():
-        item = records.get(key)
-        if item is None:
+    for key, window in collector.windows().items():
+        item, waiting = records.get(key), window.waiting
+        # Whoever looks more often sees more of the queues that arrivals in batches leave for a moment.
+        if item is None or (between and key not in busy and key not in risen):
             continue
         ready = min(item.source.ready, len(item.source.endpoints))
         if demand.queues_up(waiting, ready=ready):
@@ -54,8 +60,20 @@ def record_load(
             traffic = item.state.traffic
             known = 0.0 if traffic is None else traffic.waiting
             exceeded |= demand.queues_up(waiting, ready=ready, known=known)
-    busy = {**dict.fromkeys(moved, 0.0), **queues}
-    return exceeded, tuple(sorted(busy, key=lambda key: -busy[key]))
+    now_busy = {**dict.fromkeys(moved, 0.0), **queues}
+    return exceeded, tuple(sorted(now_busy, key=lambda key: -now_busy[key]))
+
+
+def without_momentary(seen: Observation, waiting: float) -> Observation:
+    """What was seen of a variant that is not busy, with no longer queue than the last scrape cycle showed.
+
+    Arrivals in batches leave a queue for a moment, which no replica could serve sooner; whoever looks more
+    often sees more of them. Where the rate has risen, or a queue was there before, the variant is busy.
+    """
+    traffic = seen.traffic
+    if traffic is None or traffic.waiting <= waiting:
+        return seen
+    return replace(seen, traffic=replace(traffic, waiting=waiting))
 
 
 def _risen(
@@ -65,14 +83,15 @@ def _risen(
     busy: Sequence[str],
 ) -> list[str]:
     """Keys of the variants whose last seconds show for certain more than they were sized for."""
-    risen = []
-    for key, windows in collector.sudden(watched(records, busy)).items():
-        item = records.get(key)
+    risen, windows = [], collector.windows()
+    for key in watched(records, busy):
+        item, window = records.get(key), windows.get(key)
         # What one member is offered is the gateway's choice.
-        if item is None or item.state.decision is None or groups.is_member(key):
+        if item is None or window is None or item.state.decision is None or groups.is_member(key):
             continue
         sized = item.state.decision.arrival_rate_rps
-        if demand.rises_suddenly(windows, sized, demand.dispersion(item.trend)):
+        rates = tuple(window.rates_of(SUDDEN_PARTS))
+        if demand.rises_suddenly(rates, sized, demand.dispersion(item.trend)):
             risen.append(key)
     return risen
 

@@ -7,6 +7,7 @@ the record as it is at that moment.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -63,6 +64,7 @@ class Reconciler:
         self._inputs = Inputs()
         self._records: dict[str, VariantRecord] = {}
         self._busy: tuple[str, ...] = ()
+        self._queues: dict[str, float] = {}
         self._unforeseen = Unforeseen()
         self.groups = Groups()
 
@@ -139,11 +141,14 @@ class Reconciler:
         """Keys of variants whose pods are scraped between two scrape cycles, busy ones first."""
         return reactions.watched(self._records, self._busy)
 
-    def record_load(self) -> bool:
-        """Record what a scrape cycle showed; whether a rate or a queue exceeds what was last decided for."""
+    def record_load(self, *, between: bool = False) -> bool:
+        """Record what a scrape showed; whether a rate or a queue exceeds what was last decided for."""
         exceeded, self._busy = reactions.record_load(
-            self._collector, self._records, self.groups, self._busy
+            self._collector, self._records, self.groups, self._busy, between=between
         )
+        if not between:
+            windows = self._collector.windows()
+            self._queues = {key: item.waiting for key, item in windows.items()}
         return exceeded
 
     async def reconcile(self, settings: LoopSettings) -> None:
@@ -235,9 +240,10 @@ class Reconciler:
     def _observed(self, source: VariantSource) -> Observation:
         """The load of one variant; one that cannot be read is a problem of that variant alone."""
         try:
-            return self._gateways.applied(
-                source, self._collector.observe(source), now=self._clock.monotonic()
-            )
+            seen = self._collector.observe(source)
+            if source.key not in self._busy:
+                seen = reactions.without_momentary(seen, self._queues.get(source.key, math.inf))
+            return self._gateways.applied(source, seen, now=self._clock.monotonic())
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
             return self._unforeseen.unsized(
                 "its metrics cannot be used", source.key, error

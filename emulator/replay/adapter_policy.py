@@ -180,14 +180,14 @@ class AdapterPolicy(ScalingPolicy):
 
     def _collect(self) -> None:
         self._scraped_at = self.cluster.now
-        self._scrape({source.key for source in self._inputs.variants})
+        self._scrape({source.key for source in self._inputs.variants}, between=False)
 
     def _collect_busy(self) -> None:
         """Between two scrape cycles, what queues or moves, and where pods are few."""
         if self.cluster.now > self._scraped_at and self.loop.watched:
-            self._scrape(self.loop.watched)
+            self._scrape(self.loop.watched, between=True)
 
-    def _scrape(self, keys: Collection[str]) -> None:
+    def _scrape(self, keys: Collection[str], *, between: bool) -> None:
         self._use()
         for source in self._inputs.variants:
             if source.key not in keys:
@@ -202,7 +202,7 @@ class AdapterPolicy(ScalingPolicy):
                     now=self.cluster.now,
                     source="direct",
                 )
-        self.loop.record_scrape()
+        self.loop.record_scrape(between=between)
         if self.loop.cycle_requested and self._decided:
             self._decide()
 

@@ -65,7 +65,9 @@ class Pods:
             Inputs(accelerators=(unit,), service_classes=(level,), variants=(self.source,))
         )
 
-    def scrape(self, seconds: float, *, rps: float, waiting: float = 0.0) -> None:
+    def scrape(
+        self, seconds: float, *, rps: float, waiting: float = 0.0, between: bool = False
+    ) -> None:
         """All pods together served `rps` for that long; `waiting` are in the first one's queue."""
         self.clock.at += seconds
         self.finished += rps * seconds / len(self.source.endpoints)
@@ -77,7 +79,7 @@ class Pods:
                 ttft=(0.1 * done, done), itl=(0.022 * 177 * done, 177 * done),
             )  # fmt: skip
             self.loop.collector.add(KEY, endpoint, page, now=self.clock.at, source="direct")
-        self.loop.record_scrape()
+        self.loop.record_scrape(between=between)
 
     async def minutes(self, number: int, *, rps: float) -> None:
         """Scrape and decide for that long."""
@@ -144,26 +146,42 @@ async def test_a_step_starts_a_cycle_within_five_seconds(session: aiohttp.Client
     pods = Pods(session, replicas=3)
     await pods.minutes(4, rps=3.0)
     before = pods.desired
-    pods.scrape(5, rps=3.0)
+    pods.scrape(5, rps=3.0, between=True)
     assert not pods.loop.cycle_requested
-    pods.scrape(5, rps=10.0)
+    pods.scrape(5, rps=10.0, between=True)
     assert pods.loop.cycle_requested
     assert KEY in pods.loop.busy
     await pods.loop.reconcile()
     assert pods.desired >= 2 * before
 
 
+async def test_a_queue_of_a_moment_asks_for_nothing(session: aiohttp.ClientSession) -> None:
+    """A look between two scrape cycles sees a batch that has just come; the same in a cycle is a queue."""
+    pods = Pods(session, replicas=2)
+    await pods.minutes(4, rps=1.0)
+    before = pods.desired
+    pods.scrape(5, rps=1.0, waiting=12.0, between=True)
+    assert not pods.loop.cycle_requested
+    assert not pods.loop.busy
+    await pods.loop.reconcile()
+    assert pods.desired == before
+    assert "backlog: " not in pods.loop.states[KEY].reason
+    pods.scrape(10, rps=1.0, waiting=12.0)
+    await pods.loop.reconcile()
+    assert "backlog: " in pods.loop.states[KEY].reason
+
+
 async def test_few_pods_are_scraped_between_the_cycles(session: aiohttp.ClientSession) -> None:
     """From the first decision on; the budget is for all variants that nothing happens to."""
     pods = Pods(session, replicas=3)
     pods.scrape(15, rps=1.0)
-    assert pods.loop.watched == ()
+    assert not pods.loop.watched
     await pods.minutes(4, rps=1.0)
     assert not pods.loop.busy
-    assert pods.loop.watched == (KEY,)
+    assert KEY in pods.loop.watched
     many = WATCHED_PODS + 1
     pods.apply(replicas=many, endpoints=tuple(f"sim://{number}" for number in range(many)))
-    assert pods.loop.watched == ()
+    assert not pods.loop.watched
 
 
 async def test_the_first_cycles_lower_nothing(session: aiohttp.ClientSession) -> None:
