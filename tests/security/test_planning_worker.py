@@ -87,7 +87,9 @@ async def test_who_cannot_be_planned_is_set_aside() -> None:
     """A variant that never ends and one that raises are named; all others are planned in the end."""
     names, good = ["a", "slow", "b", "bad"], {"n/a", "n/b"}
     passed = 0.0
-    async with worker(STUB, deadline_seconds=10.0, now=lambda: time.monotonic() + passed) as planner:
+    async with worker(
+        STUB, deadline_seconds=10.0, now=lambda: time.monotonic() + passed
+    ) as planner:
         answer = await planner.plan(of(*names))
         while answer.decisions.keys() != good or len(answer.set_aside) > 2:
             if any("took longer" in answer.set_aside.get(name, "") for name in good):

@@ -99,7 +99,7 @@ async def rate_of(ports: list[int], *, seconds: int = 60, gone_at: float = math.
         of_fleet = '"started_at"' in str(form["query"])
         return web.json_response(vector(*(items if of_fleet else []), at=at))
 
-    rates: list[float] = []
+    rates: list[int] = []
     async with Server(answer).running() as url, aiohttp.ClientSession() as session:
         settings = CollectionSettings(
             interval=10.0, window=40.0, long_window=0.0, source="prometheus"
