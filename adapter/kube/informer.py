@@ -238,7 +238,7 @@ def same_but_scale(before: Object, after: Object) -> bool:
     return _unscaled(before) == _unscaled(after)
 
 
-_BOOKKEEPING = frozenset({"resourceVersion"})
+_BOOKKEEPING = frozenset({"resourceVersion", "managedFields"})
 _BOOKKEEPING_OF_SCALED = _BOOKKEEPING | {"generation"}
 
 
