@@ -40,8 +40,8 @@ ERRORS = 4.0
 """Standard errors of a count beyond which misses are too many; requests miss together, so one has to be
 surer than of independent ones."""
 
-NOISE_ERRORS = 2.0
-"""Standard errors of a count up to which it is no more than was planned for."""
+NOISE_ERRORS = 3.0
+"""Standard errors of a count up to which it is no more than was planned for, tested up to 12 times a minute."""
 
 SETTLED_WINDOWS = 2.0
 """Windows for which the plan's replicas must have been there: in the first one they serve what had queued."""

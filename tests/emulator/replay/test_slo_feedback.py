@@ -24,7 +24,11 @@ def test_misses_are_mended_that_the_plan_does_not_know_of() -> None:
         ],
         warmUp=600,
     )  # fmt: skip
-    offered = generated(duration_seconds=1500, rate_rpm=600, seed=31)
-    (result,) = compare.compare(scenario, {"m": offered}, ["ours"]).results
-    assert result.within > 0.97
-    assert np.nanmax(result.curves["chat"].desired) <= 8
+    within, most = [], []
+    for seed in (41, 42, 43, 44):
+        offered = generated(duration_seconds=1500, rate_rpm=600, seed=seed)
+        (result,) = compare.compare(scenario, {"m": offered}, ["ours"]).results
+        within.append(result.within)
+        most.append(np.nanmax(result.curves["chat"].desired))
+    assert np.mean(within) > 0.97
+    assert np.mean(most) <= 8
