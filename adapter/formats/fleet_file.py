@@ -26,6 +26,7 @@ from adapter.formats.fleet_parts import (
     VariantPart,
     checked_rows,
     first_problem,
+    length_problem,
     listed,
     name_of,
     variant_of,
@@ -224,6 +225,8 @@ def _variants(
             left_out[name] = f"model: {part.model!r} has no profile; there are {listed(models)}"
         elif part.max_replicas is not None and part.max_replicas < part.min_replicas:
             left_out[name] = f"max_replicas: {part.max_replicas} is less than min_replicas"
+        elif problem := length_problem(part.output_tokens, part.rate_rpm):
+            left_out[name] = problem
         else:
             valid[name] = variant_of(part, profiles)
     return tuple(valid.values()), left_out

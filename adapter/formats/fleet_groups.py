@@ -14,13 +14,16 @@ from pydantic import Field, ValidationError
 
 from adapter.errors import InputError
 from adapter.formats.fleet_parts import (
+    NUMBER,
     Count,
     CurrentPart,
     NonNegative,
     Part,
     ProfilePart,
+    Rate,
     VariantPart,
     first_problem,
+    length_problem,
     listed,
     name_of,
     variant_of,
@@ -36,7 +39,7 @@ from adapter.planning.groups import (
 )
 from adapter.settings.budgets import entries
 
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER]
 
 _SPELLINGS = {"devices": "gpus"}
 """Other names of the fields of a budget."""
@@ -58,10 +61,10 @@ class MemberPart(Part):
     accelerator: str = ""
     model: str = ""
     service_class: str = Field(default="", alias="class")
-    min_replicas: Count = 1
+    min_replicas: Annotated[int, Field(ge=0, le=fleet.MOST_REPLICAS), NUMBER] = 1
     max_replicas: Count | None = None
     max_batch: Count = 0
-    current: Count | CurrentPart = 0
+    current: Annotated[Annotated[int, Field(ge=0, le=2**31 - 1)] | CurrentPart, NUMBER] = 0
     available: Count | None = None
     interruptible: bool = False
     weight: NonNegative = 1.0
@@ -74,7 +77,7 @@ class GroupPart(Part):
     namespace: str = ""
     model: str = Field(min_length=1)
     service_class: str = Field(alias="class", min_length=1)
-    rate_rpm: NonNegative
+    rate_rpm: Rate
     input_tokens: NonNegative = 0.0
     output_tokens: NonNegative
     input_tokens_cv: NonNegative = 0.0
@@ -206,6 +209,7 @@ def _problems(
     models = {profile.model for profile in profiles}
     if part.model not in models:
         yield f"model: {part.model!r} has no profile; there are {listed(models)}"
+    yield from _length_problems(part)
     if not members:
         reasons = (f"{name_of(part.variants[at]) or at}: {why}" for at, why in wrong.items())
         yield f"variants: {'; '.join(reasons)}"
@@ -214,6 +218,17 @@ def _problems(
     total = sum(item.share for item in part.length_classes)
     if part.length_classes and abs(total - 1.0) > 1e-6:
         yield f"length_classes: shares must sum up to 1, not {total:g}"
+
+
+def _length_problems(part: GroupPart) -> Iterator[str]:
+    lengths = [(part.output_tokens, 1.0, "")]
+    lengths += [
+        (item.output_tokens, item.share, f"length_classes.{place}.")
+        for place, item in enumerate(part.length_classes)
+    ]
+    for output_tokens, share, where in lengths:
+        if problem := length_problem(output_tokens, share * part.rate_rpm, where):
+            yield problem
 
 
 def _variant_part(part: GroupPart, member: MemberPart) -> VariantPart:

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 from adapter.errors import InputError, field_problem
 from adapter.planning import fleet
@@ -15,9 +23,22 @@ from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 from optimizer.problem import TRANSITION_FACTOR, SaturationPolicy, SolverName
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+def _number(value: Any) -> Any:
+    """Refuse true and false: as numbers they would be 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+NUMBER = BeforeValidator(_number)
+"""Refuses true and false where a number is expected."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER]
+Rate = Annotated[float, Field(ge=0, le=fleet.LARGEST_RATE_RPM, allow_inf_nan=False), NUMBER]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1), NUMBER]
+Whole = Annotated[int, Field(ge=1, le=2**31 - 1), NUMBER]
 
 
 class Part(BaseModel):
@@ -35,7 +56,7 @@ class AcceleratorPart(Part):
     name: str = Field(min_length=1)
     device: str = ""
     cost: NonNegative
-    multiplicity: Annotated[int, Field(ge=1)] = 1
+    multiplicity: Whole = 1
 
 
 class TargetPart(Part):
@@ -45,14 +66,14 @@ class TargetPart(Part):
     itl_ms: Positive | None = None
     ttft_ms: Positive | None = None
     tps: Positive | None = None
-    percentile: Percentile | None = None
+    percentile: Annotated[Percentile, NUMBER] | None = None
 
 
 class ClassPart(Part):
     """`classes[]`; priority 1 is served first."""
 
     name: str = Field(min_length=1)
-    priority: Annotated[int, Field(ge=1, le=100)]
+    priority: Annotated[int, Field(ge=1, le=100), NUMBER]
     models: tuple[TargetPart, ...] = ()
 
 
@@ -70,9 +91,9 @@ class StepPart(Part):
 class EnginePart(Part):
     """`profiles[].engine`: limits of the engine; without `kv_tokens` the KV cache does not bind."""
 
-    max_num_seqs: Annotated[int, Field(ge=1, le=2**16)] = 256
-    max_num_batched_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] = 2048
-    kv_tokens: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1, le=2**16), NUMBER] = 256
+    max_num_batched_tokens: Whole = 2048
+    kv_tokens: Annotated[int, Field(ge=1, le=2**53), NUMBER] | None = None
 
 
 class ProfilePart(Part):
@@ -80,7 +101,7 @@ class ProfilePart(Part):
 
     model: str = Field(min_length=1)
     accelerator: str = Field(min_length=1)
-    accelerators_per_replica: Annotated[int, Field(ge=1)] = 1
+    accelerators_per_replica: Whole = 1
     alpha: NonNegative | None = None
     beta: NonNegative | None = None
     gamma: NonNegative = 0.0
@@ -151,7 +172,7 @@ class VariantPart(Part):
     name: str = Field(min_length=1)
     model: str = Field(min_length=1)
     service_class: str = Field(alias="class", min_length=1)
-    rate_rpm: NonNegative
+    rate_rpm: Rate
     input_tokens: NonNegative = 0.0
     output_tokens: NonNegative
     input_tokens_cv: NonNegative = 0.0
@@ -171,22 +192,34 @@ class SettingsPart(Part):
     saturation_policy: SaturationPolicy = "None"
     delayed_best_effort: bool = False
     transition_factor: NonNegative = TRANSITION_FACTOR
-    stability_margin: Annotated[float, Field(ge=0, lt=1)] | None = None
+    stability_margin: Annotated[float, Field(ge=0, lt=1), NUMBER] | None = None
     time_limit: Positive = 10.0
     gap: NonNegative = 1e-6
-    hysteresis: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hysteresis: Annotated[float, Field(ge=0, le=1), NUMBER] = 0.0
+
+
+def length_problem(output_tokens: float, rate: float, where: str = "") -> str:
+    """What is wrong with the mean output tokens at a rate; empty where nothing is, or none arrives.
+
+    `where` stands before the field's name, such as `length_classes.0.`.
+    """
+    if rate <= 0 or output_tokens >= 1:
+        return ""
+    return (
+        f"{where}output_tokens: must be >= 1 where requests arrive, not {output_tokens:g};"
+        " without traffic set rate_rpm to 0"
+    )
 
 
 def variant_of(part: VariantPart, profiles: Iterable[ProfilePart]) -> fleet.Variant:
     """A variant with the profiles of its model."""
-    idle = part.rate_rpm == 0 or part.output_tokens == 0
     return fleet.Variant(
         name=part.name,
         model=part.model,
         service_class=part.service_class,
         profiles=tuple(profile.profile() for profile in profiles if profile.model == part.model),
         load=fleet.Load(
-            arrival_rate_rps=0.0 if idle else part.rate_rpm / 60.0,
+            arrival_rate_rps=part.rate_rpm / 60.0,
             input_tokens=part.input_tokens,
             output_tokens=max(part.output_tokens, 1.0),
             input_cv=part.input_tokens_cv,

@@ -110,7 +110,8 @@ def _variant(item: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "name": item.get("name"),
         "model": item.get("model"),
         "class": item.get("class"),
-        "rate_rpm": load.get("arrivalRate", 0),
+        # As in the reference, where nothing is generated there is no traffic.
+        "rate_rpm": load.get("arrivalRate", 0) if load.get("avgOutTokens") else 0,
         "input_tokens": load.get("avgInTokens", 0),
         "output_tokens": load.get("avgOutTokens", 0),
         "min_replicas": item.get("minNumReplicas", 0),

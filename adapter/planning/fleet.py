@@ -21,6 +21,13 @@ from optimizer.problem import TRANSITION_FACTOR, SaturationPolicy, SolverName
 LARGEST_BATCH = 8192
 """Largest batch that is sized: time and memory for it grow with it."""
 
+LARGEST_RATE_RPM = 1e9
+"""Largest rate of one load that is planned, requests per minute; more is a mistake."""
+
+MOST_REPLICAS = 10**6
+"""Most replicas of one variant of a group that are planned: more than a cluster has pods, and few enough for
+integer programs to tell one replica from none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerator:

@@ -145,7 +145,9 @@ def _row(
     settings: fleets.Settings,
 ) -> Row:
     option, member = sized.option(place), group.members.get(variant.name, _NOBODY)
-    most = 2**31 if variant.max_replicas is None else variant.max_replicas
+    most = fleets.MOST_REPLICAS
+    if variant.max_replicas is not None:
+        most = min(most, variant.max_replicas)
     if member.available is not None:
         most = min(most, max(member.available, 0))
     unit_cost = candidates.cost(option.accelerator, option.profile, 1)

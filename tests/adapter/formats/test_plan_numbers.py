@@ -1,0 +1,193 @@
+"""Numbers of a plan file that no fleet has: rates without bound, traffic without tokens, true for numbers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter import cli
+from adapter.planning import fleet
+
+FLEET: dict[str, Any] = {
+    "accelerators": [{"name": "A100", "cost": 40}, {"name": "H100", "cost": 90}],
+    "classes": [{"name": "P", "priority": 1, "models": [{"model": "m", "itl_ms": 30}]}],
+    "profiles": [
+        {"model": "m", "accelerator": "A100", "alpha": 7, "beta": 0.3, "max_batch": 16},
+        {"model": "m", "accelerator": "H100", "alpha": 5, "beta": 0.1, "max_batch": 32},
+    ],
+    "groups": [
+        {
+            "name": "g",
+            "model": "m",
+            "class": "P",
+            "rate_rpm": 600,
+            "output_tokens": 178,
+            "variants": [
+                {"name": "a", "accelerator": "A100", "min_replicas": 0},
+                {"name": "s", "accelerator": "H100", "min_replicas": 0, "interruptible": True},
+            ],
+        }
+    ],
+    "settings": {"time_limit": 2},
+}
+ALONE = {"name": "v", "model": "m", "class": "P", "rate_rpm": 60, "output_tokens": 178}
+
+
+def answered(tmp_path: Path, document: Any, capsys: pytest.CaptureFixture[str]) -> Any:
+    path = tmp_path / "fleet.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert cli.main(["plan", "-f", str(path), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def with_group(**fields: Any) -> dict[str, Any]:
+    document = copy.deepcopy(FLEET)
+    document["groups"][0] |= fields
+    return document
+
+
+@pytest.mark.parametrize("rate", [1e11, 1e12, 1e300])
+def test_rates_beyond_the_bound_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: float
+) -> None:
+    document = with_group(rate_rpm=rate) | {"variants": [{**ALONE, "rate_rpm": rate}]}
+    aside = answered(tmp_path, document, capsys)["set_aside"]
+    for name in ("g", "v"):
+        assert aside[name].startswith("rate_rpm: must be <= 1e+09, not "), aside
+
+
+@pytest.mark.parametrize("rate", [1e8, fleet.LARGEST_RATE_RPM])
+@pytest.mark.parametrize("slow", [1, 30])
+@pytest.mark.parametrize("more", [{}, {"budgets": [{"name": "all", "cost": 1e9}]}])
+def test_rates_up_to_the_bound_are_planned(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rate: float,
+    slow: int,
+    more: dict[str, Any],
+) -> None:
+    """Slow replicas are as many as fast ones at a higher rate; no variant has more than there can be."""
+    document = with_group(rate_rpm=rate) | more
+    for profile in document["profiles"]:
+        profile |= {"alpha": profile["alpha"] * slow, "beta": profile["beta"] * slow}
+    document["classes"][0]["models"][0]["itl_ms"] *= slow
+    group = answered(tmp_path, document, capsys)["groups"]["g"]
+    assert group["capacity_rpm"] > 0
+    assert group["served"] == "full" or group["binding"] == "maximum", group
+
+
+def test_a_huge_rate_ends_without_capacity_in_time(tmp_path: Path) -> None:
+    """As one process, which ends: the solver's own limit does not stop it everywhere."""
+    document = with_group(rate_rpm=fleet.LARGEST_RATE_RPM)
+    for profile in document["profiles"]:
+        profile |= {"alpha": profile["alpha"] * 1000, "beta": profile["beta"] * 1000}
+    document["classes"][0]["models"][0]["itl_ms"] *= 1000
+    path = tmp_path / "fleet.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "adapter", "plan", "-f", str(path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert json.loads(done.stdout)["groups"]["g"]["binding"] == "maximum"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"output_tokens": 0}, "output_tokens: must be >= 1 where requests arrive, not 0; without"),
+        ({"output_tokens": 0.5}, "output_tokens: must be >= 1 where requests arrive, not 0.5"),
+        ({"output_tokens": -1}, "output_tokens: must be >= 0, not -1"),
+        ({"output_tokens": True}, "output_tokens: must be a number, not true"),
+        ({"input_tokens": True}, "input_tokens: must be a number, not true"),
+        ({"input_tokens": -3}, "input_tokens: must be >= 0, not -3"),
+        ({"input_tokens": "10ms"}, "input_tokens: must be a number, not '10ms'"),
+        ({"rate_rpm": True}, "rate_rpm: must be a number, not true"),
+    ],
+)
+def test_traffic_without_tokens_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fields: dict[str, Any], said: str
+) -> None:
+    document = with_group(**fields) | {"variants": [ALONE | fields]}
+    aside = answered(tmp_path, document, capsys)["set_aside"]
+    assert aside["g"].startswith(said), aside
+    assert aside["v"].startswith(said), aside
+
+
+def test_without_traffic_lengths_may_be_zero(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    idle = {"rate_rpm": 0, "output_tokens": 0}
+    answer = answered(tmp_path, with_group(**idle) | {"variants": [ALONE | idle]}, capsys)
+    assert answer["set_aside"] == {}
+
+
+def test_numbers_as_text_are_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """YAML 1.1 reads 1e5 as text."""
+    group = answered(tmp_path, with_group(rate_rpm="6e2"), capsys)["groups"]["g"]
+    assert group["demand_rpm"] == pytest.approx(600)
+
+
+def test_a_length_class_without_tokens_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = [
+        {"name": "short", "share": 0.5, "output_tokens": 100},
+        {"name": "none", "share": 0.5, "output_tokens": 0},
+    ]
+    aside = answered(tmp_path, with_group(length_classes=classes), capsys)["set_aside"]
+    assert aside["g"].startswith("length_classes.1.output_tokens: must be >= 1"), aside
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"current": True}, "current: must be a number, not true"),
+        ({"current": "x"}, "current: must be a whole number, not 'x'"),
+        ({"min_replicas": 2**31 - 1}, "min_replicas: must be <= 1e+06, not 2147483647"),
+        ({"min_replicas": True}, "min_replicas: must be a number, not true"),
+    ],
+)
+def test_numbers_of_a_groups_variant_are_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fields: dict[str, Any], said: str
+) -> None:
+    document = with_group()
+    document["groups"][0]["variants"][0] |= fields
+    answer = answered(tmp_path, document, capsys)
+    assert answer["set_aside"] == {"a": said}
+    assert answer["groups"]["g"]["served"] == "full"
+
+
+def test_systems_without_generated_tokens_have_no_traffic(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in the reference, where a missing number is zero."""
+    load = {"arrivalRate": 60, "avgInTokens": 10, "avgOutTokens": 0}
+    server = {"name": "v", "model": "m", "class": "P", "currentAlloc": {"load": load}}
+    system = {
+        "acceleratorData": {"accelerators": [{"name": "A100", "type": "A100", "cost": 40}]},
+        "modelData": {
+            "models": [
+                {
+                    "name": "m",
+                    "acc": "A100",
+                    "maxBatchSize": 16,
+                    "decodeParms": {"alpha": 7, "beta": 0.3},
+                    "prefillParms": {"gamma": 5, "delta": 0.02},
+                }
+            ]
+        },
+        "serviceClassData": {
+            "serviceClasses": [
+                {"name": "P", "priority": 1, "modelTargets": [{"model": "m", "slo-itl": 30}]}
+            ]
+        },
+        "serverData": {"servers": [server]},
+        "optimizerData": {"optimizer": {"unlimited": True}},
+    }
+    answer = answered(tmp_path, {"system": system}, capsys)
+    assert answer["set_aside"] == {}
+    assert answer["plan"]["v"]["replicas"] == 0
