@@ -13,7 +13,8 @@ import yaml
 from aiohttp import web
 from kubernetes_asyncio.config import incluster_config
 
-from adapter.kube import client, errors, kubeconfig
+from adapter.kube import client, errors
+from adapter.kube.access import kubeconfig
 from certs.authority import Authority
 
 PODS = "/api/v1/pods"
