@@ -9,7 +9,7 @@ from typing import Any
 
 from adapter.diagnostics.site import MOST_NAMED, VARIANTS, Finding, Site, key_of
 from adapter.kube import duration, paths
-from adapter.kube.errors import ApiError
+from adapter.kube.errors import ApiError, Forbidden
 from adapter.resources.stored_status import CONFIGURATION, GATEWAYS
 
 _FIX = "kubectl apply -k manifests/crd"
@@ -74,11 +74,15 @@ def _version(item: Mapping[str, Any]) -> str:
 
 
 async def others(site: Site) -> AsyncIterator[Finding]:
-    """Whether the workload-variant-autoscaler runs beside the adapter."""
+    """Whether the workload-variant-autoscaler runs beside the adapter, as far as one may see it."""
     path = paths.collection("apps/v1", "deployments")
-    deployments, _ = await site.cluster.list_objects(
-        path, (("labelSelector", f"app.kubernetes.io/name={_OTHER}"),)
-    )
+    try:
+        deployments, _ = await site.cluster.list_objects(
+            path, (("labelSelector", f"app.kubernetes.io/name={_OTHER}"),)
+        )
+    except Forbidden:
+        # Nothing else here needs that right, and nothing is wrong with the installation.
+        return
     for item in deployments:
         if (item.get("spec") or {}).get("replicas", 1):
             namespace, _, name = key_of(item).partition("/")

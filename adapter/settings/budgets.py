@@ -37,6 +37,8 @@ _FIELDS = frozenset(
     }
 )
 
+_TWICE = "two budgets are {name!r}; join them, or give one a name of its own"
+
 _MOST_TEXT, _MOST_BRACKETS = 16384, 400
 _MOST = 1e9
 
@@ -65,19 +67,19 @@ def entries(document: Sequence[Any]) -> tuple[Budget, ...]:
         ValueError: what is wrong, with the number of the entry and its field.
 
     """
-    budgets: list[Budget] = []
+    budgets: dict[str, Budget] = {}
     for number, item in enumerate(document):
         try:
-            budgets += _entry(item)
+            for budget in _entry(item):
+                if budget.name in budgets:
+                    # At once: aliases make a short text very many entries.
+                    raise ValueError(_TWICE.format(name=budget.name))
+                budgets[budget.name] = budget
         except ValueError as error:
             name = item.get("name") if isinstance(item, dict) else None
             called = f" ({shortened(name)})" if isinstance(name, str) and name else ""
             raise ValueError(f"entry {number + 1}{called}: {error}") from error
-    names = [item.name for item in budgets]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two budgets are {name!r}; join them, or give one a name of its own")
-    return tuple(budgets)
+    return tuple(budgets.values())
 
 
 def _document(text: str) -> Any:

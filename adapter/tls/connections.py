@@ -12,6 +12,7 @@ for those with a certificate, since every pod has a token.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import errno
 import resource
@@ -60,8 +61,8 @@ class ConnectionLimits:
             closes first.
         drain_seconds: Seconds for requests in flight to finish when the server ends. Default 10.
         shutdown_seconds: Seconds for the TLS shutdown of a connection. Default 2.
-        write_seconds: Seconds for a client to take what waits to be sent to it, some 256 KiB.
-            Default 30.
+        write_seconds: Seconds for a client to take what waits to be sent to it, some 256 KiB; whoever takes
+            that again and again may take as long as it likes. Default 30.
 
     """
 
@@ -100,7 +101,7 @@ class _Connection:
         self.since = asyncio.get_running_loop().time()
         self.task: asyncio.Task[None] | None = None
         self.protocol: RequestHandler | None = None
-        self.waits_since: float | None = None
+        self.paused_since: float | None = None
 
     def reach(self, stage: _Stage) -> None:
         """Note that the connection has come that far."""
@@ -118,13 +119,8 @@ class _Connection:
         return self.protocol is not None and self.protocol.transport is not None
 
     def takes_nothing(self, now: float, seconds: float) -> bool:
-        """Whether its buffer has been full, each time that it was looked at, for that many seconds."""
-        if self.protocol is None or not self.protocol.writing_paused:
-            self.waits_since = None
-            return False
-        if self.waits_since is None:
-            self.waits_since = now
-        return now - self.waits_since >= seconds
+        """Whether its buffer has been full for that many seconds, and never had room in between."""
+        return self.paused_since is not None and now - self.paused_since >= seconds
 
     def close(self) -> None:
         """Close it at once, whatever it is doing."""
@@ -135,6 +131,44 @@ class _Connection:
         if self.socket is not None:
             self.socket.close()
             self.socket = None
+
+
+class _Noting(asyncio.Protocol):
+    """The protocol of a connection, and since when it may not write.
+
+    A client that reads slowly lets it write again and again, each time for a moment: who only looked from time
+    to time would find it waiting each time.
+    """
+
+    def __init__(self, connection: _Connection, served: RequestHandler) -> None:
+        self._connection = connection
+        self._served = served
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._served.connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self._served.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read."""
+        self._served.data_received(data)
+
+    def eof_received(self) -> None:
+        """Read the end."""
+        self._served.eof_received()
+
+    def pause_writing(self) -> None:
+        """Note that the buffer is full."""
+        self._connection.paused_since = asyncio.get_running_loop().time()
+        self._served.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Note that the client has taken most of it."""
+        self._connection.paused_since = None
+        self._served.resume_writing()
 
 
 class Connections:
@@ -151,7 +185,8 @@ class Connections:
         self._by_protocol: dict[asyncio.BaseProtocol, _Connection] = {}
         self._closed = 0
         self._logged_at = float("-inf")
-        self._next_look = asyncio.get_running_loop().call_later(0, self._look)
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(limits.write_seconds / LOOKS, self._look)
 
     def __len__(self) -> int:
         """Number of open connections."""
@@ -179,6 +214,7 @@ class Connections:
                 self._exhausted(loop, listening, error)
                 break
             accepted.setblocking(False)
+            _keep_little_unsent(accepted)
             connection = _Connection(accepted, str(address[0]))
             self._all[connection] = None
             fresh.append(connection)
@@ -199,10 +235,10 @@ class Connections:
         assert accepted is not None  # noqa: S101 - set until this task hands it on
         limits = self._limits
 
-        def protocol() -> RequestHandler:
+        def protocol() -> _Noting:
             connection.protocol = made = self._server()
             self._by_protocol[made] = connection
-            return made
+            return _Noting(connection, made)
 
         loop = asyncio.get_running_loop()
         try:
@@ -341,6 +377,15 @@ async def _readable(waiting: socket.socket) -> None:
 def _set(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
+
+
+def _keep_little_unsent(accepted: socket.socket) -> None:
+    """Let the kernel keep little that is not on its way, and ask for more as soon as that is gone.
+
+    It grows its buffer to MiBs otherwise, and asks when a third is free, which takes slow clients minutes.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # not on every system
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BUFFER_BYTES)
 
 
 def raise_file_limit() -> None:

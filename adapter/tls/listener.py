@@ -135,6 +135,8 @@ async def listening(
             if reloading:
                 await tasks.cancel(reloading)
     finally:
+        # Again where no address could be listened on.
+        connections.close()
         await runner.cleanup()
 
 

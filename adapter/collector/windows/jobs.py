@@ -28,9 +28,12 @@ def within_budget(jobs: Sequence[ScrapeJob], keys: Iterable[str]) -> list[Scrape
     So with two such scrapes in a cycle, there are at most two thirds more than without.
     """
     budget = max(len(jobs) // 3, LEAST_PODS)
+    by_variant: dict[str, list[ScrapeJob]] = {}
+    for job in jobs:
+        by_variant.setdefault(job.key, []).append(job)
     chosen: list[ScrapeJob] = []
     for key in keys:
-        of_variant = [job for job in jobs if job.key == key]
+        of_variant = by_variant.get(key, [])
         if len(chosen) + len(of_variant) <= budget:
             chosen += of_variant
     return chosen

@@ -107,6 +107,14 @@ async def test_a_check_that_cannot_run_is_a_finding(tmp_path: Path, code: int) -
     assert len(partly) == len(whole)
 
 
+async def test_who_may_not_list_all_deployments_gets_no_finding_of_it(tmp_path: Path) -> None:
+    """Whether another autoscaler runs is then not seen; an API server that fails is one."""
+    refused, _ = await examined(tmp_path / "a", 403, "/apis/apps/v1/deployments")
+    assert [item.what for item in refused if "deployments" in item.what] == []
+    broken, _ = await examined(tmp_path / "b", 500, "/apis/apps/v1/deployments")
+    assert len(broken) == len(refused) + 1
+
+
 async def test_collections_are_listed_once(tmp_path: Path) -> None:
     """However many checks read the variants or the ConfigMaps, one list is requested, and nothing written."""
     _, api = await examined(tmp_path, None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import ItemsView
+from typing import Any
 
 import pytest
 
 from adapter.planning.groups import Budget
-from adapter.settings.budgets import BUDGETS, budgets
+from adapter.settings.budgets import BUDGETS, budgets, entries
 
 
 def test_own_form() -> None:
@@ -96,3 +98,19 @@ def test_what_is_shown_can_be_read_again() -> None:
     assert budgets(BUDGETS.show(ceilings)) == ceilings
     assert BUDGETS.show(()) == "none"
     assert budgets("") == ()
+
+
+def test_an_entry_that_is_there_twice_ends_the_reading() -> None:
+    """By aliases a short text has thousands of entries with thousands of namespaces each."""
+
+    class Counted(dict[str, Any]):
+        readings = 0
+
+        def items(self) -> ItemsView[str, Any]:
+            Counted.readings += 1
+            return super().items()
+
+    entry = {"scope": "namespace", "namespaceQuotas": Counted(a={}, b={})}
+    with pytest.raises(ValueError, match="entry 2: two budgets are 'namespace a'"):
+        entries([entry] * 1000)
+    assert Counted.readings == 2

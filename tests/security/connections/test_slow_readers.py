@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from adapter.apiserver import responses
+from adapter.errors import StartupError
 from adapter.tls import connections, listener
 from adapter.tls.certificates import Certificates
 from adapter.tls.connections import CONNECTIONS, ConnectionLimits
@@ -20,6 +21,9 @@ from tests.security.test_strangers import Server, status
 
 BODY_BYTES = 8 * 2**20
 LIMITS = ConnectionLimits(connections=20, unauthenticated=20)
+PIECE, SLOW = 16384, 30_000
+"""Bytes that a slow client takes at once, and in a second."""
+
 REQUEST = b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -104,3 +108,37 @@ async def test_who_reads_on_gets_all(tmp_path: Path) -> None:
             taken += len(await reader.readexactly(min(2**20, BODY_BYTES - taken)))
             await asyncio.sleep(LIMITS.write_seconds / 10)
         writer.close()
+
+
+@pytest.mark.virtual_time
+async def test_who_reads_slowly_but_on_and_on_gets_all(tmp_path: Path) -> None:
+    """A client whose buffer is full at every look, and that takes 30 KB of each second, is not closed."""
+    async with serving(tmp_path) as (server, _application):
+        context = server.context("alice")
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", server.port, ssl=context, limit=4096
+        )
+        writer.write(REQUEST)
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(BODY_BYTES // PIECE):
+            await reader.readexactly(PIECE)
+            await asyncio.sleep(PIECE / SLOW)
+        writer.close()
+
+
+async def test_no_look_is_left_of_a_listener_without_an_address() -> None:
+    """Where the port is taken, nothing of the second listener goes on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        application = web.Application()
+        application[CONNECTIONS] = []
+        with pytest.raises(StartupError, match="cannot listen"):
+            async with listener.listening(
+                application,
+                host="127.0.0.1",
+                port=taken.getsockname()[1],
+                certificates=None,
+                limits=LIMITS,
+            ):
+                pass
+    (connections_of_it,) = application[CONNECTIONS]
+    assert connections_of_it._next_look.cancelled()
