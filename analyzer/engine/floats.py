@@ -170,7 +170,8 @@ def _occupancy(
     end = max(ratio, load)
     counts, squares, inverse = _numbers(last)
     weights = _weights(base, slope, counts, inverse)
-    full = float(weights[last]) * end**partly
+    below = max(base / max(last, 1.0) + slope, occupancy.SMALLEST)
+    full = float(weights[last]) * end * below ** (partly - 1.0)
     weights[last] *= partly
     tail = full * max(queue, 1.0 / (1.0 - min(ratio, occupancy.FULL)))
     total = float(weights.sum()) + tail

@@ -33,7 +33,7 @@ _RESCALED = 32
 LARGEST = 1e280
 """Largest weight whose sums, with squares of numbers, stay in the range of floats."""
 
-_SMALLEST = 1e-280
+SMALLEST = 1e-280
 """Keeps weights normal floats, with which processors are fast."""
 
 
@@ -70,9 +70,12 @@ def occupancy(
 
     """
     last = np.ceil(slots) - 1.0
+    partly = slots - last
     ratio = base / slots + slope
+    # The ratio of the last slot, which is parts of two states: no jump where slots are whole numbers.
     end = np.maximum(ratio, load)
-    chain = _Chain(base, slope, last, slots - last, end ** (slots - last))
+    below = np.maximum(base / np.maximum(last, 1.0) + slope, SMALLEST)
+    chain = _Chain(base, slope, last, partly, end * below ** (partly - 1.0))
     full, total, first, second = _table(chain) if slots.size <= _FEW else _by_state(chain)
     tail = full * np.maximum(queue, 1.0 / (1.0 - np.minimum(ratio, FULL)))
     total = total + tail
@@ -136,7 +139,7 @@ def _by_state(chain: _Chain) -> _Sums:
             ratio = base[begin:] / n
             ratio += slope[begin:]
             ratio *= weight[begin:]
-            ratio += _SMALLEST
+            ratio += SMALLEST
             weight[begin:] = ratio
         if end > begin:
             full[begin:end] = weight[begin:end] * final[begin:end]
