@@ -41,7 +41,7 @@ ERRORS = 4.0
 surer than of independent ones."""
 
 NOISE_ERRORS = 3.0
-"""Standard errors up to which a count is no more than was planned for; it is tested up to 12 times a minute."""
+"""Standard errors up to which a count is no more than was planned for; 12 a minute may be tested."""
 
 SETTLED_WINDOWS = 2.0
 """Windows for which the plan's replicas must have been there: in the first one they serve what had queued."""
