@@ -156,7 +156,7 @@ class Collector:
         await self._pods.scrape(self._jobs(), _add_scraped(self.add), spread_seconds=seconds)
         # Requests that waited at a gateway in an earlier cycle say nothing of now.
         self._gateways, self._pool_load = (), PoolLoad()
-        if self._prometheus.connected:
+        if connected := self._prometheus.connected:
             try:
                 await self._query_fleet()
                 self._gateways, self._pool_load = await self._prometheus.gateways()
@@ -164,14 +164,12 @@ class Collector:
                 self._prometheus.report(error)
             else:
                 self._prometheus.report(None)
-        asked = self._prometheus.connected
-        self._variants = observation.without_unasked(self._variants, asked=asked)
+        self._variants = observation.without_unasked(self._variants, asked=connected)
         self._cycle_seconds = self._clock.monotonic() - started
 
     def _needs_prometheus(self, item: CollectedVariant) -> bool:
         source, chosen = item.source, _origin(item.source, self._settings)
-        # Servers that only Prometheus knows serve on while all pods answer.
-        unknown = not source.endpoints or bool(item.series_pods)
+        unknown = not source.endpoints or bool(item.series_pods)  # these serve on while all answer
         unknown |= any(self._pods.error(source.key, e) for e in source.endpoints)
         return chosen == "prometheus" or (chosen == "auto" and unknown)
 
