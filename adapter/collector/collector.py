@@ -156,7 +156,7 @@ class Collector:
         await self._pods.scrape(self._jobs(), _add_scraped(self.add), spread_seconds=seconds)
         # Requests that waited at a gateway in an earlier cycle say nothing of now.
         self._gateways, self._pool_load = (), PoolLoad()
-        if self._prometheus.connected:
+        if connected := self._prometheus.connected:
             try:
                 await self._query_fleet()
                 self._gateways, self._pool_load = await self._prometheus.gateways()
@@ -164,18 +164,18 @@ class Collector:
                 self._prometheus.report(error)
             else:
                 self._prometheus.report(None)
+        self._variants = observation.without_unasked(self._variants, asked=connected)
         self._cycle_seconds = self._clock.monotonic() - started
 
-    def _needs_prometheus(self, source: VariantSource) -> bool:
-        chosen = _origin(source, self._settings)
-        unknown = not source.endpoints or any(
-            self._pods.error(source.key, e) for e in source.endpoints
-        )
+    def _needs_prometheus(self, item: CollectedVariant) -> bool:
+        source, chosen = item.source, _origin(item.source, self._settings)
+        unknown = not source.endpoints or bool(item.series_pods)  # these serve on while all answer
+        unknown |= any(self._pods.error(source.key, e) for e in source.endpoints)
         return chosen == "prometheus" or (chosen == "auto" and unknown)
 
     async def _query_fleet(self) -> None:
         for key, item in self._variants.items():
-            self._variants[key] = replace(item, queried=self._needs_prometheus(item.source))
+            self._variants[key] = replace(item, queried=self._needs_prometheus(item))
         if not (queried := {key for key, item in self._variants.items() if item.queried}):
             return
         attribution = Attribution(item.source for item in self._variants.values())

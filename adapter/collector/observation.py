@@ -97,6 +97,20 @@ def with_series_pods(
     return replace(before, series_pods=fresh)
 
 
+def without_unasked(
+    variants: Mapping[str, CollectedVariant], *, asked: bool
+) -> dict[str, CollectedVariant]:
+    """The records without further servers of those that Prometheus is not asked for; `asked`: for any."""
+    kept = dict(variants)
+    for key, item in variants.items():
+        if item.series_pods and not (asked and item.queried):
+            pods = {e: at for e, at in item.series_pods.items() if attribution.pod_of(e) == e}
+            if len(pods) < len(item.series_pods):
+                item.window.retain((*item.source.endpoints, *pods))
+                kept[key] = replace(item, series_pods=pods)
+    return kept
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
     """Which pods of a variant have fresh metrics.

@@ -21,6 +21,10 @@ WATCHED_PODS = 32
 and this many pages take little CPU. Larger fleets wait for the scrape cycle."""
 
 
+_HELD = frozenset({"OptimizationFailed", "InvalidConfiguration"})
+"""Outcomes of cycles that keep a decision for reasons that no load changes."""
+
+
 def record_load(
     collector: Collector,
     records: dict[str, VariantRecord],
@@ -89,6 +93,9 @@ def _risen(
         # What one member is offered is the gateway's choice.
         if item is None or window is None or item.state.decision is None or groups.is_member(key):
             continue
+        # One more cycle would decide the same for it, and each is one of all variants.
+        if item.source.held or item.state.outcome in _HELD:
+            continue
         sized = item.state.decision.arrival_rate_rps
         rates = tuple(window.rates_of(SUDDEN_PARTS))
         if demand.rises_suddenly(rates, sized, demand.dispersion(item.trend)):
@@ -131,7 +138,8 @@ def _record_rates(
         item = records.get(key)
         if item is None:
             continue
-        decision = item.state.decision
+        # Without the decision of one that is held: another cycle would keep it too.
+        decision = None if item.source.held else item.state.decision
         if decision is not None and not groups.is_member(key):
             exceeded |= demand.exceeds_forecast(
                 item.trend, rate, at=at, sized_rps=decision.arrival_rate_rps

@@ -59,7 +59,8 @@ class Connection:
         proxy: URL of an HTTP proxy, None: none.
         server_hostname: name that the server's certificate must have, None: the one in its URL.
         tls: settings of new TLS connections; True: those of the session.
-        renew: reads credentials again; called when they, or the server's certificate, are refused.
+        renew: reads credentials again; called with True when they are refused, with False when there is no
+            connection, as where the server's certificate is refused.
 
     """
 
@@ -69,7 +70,7 @@ class Connection:
     proxy: str | None = None
     server_hostname: str | None = None
     tls: Callable[[], ssl.SSLContext | bool] = lambda: True
-    renew: Callable[[], None] = lambda: None
+    renew: Callable[[bool], None] = lambda _refused: None
 
 
 @contextlib.asynccontextmanager
@@ -109,7 +110,7 @@ async def _opened_plainly(path: Path, renewing: kubeconfigs.Renewing) -> AsyncIt
             server=renewing.access.server,
             authorize=renewing.authorize,
             tls=lambda: renewing.access.tls,
-            renew=renewing.renew,
+            renew=lambda refused: renewing.renew(refused=refused),
         )
 
 
@@ -160,7 +161,7 @@ async def _opened(kubeconfig: Path | None, context: str | None) -> AsyncIterator
             proxy=rest.proxy,
             server_hostname=rest.server_hostname,
             tls=lambda: True if renewing is None else renewing.access.tls,
-            renew=lambda: None if renewing is None else renewing.renew(),
+            renew=lambda refused: None if renewing is None else renewing.renew(refused=refused),
         )
 
 
@@ -366,10 +367,10 @@ class Cluster:
             )
         except aiohttp.ClientOSError:
             # An authority may have been exchanged: whoever asks tries again.
-            connection.renew()
+            connection.renew(False)
             raise
         if response.status == HTTPStatus.UNAUTHORIZED:
-            connection.renew()
+            connection.renew(True)
         if response.status >= 300:
             async with response:
                 text = errors.reported(await response.content.read(_ERROR_LIMIT))

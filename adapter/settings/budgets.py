@@ -37,8 +37,6 @@ _FIELDS = frozenset(
     }
 )
 
-_TWICE = "two budgets are {name!r}; join them, or give one a name of its own"
-
 _MOST_TEXT, _MOST_BRACKETS = 16384, 400
 _MOST = 1e9
 
@@ -71,15 +69,20 @@ def entries(document: Sequence[Any]) -> tuple[Budget, ...]:
     for number, item in enumerate(document):
         try:
             for budget in _entry(item):
-                if budget.name in budgets:
-                    # At once: aliases make a short text very many entries.
-                    raise ValueError(_TWICE.format(name=budget.name))
-                budgets[budget.name] = budget
+                _add(budgets, budget)
         except ValueError as error:
             name = item.get("name") if isinstance(item, dict) else None
             called = f" ({shortened(name)})" if isinstance(name, str) and name else ""
             raise ValueError(f"entry {number + 1}{called}: {error}") from error
     return tuple(budgets.values())
+
+
+def _add(budgets: dict[str, Budget], budget: Budget) -> None:
+    """Put a budget among the others; one that is there already is found at once: aliases make many."""
+    if budget.name in budgets:
+        name = budget.name
+        raise ValueError(f"two budgets are {name!r}; join them, or give one a name of its own")
+    budgets[budget.name] = budget
 
 
 def _document(text: str) -> Any:

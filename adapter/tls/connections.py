@@ -136,8 +136,7 @@ class _Connection:
 class _Noting(asyncio.Protocol):
     """The protocol of a connection, and since when it may not write.
 
-    A client that reads slowly lets it write again and again, each time for a moment: who only looked from time
-    to time would find it waiting each time.
+    Who looked now and then would always find a slow client's buffer full, though it has room in between.
     """
 
     def __init__(self, connection: _Connection, served: RequestHandler) -> None:

@@ -51,6 +51,7 @@ class Access:
         tls: settings of connections, with the client's certificate.
         headers: headers that authenticate a request.
         plugin: program that prints credentials, None: there is none.
+        content: all that it was made from, to compare; None: not known.
 
     """
 
@@ -58,6 +59,7 @@ class Access:
     tls: ssl.SSLContext
     headers: Mapping[str, str] = field(repr=False)
     plugin: plugins.Plugin | None = field(repr=False, default=None)
+    content: tuple[object, ...] | None = field(repr=False, default=None)
 
     def authorizer(self) -> Callable[[dict[str, str]], Awaitable[None]]:
         """What adds the headers that authenticate a request, or raises `plugin.PluginError`."""
@@ -91,13 +93,21 @@ class Renewing:
         self._read_again = read_again
         self._not_before = float("-inf")
 
-    def renew(self) -> None:
-        """Read it again, unless that was done a moment ago."""
+    def renew(self, *, refused: bool) -> None:
+        """Read it again, unless that was done a moment ago.
+
+        Args:
+            refused: Whether credentials were refused: a plug-in then prints others. Without a connection it
+                is not run again, as long as what there is to read is the same: it may ask a person.
+
+        """
         if time.monotonic() < self._not_before:
             return
         self._not_before = time.monotonic() + RENEWAL_SECONDS
         access = self._read_again()
-        if access is not None and access.server == self.access.server:
+        if access is None or access.server != self.access.server:
+            return
+        if refused or access.content is None or access.content != self.access.content:
             self.access, self._authorize = access, access.authorizer()
 
     async def start(self, path: Path) -> None:
@@ -231,12 +241,13 @@ def _access(document: Any, name: str, path: Path) -> Access | None:
     if cluster.get("insecure-skip-tls-verify"):
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE
+    trust = authority, bool(cluster.get("insecure-skip-tls-verify"))
     if asked:
         told = _told(cluster, server, authority)
         program = plugins.read(user["exec"], folder, told)
         if program is None:
             return None
-        return Access(server=server, tls=tls, headers={}, plugin=program)
+        return Access(server=server, tls=tls, headers={}, plugin=program, content=(*trust, program))
     certificate, key = (_content(user, f"client-{name}", folder) for name in ("certificate", "key"))
     if certificate is not None and key is not None:
         _present(tls, certificate, key)
@@ -247,6 +258,7 @@ def _access(document: Any, name: str, path: Path) -> Access | None:
         server=server,
         tls=tls,
         headers={"Authorization": f"Bearer {token}"} if token else {},
+        content=(*trust, certificate, key, token),
     )
 
 

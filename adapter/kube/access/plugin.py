@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from asyncio import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,12 @@ TIMEOUT_SECONDS = 60.0
 
 EARLY = timedelta(seconds=10)
 """Credentials that expire within this are renewed: a request takes as long."""
+
+PAUSE_SECONDS = 5.0
+"""Least seconds between two runs: what fails, or prints what has expired, is not run for each request."""
+
+_END_SECONDS = 1.0
+"""How long the end of a program that was killed is waited for."""
 
 _SAID = 500
 """Most characters of what a program that fails says that are repeated."""
@@ -109,14 +116,13 @@ class Plugin:
             raise self._failed(f"took more than {TIMEOUT_SECONDS:g} s") from error
         finally:
             if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                await _end(process)
         if process.returncode:
             text = " ".join((said or b"").decode(errors="replace").split())[-_SAID:]
             raise self._failed(f"ended with status {process.returncode}" + (text and f": {text}"))
         try:
             return _credentials(json.loads(printed), self.version)
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise self._failed("printed no credentials of " + self.version) from error
 
     def _told(self, *, asks: bool) -> str:
@@ -138,6 +144,8 @@ class Renewed:
         self._plugin = plugin
         self._present = present
         self._kept: Credentials | None = None
+        self._failed: PluginError | None = None
+        self._not_before = float("-inf")
         self._one = asyncio.Lock()
 
     async def authorize(self, headers: dict[str, str]) -> None:
@@ -148,18 +156,30 @@ class Renewed:
 
         """
         async with self._one:
-            if self._kept is None or _expired(self._kept):
-                kept = await self._plugin.run()
-                if kept.certificate is not None:
-                    try:
-                        self._present(*kept.certificate)
-                    except (OSError, ValueError) as error:
-                        name = self._plugin.command[0]
-                        problem = f"{name} printed a certificate that cannot be used"
-                        raise PluginError(problem) from error
-                self._kept = kept
+            if (self._kept is None or _expired(self._kept)) and (
+                time.monotonic() >= self._not_before
+            ):
+                try:
+                    self._kept, self._failed = await self._renewed(), None
+                except PluginError as error:
+                    self._failed = error
+                # Not where whoever waits for it has gone: that says nothing of the program.
+                self._not_before = time.monotonic() + PAUSE_SECONDS
+            if self._kept is None or self._failed is not None:
+                raise PluginError(str(self._failed)) from self._failed
         if self._kept.token is not None:
             headers["Authorization"] = f"Bearer {self._kept.token}"
+
+    async def _renewed(self) -> Credentials:
+        kept = await self._plugin.run()
+        if kept.certificate is not None:
+            try:
+                self._present(*kept.certificate)
+            except (OSError, ValueError) as error:
+                name = self._plugin.command[0]
+                problem = f"{name} printed a certificate that cannot be used"
+                raise PluginError(problem) from error
+        return kept
 
 
 def read(document: Mapping[str, Any], folder: Path, cluster: Mapping[str, Any]) -> Plugin | None:
@@ -185,6 +205,16 @@ def read(document: Mapping[str, Any], folder: Path, cluster: Mapping[str, Any]) 
         hint=str(document.get("installHint") or ""),
         cluster=cluster if document.get("provideClusterInfo") else None,
     )
+
+
+async def _end(process: subprocess.Process) -> None:
+    """Kill a program and wait until it is gone, so that it leaves neither a zombie nor open pipes."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    # A program that it has started itself may keep the pipes.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_SECONDS):
+            await process.wait()
 
 
 def _credentials(answer: Any, version: str) -> Credentials:

@@ -8,6 +8,7 @@ import math
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from adapter.collector.attribution import Attribution
 from adapter.collector.collector import CollectionSettings, Collector
@@ -128,3 +129,61 @@ async def test_a_server_that_prometheus_no_longer_has_is_forgotten() -> None:
     rates = await rate_of([8000, 8001], seconds=300, gone_at=1060.0)
     assert (rates[0], rates[-1]) == (60, 30)
     assert all(30 <= rate <= 60 for rate in rates)
+
+
+@pytest.mark.parametrize("disconnected", [False, True])
+async def test_a_further_server_that_a_failed_scrape_showed(*, disconnected: bool) -> None:
+    """It counts on while pods answer again, and goes with the Prometheus: its last numbers are no fault."""
+    clock, works = ManualClock(1000.0), True
+
+    def series(done: float) -> dict[str, float]:
+        return {
+            "vllm:request_success_total": done, "vllm:num_requests_running": 1.0,
+            "vllm:num_requests_waiting": 0.0, "vllm:prompt_tokens_total": 10 * done,
+            "vllm:request_prompt_tokens_sum": 10 * done, "vllm:request_prompt_tokens_count": done,
+            "vllm:request_generation_tokens_sum": 100 * done,
+            "vllm:request_generation_tokens_count": done,
+        }  # fmt: skip
+
+    async def page(_: web.Request) -> web.Response:
+        if not works:
+            return web.Response(status=503)
+        lines = [f'{name}{{model_name="m"}} {value}' for name, value in series(clock.at).items()]
+        return web.Response(text="\n".join(lines) + "\n")
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        form = await request.post()
+        at, items = float(str(form.get("time", clock.at))), []
+        for port in (own, 9):
+            label = {"namespace": "n", "pod": "p", "instance": f"127.0.0.1:{port}", "job": "j"}
+            label["model_name"] = "m"
+            for name, value in series(at).items():
+                items.append(({**label, "__name__": name}, str(value)))
+            items.append(({**label, "quantity": "sampled_at"}, str(at)))
+            items.append(({**label, "quantity": "started_at"}, str(BEGAN + port)))
+        of_fleet = '"started_at"' in str(form["query"])
+        return web.json_response(vector(*(items if of_fleet else []), at=at))
+
+    application = web.Application()
+    application.router.add_get("/metrics", page)
+    async with TestServer(application) as pod, Server(answer).running() as url:
+        own = pod.port or 0
+        variant = dataclasses.replace(VARIANT, endpoints=(str(pod.make_url("/metrics")),))
+        async with aiohttp.ClientSession() as session:
+            settings = CollectionSettings(interval=10.0, window=40.0, source="auto")
+            collector = Collector(session=session, clock=clock, settings=settings)
+            collector.connect(PrometheusOptions(url=url))
+            seen = []
+            for cycle in range(12):
+                clock.at += 10.0
+                works = cycle != 3
+                if disconnected and cycle == 7:
+                    collector.connect(None)
+                collector.use([variant])
+                await collector.collect()
+                seen.append(collector.observe(variant))
+            collector.close()
+    rates = [round(item.traffic.arrival_rate_rps, 1) for item in seen if item.traffic is not None]
+    assert rates[-1] == (1.0 if disconnected else 2.0)
+    assert [item.complete for item in seen[4:]] == [True] * 8
+    assert [item.problem for item in seen[4:]] == [""] * 8

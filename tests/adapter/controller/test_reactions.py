@@ -155,6 +155,26 @@ async def test_a_step_starts_a_cycle_within_five_seconds(session: aiohttp.Client
     assert pods.desired >= 2 * before
 
 
+async def test_a_rise_that_cannot_be_decided_for_starts_no_cycle_at_each_look(
+    session: aiohttp.ClientSession,
+) -> None:
+    """A variant whose objects are broken keeps its decision; a cycle is one of all variants."""
+    pods = Pods(session, replicas=3)
+    await pods.minutes(4, rps=3.0)
+    before = pods.desired
+    pods.apply(held="its spec cannot be read")
+    await pods.loop.reconcile()
+    for _ in range(6):
+        pods.scrape(5, rps=10.0, between=True)
+        assert not pods.loop.cycle_requested
+    pods.scrape(5, rps=10.0)
+    await pods.loop.reconcile()
+    assert pods.desired == before
+    pods.apply(held="")
+    await pods.loop.reconcile()
+    assert pods.desired >= 2 * before
+
+
 async def test_a_queue_of_a_moment_asks_for_nothing(session: aiohttp.ClientSession) -> None:
     """A look between two scrape cycles sees a batch that has just come; the same in a cycle is a queue."""
     pods = Pods(session, replicas=2)

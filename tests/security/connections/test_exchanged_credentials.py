@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from aiohttp import web
 from kubernetes_asyncio.config import incluster_config
 
 from adapter.kube import client, errors
-from adapter.kube.access import kubeconfig
+from adapter.kube.access import kubeconfig, plugin
 from certs.authority import Authority
 
 PODS = "/api/v1/pods"
@@ -147,6 +148,39 @@ async def test_a_token_goes_to_no_other_server_than_the_first(
         for _ in range(2):
             with pytest.raises(errors.ApiError, match="401"):
                 await cluster.request("GET", PODS)
+
+
+async def test_a_plugin_runs_again_for_refused_credentials_only(
+    tmp_path: Path, api: Exchanged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while there is no API server: it may ask a person, or count against the limits of a cloud."""
+    monkeypatch.setattr(plugin, "PAUSE_SECONDS", 0.0)
+    authority, config, runs = tmp_path / "ca.crt", tmp_path / "kubeconfig", tmp_path / "runs"
+    authority.write_bytes((await api.serve()).cert_pem)
+    written(config, api.port, authority, "")
+    answer = {"kind": "ExecCredential", "apiVersion": plugin.VERSIONS[0], "status": {"token": "t"}}
+    program = f"echo x >>{runs}; echo '{json.dumps(answer)}'"
+    document = yaml.safe_load(config.read_text())
+    document["users"][0]["user"] = {
+        "exec": {"apiVersion": plugin.VERSIONS[0], "command": "sh", "args": ["-c", program]}
+    }
+    config.write_text(yaml.safe_dump(document))
+    async with client.connected(config) as cluster:
+        assert await answered(cluster) == "Bearer t"
+        await api.close()
+        for _ in range(3):
+            with pytest.raises(errors.Unavailable):
+                await cluster.request("GET", PODS)
+        # Another authority is trusted with the program's credentials.
+        authority.write_bytes((await api.serve()).cert_pem)
+        assert await answered(cluster) == "Bearer t"
+        before = runs.read_text().count("x")
+        assert before <= 2
+        api.token = "other"
+        for _ in range(2):
+            with pytest.raises(errors.ApiError, match="401"):
+                await cluster.request("GET", PODS)
+        assert runs.read_text().count("x") == before + 1
 
 
 async def test_a_pod_trusts_the_authority_of_its_mounted_file(

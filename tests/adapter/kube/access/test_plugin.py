@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,13 @@ async def test_what_it_is_told(program: Program, version: str) -> None:
     assert program.runs() == [{"told": told, "region": "north", "input": ""}]
 
 
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if some seconds passed between two requests."""
+    monkeypatch.setattr(plugin, "PAUSE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("no_pause")
 async def test_credentials_are_kept_until_they_expire(program: Program) -> None:
     """Those that are good for an hour, or for ever, are asked for once; others for each request."""
     for hours, number in ((None, 1), (1, 1), (-1, 3)):
@@ -106,11 +115,49 @@ async def test_credentials_are_kept_until_they_expire(program: Program) -> None:
         (program.folder / "runs").unlink()
 
 
+@pytest.mark.usefixtures("no_pause")
 async def test_a_renewed_token_takes_the_place_of_the_old_one(program: Program) -> None:
     """Long-lived commands outlive tokens, which last a quarter of an hour in some clusters."""
     expired = datetime.now(UTC) - timedelta(minutes=1)
     credentials = plugin.Renewed(made(program.document(expired), program.folder), unused)
     assert [await header(credentials) for _ in range(2)] == ["Bearer token-0", "Bearer token-1"]
+
+
+async def test_it_does_not_run_for_each_of_many_requests(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clocks that differ make all that it prints expired; twenty watches ask at once, again and again."""
+    expired = datetime.now(UTC) - timedelta(minutes=1)
+    credentials = plugin.Renewed(made(program.document(expired), program.folder), unused)
+    assert set(await asyncio.gather(*[header(credentials) for _ in range(20)])) == {
+        "Bearer token-0"
+    }
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + plugin.PAUSE_SECONDS)
+    assert await header(credentials) == "Bearer token-1"
+
+
+async def test_one_that_fails_does_not_run_for_each_of_many_requests(tmp_path: Path) -> None:
+    """All who waited get the error of the one run, and nobody waits for the next: it may take a minute."""
+    runs = tmp_path / "runs"
+    document = {"apiVersion": V1, "command": "sh", "args": ["-c", f"echo x >>{runs}; exit 3"]}
+    credentials = plugin.Renewed(made(document, tmp_path), unused)
+    answers = await asyncio.gather(
+        *[header(credentials) for _ in range(20)], return_exceptions=True
+    )
+    assert {str(answer) for answer in answers} == {"sh ended with status 3"}
+    assert all(isinstance(answer, plugin.PluginError) for answer in answers)
+    assert runs.read_text() == "x\n"
+
+
+async def test_who_goes_away_is_no_failure(tmp_path: Path) -> None:
+    """The next one runs it at once."""
+    document = {"apiVersion": V1, "command": "sleep", "args": ["100"]}
+    credentials = plugin.Renewed(made(document, tmp_path), unused)
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await header(credentials)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +169,10 @@ async def test_a_renewed_token_takes_the_place_of_the_old_one(program: Program) 
         ("echo '{}'", f"printed no credentials of {V1}"),
         (f"echo '{{\"kind\": \"ExecCredential\", \"apiVersion\": \"{V1}\", \"status\": {{}}}}'",
          f"printed no credentials of {V1}"),
+        (f"echo '{{\"kind\": \"ExecCredential\", \"apiVersion\": \"{V1}\", \"status\": null}}'",
+         f"printed no credentials of {V1}"),
     ],
-    ids=["status", "message", "text", "object", "empty"],
+    ids=["status", "message", "text", "object", "empty", "null"],
 )  # fmt: skip
 async def test_a_failure_names_the_program_and_how_it_is_installed(
     tmp_path: Path, answer: str, said: str
