@@ -51,6 +51,8 @@ NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 MAX_SEQS_LIMIT = 2**16
 LARGEST_CV = 100.0
 SMALLEST_BASE_MS = 1e-6
+SMALLEST_PREFILL_MS = 1e-9
+"""Stands for 0 where steps have a base time alone: rates by the time of prompts need more than 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +94,6 @@ _BOUNDS = {
 _LEAST = np.array([_BOUNDS.get(name, (0.0, LARGEST))[0] for name in COLUMNS])[:, None]
 _MOST = np.array([_BOUNDS.get(name, (0.0, LARGEST))[1] for name in COLUMNS])[:, None]
 """Columns that lie between these, as nearly all do, need no closer look at their own range."""
-
 
 _RANGES = tuple((name, _BOUNDS.get(name, (0.0, LARGEST))) for name in COLUMNS)
 
@@ -212,9 +213,8 @@ class Engines:
         self.decode_nodes = _length_nodes(self.decodes, self.output_cv * output / self.decodes)
         # Where others wait, what is free lies anywhere between nothing and the prompt of the next one.
         held = cached + prompt
-        kv_tokens = columns["kv_tokens"]
-        rest = np.minimum(held + (self.input_cv * prompt) ** 2 / held, kv_tokens) / 2.0
-        self.kv_batch = (kv_tokens - rest) / (self.context + BLOCK_TOKENS / 2.0)
+        rest = np.minimum(held + (self.input_cv * prompt) ** 2 / held, self.kv_tokens) / 2.0
+        self.kv_batch = (self.kv_tokens - rest) / (self.context + BLOCK_TOKENS / 2.0)
         self.kv_binds: BoolArray = self.kv_batch < self.max_num_seqs
         self.max_batch = np.maximum(np.floor(np.minimum(self.max_num_seqs, self.kv_batch)), 1.0)
         filled = self._crowd(cached, per_context)
@@ -222,11 +222,12 @@ class Engines:
         self.lasting = np.maximum(output * (0.75 + 0.25 * self.output_cv**2), 1e-3)
         # A prompt of L tokens takes 1 + L / budget steps, each of which reads what it computed before.
         chunk = np.maximum(self.max_num_batched_tokens - self.max_batch / 2.0, 1.0)
-        self.prefill_ms = (
+        self.prefill_ms = np.maximum(
             self.per_prefill_token_ms
             + per_context * (1.0 + self.square_input / (prompt * chunk)) / 2.0
             + (per_request / 2.0 + per_context * cached) * (1.0 / prompt + 1.0 / chunk)
-            + columns["per_prompt_ms"] / prompt
+            + columns["per_prompt_ms"] / prompt,
+            SMALLEST_PREFILL_MS,
         )
         # A slot is held for the steps of the prompt, too.
         self.slot_steps = self.decodes + 1.0 + np.maximum(prompt / chunk - 0.5, 0.0)

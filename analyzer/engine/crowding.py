@@ -26,7 +26,7 @@ LARGEST = 1e9
 """Largest step time (ms) and length (tokens); what is beyond is a mistake and leaves the range of floats."""
 
 BLOCK_TOKENS = 16
-_THREE = np.log(3.0) / np.log(2.0)
+_THREE = float(np.log(3.0) / np.log(2.0))
 _MOST_LARGE = 2.0
 """No request fills the KV cache, which cuts the third moment of log-normal lengths; times the second."""
 

@@ -137,7 +137,14 @@ def test_extreme_lengths_give_what_they_give_for_rows() -> None:
 
 
 def test_what_floats_cannot_express_is_left_to_arrays() -> None:
-    """Prompts that cost nothing divide by zero, which arrays carry on with as infinity."""
+    """A target of 0 divides by zero, which arrays carry on with as infinity."""
+    engine, _ = drawn(1, 4)[0]
+    targets = single.Targets(ttft_ms=0.0, itl_ms=50.0, percentile=None)
+    assert single.largest(engine, targets, 0.0) is None
+
+
+def test_prompts_that_cost_nothing_are_left_to_floats() -> None:
+    """Steps of a base time alone."""
     engine, _ = drawn(1, 4)[0]
     free = replace(
         engine,
@@ -146,7 +153,21 @@ def test_what_floats_cannot_express_is_left_to_arrays() -> None:
         ),
     )
     targets = single.Targets(ttft_ms=math.inf, itl_ms=50.0, percentile=None)
-    assert single.largest(free, targets, 0.0) is None
+    found = single.largest(free, targets, 0.0)
+    assert found is not None
+    rows = sizing.size_engines(Engines.of([free] * 5), itl_ms=50.0, headroom=0.0)
+    assert found.rate_rps == pytest.approx(float(rows.rate_rps[0]), rel=3e-3)
+
+
+def test_one_replica_is_worked_out_on_floats_alone() -> None:
+    """Numbers of numpy give the same and take several times as long; one of them makes others of all."""
+    engine, _ = drawn(3, 4)[0]
+    columns = formulas().columns.Engines.__new__(formulas().columns.Engines)
+    columns._fill(single._columns(engine))
+    state = formulas().state.at_rate(columns, 1.0)
+    prompts = {name: getattr(state.prompts, name) for name in state.prompts.__slots__}
+    numbers = vars(columns) | prompts | {name: getattr(state, name) for name in state.__slots__}
+    assert not [name for name, number in numbers.items() if isinstance(number, np.generic)]
 
 
 @pytest.mark.parametrize("name", COLUMNS)

@@ -310,3 +310,17 @@ def test_bad_input_names_the_parameter(change: dict[str, float], parameter: str)
     with pytest.raises(InvalidParameterError) as refused:
         Engines(**(good | change))
     assert refused.value.parameter == parameter
+
+
+@pytest.mark.parametrize("percentile", [None, 0.95])
+def test_steps_of_a_base_time_alone_are_sized_and_stop_nobody(percentile: float | None) -> None:
+    """Prompts that cost nothing: a full batch bounds the rate, and what is sized beside it stays as it is."""
+    bare, usual = engine(steps=(10.0, 0.0, 0.0, 0.0), kv_tokens=None), engine()
+    targets: dict[str, Any] = {"ttft_ms": 1000.0, "itl_ms": 25.0, "percentile": percentile}
+    sized = size_engines(Engines.of([bare, *[usual] * 5]), **targets).rate_rps
+    assert sized[1:] == pytest.approx(size_engines(Engines.of([usual] * 5), **targets).rate_rps)
+    one = size_engine(bare, **targets)
+    assert one.rate_rps == pytest.approx(sized[0], rel=0.02)
+    # 64 requests of 128 steps each, less what is kept free.
+    assert 0.9 * 64 / 1.28 < sized[0] < 64 / 1.28
+    assert analyze_engine(bare, 0.5 * sized[0]).itl_ms == pytest.approx(10.0)
