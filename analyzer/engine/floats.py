@@ -91,6 +91,8 @@ def formulas() -> Formulas:
         "nodes",
         NODES=tuple(nodes.NODES.ravel().tolist()),
         BIN_TOKENS=tuple(nodes.BIN_TOKENS.ravel().tolist()),
+        BIN_ENDS=tuple(nodes.BIN_ENDS.ravel().tolist()),
+        differences=_differences,
         at_nodes=_at_nodes,
         mixed=_weighted,
     )
@@ -158,6 +160,14 @@ def _weighted(
         if weight:
             total += weight * function(node)
     return total
+
+
+def _differences(bins: Sequence[float], own: Sequence[float]) -> tuple[float, ...]:
+    before = (0.0, *own)
+    return tuple(
+        max(share - (end - start), 0.0)
+        for share, start, end in zip(bins, before, own, strict=False)
+    )
 
 
 def _at_nodes(function: Callable[[float], Any], nodes: Sequence[float]) -> tuple[Any, ...]:

@@ -5,8 +5,8 @@ Lengths of answers, as the tails of the ITL need them: short ones by their share
 Whoever gets a handful of tokens while a prompt is computed has a mean ITL far above the others', so a few
 such answers among a hundred make the 99th percentile, and a log-normal distribution of the same mean and
 coefficient of variation may have none. Servers count answers of up to 1, 2, 5, 10, ... tokens; four of these
-bounds do. With the shares w_i of the bins up to `SHORT_BOUNDS`, of lengths l_i, the longer ones keep what is
-left of both moments:
+bounds do. With the shares w_i that the bins up to `SHORT_BOUNDS` have beyond that distribution, of lengths l_i,
+the others stay log-normal by what is left of both moments, so lengths that are log-normal remain so:
 
     mean = (E[out] - sum w_i l_i) / rest;   square = (E[out**2] - sum w_i l_i**2) / rest;   rest = 1 - sum w_i
 
@@ -34,6 +34,9 @@ NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 _BOUNDS = np.array(SHORT_BOUNDS, dtype=np.float64)[:, None]
 BIN_TOKENS = np.sqrt((np.vstack(([[0.0]], _BOUNDS[:-1])) + 1.0) * _BOUNDS)
 """Length that stands for each bin: the geometric middle of its whole numbers."""
+
+BIN_ENDS = _BOUNDS + 0.5
+"""Ends of the bins: lengths are whole numbers."""
 
 SHORT_DECODES = BIN_TOKENS[1:] - 1.0
 """Decode steps of those that have some."""
@@ -88,8 +91,8 @@ class Answers(NamedTuple):
     """Distribution of the decode steps of answers.
 
     Attributes:
-        nodes: shape (5, M), steps of long ones at the nodes of `NODE_WEIGHTS`.
-        rest: shape (M,), share of long ones; 1 without shares of short ones.
+        nodes: shape (5, M), steps of the others at the nodes of `NODE_WEIGHTS`.
+        rest: shape (M,), share of those; 1 without shares of short ones.
         short: shape (3, M), shares of those of `SHORT_DECODES` steps; (0, M) where none is given.
 
     """
@@ -103,6 +106,7 @@ def answers(output: FloatArray, cv: FloatArray, bins: FloatArray) -> Answers:
     """By mean and coefficient of variation of the tokens, shape (M,), and shares of the bins, if any."""
     if not len(bins):
         return Answers(nodes=_length_nodes(output, cv), rest=np.ones_like(output), short=bins)
+    bins = _beyond_log_normal(output, cv, bins)
     rest = 1.0 - mixed(_one, bins, BIN_TOKENS)
     left = np.maximum(rest, _LEAST_REST)
     # Shares may be of other requests than the mean; no long answers are shorter than all.
@@ -154,6 +158,23 @@ def bins_of_one(shares: Sequence[float]) -> tuple[float, ...] | None:
     bins = tuple(after - before for before, after in zip((0.0, *shares), shares, strict=False))
     good = len(bins) == len(SHORT_BOUNDS) and min(bins) >= 0.0 and shares[-1] <= 1.0
     return bins if good else None
+
+
+def _beyond_log_normal(output: FloatArray, cv: FloatArray, bins: FloatArray) -> FloatArray:
+    """What bins have beyond the log-normal distribution of that mean and coefficient of variation."""
+    spread = np.maximum(np.sqrt(np.log1p(cv * cv)), 1e-3)
+    middle = np.log(output) - spread * spread / 2.0
+
+    def shares(bounds: FloatArray) -> FloatArray:
+        return below((np.log(bounds) - middle) / spread)
+
+    own = at_nodes(shares, BIN_ENDS)
+    return differences(bins, own)
+
+
+def differences(bins: FloatArray, own: FloatArray) -> FloatArray:
+    """What bins have beyond those between the cumulative shares `own`, at least 0."""
+    return np.maximum(bins - np.diff(own, axis=0, prepend=0.0), 0.0)
 
 
 def _one(tokens: FloatArray) -> FloatArray:
