@@ -5,8 +5,8 @@ Lengths of answers, as the tails of the ITL need them: short ones by their share
 Whoever gets a handful of tokens while a prompt is computed has a mean ITL far above the others', so a few
 such answers among a hundred make the 99th percentile, and a log-normal distribution of the same mean and
 coefficient of variation may have none. Servers count answers of up to 1, 2, 5, 10, ... tokens; four of these
-bounds do. With the shares w_i that the bins up to `SHORT_BOUNDS` have beyond that distribution, of lengths l_i,
-the others stay log-normal by what is left of both moments, so lengths that are log-normal remain so:
+bounds do. With the shares w_i, lengths l_i, that bins up to `SHORT_BOUNDS` have beyond that distribution, the
+others stay log-normal by what is left of both moments, so lengths that are log-normal remain so:
 
     mean = (E[out] - sum w_i l_i) / rest;   square = (E[out**2] - sum w_i l_i**2) / rest;   rest = 1 - sum w_i
 

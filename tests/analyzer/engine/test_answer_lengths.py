@@ -137,6 +137,19 @@ def test_a_row_without_shares_is_what_it_is_alone() -> None:
     assert both[1] < 0.8 * both[0]
 
 
+def test_log_normal_answers_are_no_short_ones() -> None:
+    """Shares that the distribution has by itself move the rate by hardly anything."""
+    rng = np.random.default_rng(11)
+    answers = np.maximum(np.rint(rng.lognormal(3.6, 0.9, 100_000)), 1).astype(int)
+    prompts = np.rint(rng.lognormal(6.0, 0.8, 100_000)).astype(int)
+    known, plain = (
+        sizing.size_engine(engine(prompts, answers, shares=shares), itl_ms=40.0, percentile=0.99)
+        for shares in (True, False)
+    )
+    assert (answers <= SHORT_BOUNDS[-1]).mean() > 0.5
+    assert known.rate_rps == pytest.approx(plain.rate_rps, rel=0.03)
+
+
 @pytest.mark.parametrize("shares", [(1.0,) * 4, (0.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0)])
 def test_only_short_answers(shares: tuple[float, ...]) -> None:
     """Nothing long is left, or the mean is of other requests: rates stay finite."""
