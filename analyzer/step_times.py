@@ -62,6 +62,10 @@ class EngineLimits:
     kv_tokens: int | None = None
 
 
+SHORT_BOUNDS = (1, 5, 20, 50)
+"""Tokens up to which answers are short: bounds that servers' histograms have."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
     """Lengths of the requests that are there now.
@@ -73,6 +77,8 @@ class Lengths:
         output_cv: the same of the generated tokens.
         cached_tokens: mean prompt tokens that the prefix cache serves; they fill KV cache and cost no
             prefill.
+        short_answers: shares of answers of at most `SHORT_BOUNDS` tokens, each 0 to 1; empty where they are
+            not known, and answers are taken as log-normal.
 
     """
 
@@ -81,3 +87,4 @@ class Lengths:
     input_cv: float = 0.0
     output_cv: float = 0.0
     cached_tokens: float = 0.0
+    short_answers: tuple[float, ...] = ()

@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from adapter.collector.servers import totals as checked
 from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers.ranks import Rank
+from adapter.collector.servers.totals import Moments
 
 SumCount = tuple[float, float]
 """Sum and count of a histogram or summary."""
-
-Moments = tuple[float, float, float]
-"""Sum, sum of squares and count of a histogram, estimated from its buckets."""
 
 MOST_SHARE = 1.1
 """Largest share of a KV cache that may be rounding; more is another unit, and says nothing."""

@@ -270,6 +270,7 @@ def with_variation(
         traffic,
         input_cv=variation.input_cv if traffic.input_cv is None else traffic.input_cv,
         output_cv=variation.output_cv if traffic.output_cv is None else traffic.output_cv,
+        short_answers=traffic.short_answers or variation.short_answers,
     )
 
 

@@ -56,6 +56,7 @@ class LengthVariation:
     Attributes:
         input_cv: Coefficient of the input tokens.
         output_cv: Coefficient of the output tokens.
+        short_answers: Shares of requests of at most `SHORT_BOUNDS` output tokens; empty where not known.
         at: Monotonic seconds at which they were queried.
 
     """
@@ -63,6 +64,7 @@ class LengthVariation:
     input_cv: float | None
     output_cv: float | None
     at: float
+    short_answers: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,5 +322,12 @@ def _variations(
         input_cv = histograms.variation(filter(None, (pod.input_moments for pod in pods)))
         output_cv = histograms.variation(filter(None, (pod.output_moments for pod in pods)))
         if input_cv is not None or output_cv is not None:
-            variations[key] = LengthVariation(input_cv=input_cv, output_cv=output_cv, at=at)
+            variations[key] = LengthVariation(
+                input_cv=input_cv,
+                output_cv=output_cv,
+                short_answers=histograms.short_shares(
+                    filter(None, (pod.output_moments for pod in pods))
+                ),
+                at=at,
+            )
     return variations

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 
 from adapter.collector import model_servers
 from adapter.collector.instant_vector import Sample
-from adapter.collector.model_servers import Moments, PodMetrics
+from adapter.collector.model_servers import PodMetrics
 from adapter.collector.pickers import loads
 from adapter.collector.servers import engines, spelling
 from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.histogram import Histogram
-from adapter.collector.servers.totals import ImplausibleError
+from adapter.collector.servers.totals import ImplausibleError, Moments
 
 TARGET = "namespace, pod, instance, job"
 BY = f"{TARGET}, model_name"

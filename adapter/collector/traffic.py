@@ -67,6 +67,7 @@ class Traffic:
         input_cv: Coefficient of variation of the input tokens over the long window; None where pods show no
             histogram or too few requests finished.
         output_cv: The same of the output tokens.
+        short_answers: Shares of requests of at most `SHORT_BOUNDS` output tokens; empty where not known.
         cached_tokens: Mean input tokens per request that the prefix cache served over the long window; None
             where it is not reported.
         preemptions_rps: Preemptions per second, for want of KV cache, over the long window; None where they
@@ -100,6 +101,7 @@ class Traffic:
     kv_cache: float | None = None
     input_cv: float | None = None
     output_cv: float | None = None
+    short_answers: tuple[float, ...] = ()
     cached_tokens: float | None = None
     preemptions_rps: float | None = None
     kv_tokens: float | None = None
@@ -288,6 +290,7 @@ class TrafficWindow:
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
             input_cv=histograms.variation(item.input_moments for item in self._growth),
             output_cv=output_cv,
+            short_answers=histograms.short_shares(item.output_moments for item in self._growth),
             cached_tokens=cached(self._growth, input_tokens),
             preemptions_rps=_preemptions(pages, self._growth, now, self.long_seconds),
             kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),

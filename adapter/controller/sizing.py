@@ -327,6 +327,7 @@ def load_of(
         input_cv=lengths.input_cv,
         output_cv=lengths.output_cv,
         cached_tokens=lengths.cached_tokens,
+        short_answers=lengths.short_answers,
     )
 
 

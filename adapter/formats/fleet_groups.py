@@ -28,6 +28,7 @@ from adapter.formats.fleet_parts import (
     name_of,
     variant_of,
 )
+from adapter.formats.step_cases import ShortAnswers
 from adapter.planning import fleet
 from adapter.planning.groups import (
     INTERRUPTIBLE_SHARE,
@@ -82,6 +83,7 @@ class GroupPart(Part):
     output_tokens: NonNegative
     input_tokens_cv: NonNegative = 0.0
     output_tokens_cv: NonNegative = 0.0
+    short_answers: ShortAnswers = ()
     cached_tokens: NonNegative = 0.0
     routing: Routing = "least-loaded"
     interruptible_share: Share = INTERRUPTIBLE_SHARE
@@ -245,6 +247,7 @@ def _variant_part(part: GroupPart, member: MemberPart) -> VariantPart:
             "output_tokens": part.output_tokens,
             "input_tokens_cv": part.input_tokens_cv,
             "output_tokens_cv": part.output_tokens_cv,
+            "short_answers": part.short_answers,
             "cached_tokens": part.cached_tokens,
             "min_replicas": member.min_replicas,
             "max_replicas": member.max_replicas,

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from adapter.errors import InputError, field_problem
+from adapter.formats.step_cases import ShortAnswers
 from adapter.planning import fleet
 from adapter.settings.percentiles import Percentile
 from analyzer.latency import LatencyParameters
@@ -177,6 +178,7 @@ class VariantPart(Part):
     output_tokens: NonNegative
     input_tokens_cv: NonNegative = 0.0
     output_tokens_cv: NonNegative = 0.0
+    short_answers: ShortAnswers = ()
     cached_tokens: NonNegative = 0.0
     min_replicas: Count = 1
     max_replicas: Count | None = None
@@ -224,6 +226,7 @@ def variant_of(part: VariantPart, profiles: Iterable[ProfilePart]) -> fleet.Vari
             output_tokens=max(part.output_tokens, 1.0),
             input_cv=part.input_tokens_cv,
             output_cv=part.output_tokens_cv,
+            short_answers=part.short_answers,
             cached_tokens=part.cached_tokens,
         ),
         current=fleet.CurrentAllocation(

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from adapter.settings.percentiles import Percentile
 from analyzer import capacity
 from analyzer.engine import latencies, sizing
 from analyzer.engine.columns import Engines
+from analyzer.engine.nodes import bins_of_one, columns_of_shares
 from analyzer.replicas import FloatArray, checked
 
 NAMES = {
@@ -43,10 +44,27 @@ def _margin(value: float) -> float:
 StabilityMargin = Annotated[float, AfterValidator(_margin)]
 """A share that is kept free; refused out of its range also where a case has no target that needs it."""
 
+
+def _shares(values: object) -> object:
+    """A list as a tuple: JSON has no other, and cases are strict."""
+    return tuple(values) if isinstance(values, list) else values
+
+
+def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
+    if bins_of_one(values) is None:
+        raise ValueError(
+            "must be four shares from 0 to 1 that do not fall: of answers of at most 1, 5, 20 and 50 tokens"
+        )
+    return values
+
+
+ShortAnswers = Annotated[tuple[float, ...], BeforeValidator(_shares), AfterValidator(_rising)]
+"""Shares of answers of at most `SHORT_BOUNDS` tokens."""
+
 STEP_FIELDS = tuple(name for name in NAMES.values() if name.startswith("step_"))
 LINEAR_FIELDS = ("alpha", "beta", "gamma", "delta")
 _ENGINE_FIELDS = ("max_num_seqs", "max_num_batched_tokens", "kv_tokens", "cached_tokens",
-                  "input_tokens_cv", "output_tokens_cv")  # fmt: skip
+                  "input_tokens_cv", "output_tokens_cv", "short_answers")  # fmt: skip
 _BATCH_FIELDS = ("max_batch", "max_queue", "at_tokens")
 
 
@@ -76,6 +94,8 @@ class StepCase(BaseModel):
         kv_tokens: tokens that the KV cache holds; None where it is not known and does not bind.
         input_tokens: mean prompt tokens, `cached_tokens` included.
         cached_tokens: mean prompt tokens that the prefix cache serves.
+        short_answers: shares of answers of at most 1, 5, 20 and 50 tokens, 0 to 1; empty where not known, and
+            answers are log-normal.
         percentile: percentile of the latencies that the targets bound, such as 95; None bounds means.
         stability_margin: share of the largest rate kept free.
 
@@ -98,6 +118,7 @@ class StepCase(BaseModel):
     input_tokens_cv: float = 0.0
     output_tokens_cv: float = 0.0
     cached_tokens: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    short_answers: ShortAnswers = ()
     rate_rps: float | None = None
     target_ttft_ms: float | None = None
     target_itl_ms: float | None = None
@@ -306,6 +327,7 @@ def engines_of(cases: Sequence[StepCase]) -> Engines:
         input_cv=[case.input_tokens_cv for case in cases],
         output_cv=[case.output_tokens_cv for case in cases],
         cached_tokens=[case.cached_tokens for case in cases],
+        short_answers=columns_of_shares([case.short_answers for case in cases]),
     )
 
 

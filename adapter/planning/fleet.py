@@ -111,6 +111,7 @@ class Load:
         input_cv: coefficient of variation of the prompt tokens; 0 for equal lengths.
         output_cv: coefficient of variation of the generated tokens.
         cached_tokens: mean prompt tokens per request that the prefix cache serves, part of `input_tokens`.
+        short_answers: shares of answers of at most `SHORT_BOUNDS` tokens; empty where they are not known.
         in_flight: requests that replicas must have in service at once, because some wait; 0 where none does.
         ordered: replicas that serve or were asked for; where the rate needs no more, nor does `in_flight`.
         backlog_rps: part of the rate that is there to work off requests in the queues of replicas.
@@ -127,6 +128,7 @@ class Load:
     input_cv: float = 0.0
     output_cv: float = 0.0
     cached_tokens: float = 0.0
+    short_answers: tuple[float, ...] = ()
     in_flight: float = 0.0
     ordered: int = 0
     backlog_rps: float = 0.0

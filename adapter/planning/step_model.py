@@ -24,6 +24,7 @@ from analyzer import capacity, queueing
 from analyzer.engine import columns as engine_columns
 from analyzer.engine import conversion, latencies, search, sizing
 from analyzer.engine.columns import Engines
+from analyzer.engine.nodes import columns_of_shares
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import FloatArray
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
@@ -158,7 +159,14 @@ def model(
         return None, valid, errors
     rows = np.array(valid, dtype=np.intp)
     return (
-        StepModel(Engines(**{name: column[rows] for name, column in table.items()})),
+        StepModel(
+            Engines(
+                **{name: column[rows] for name, column in table.items()},
+                short_answers=columns_of_shares(
+                    [options[index].variant.load.short_answers for index in valid]
+                ),
+            )
+        ),
         valid,
         errors,
     )
@@ -231,6 +239,7 @@ def lengths(variant: fleets.Variant) -> Lengths:
         input_cv=load.input_cv,
         output_cv=load.output_cv,
         cached_tokens=cached,
+        short_answers=load.short_answers,
     )
 
 

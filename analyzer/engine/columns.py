@@ -28,7 +28,7 @@ from analyzer.engine.crowding import (
     several_servers,
     uneven_departures,
 )
-from analyzer.engine.nodes import at_nodes
+from analyzer.engine.nodes import answers, bins_of, columns_of_shares
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import BoolArray, FloatArray, same_length
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
@@ -45,9 +45,6 @@ CLUMPED = 0.6
 """CALIBRATED: the chain of `occupancy.py` counts in units of a few requests, and who finds the last one taken
 may find room in it. This over the root of the units in the KV cache do; the others wait as much longer."""
 
-NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
-NODES = NODES[:, None]
-NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 MAX_SEQS_LIMIT = 2**16
 LARGEST_CV = 100.0
 SMALLEST_BASE_MS = 1e-6
@@ -115,6 +112,7 @@ class Engines:
         clumped: shape (M,), share that waits of the arrivals that find the chain full.
         preempted: shape (M,), preemptions of a request where others wait.
         kv_binds: shape (M,), whether it is kv_batch.
+        decode_nodes, long, short: `nodes`, `rest` and `short` of `nodes.Answers`.
         full_rate: shape (M,), requests per millisecond that a full batch finishes, recomputed ones included.
         sharing: shape (M,), replicas that a load-aware gateway spreads the arrivals over, 1 where none does.
 
@@ -140,6 +138,7 @@ class Engines:
         cached_tokens: ArrayLike = 0.0,
         per_sqrt_request_ms: ArrayLike = 0.0,
         per_prompt_ms: ArrayLike = 0.0,
+        short_answers: ArrayLike | None = None,
     ) -> None:
         given = dict(
             zip(
@@ -166,7 +165,7 @@ class Engines:
         columns = same_length({name: _column(name, value) for name, value in given.items()})
         for error in problems(columns).values():
             raise error
-        self._fill(columns)
+        self._fill(columns, bins_of(short_answers, columns["base_ms"].size))
 
     @classmethod
     def of(cls, engines: Sequence[Engine]) -> Engines:
@@ -174,6 +173,7 @@ class Engines:
         steps = [engine.step_times for engine in engines]
         limits = [engine.limits for engine in engines]
         lengths = [engine.lengths for engine in engines]
+        short = [length.short_answers for length in lengths]
         return cls(
             base_ms=[step.base_ms for step in steps],
             per_request_ms=[step.per_request_ms for step in steps],
@@ -189,9 +189,10 @@ class Engines:
             input_cv=[length.input_cv for length in lengths],
             output_cv=[length.output_cv for length in lengths],
             cached_tokens=[length.cached_tokens for length in lengths],
+            short_answers=columns_of_shares(short),
         )
 
-    def _fill(self, columns: Mapping[str, FloatArray]) -> None:
+    def _fill(self, columns: Mapping[str, FloatArray], bins: FloatArray) -> None:
         self.base_ms = columns["base_ms"]
         self.root_ms = columns["per_sqrt_request_ms"]
         self.per_prefill_token_ms = columns["per_prefill_token_ms"]
@@ -210,7 +211,7 @@ class Engines:
         self.cube_input = prompt**3 * (1.0 + self.input_cv**2) ** LONG_PROMPTS
         self.input_spread = np.maximum(np.sqrt(np.log1p(self.input_cv**2)), 0.01)
         self.decodes = np.maximum(output - 1.0, 1e-3)
-        self.decode_nodes = _length_nodes(self.decodes, self.output_cv * output / self.decodes)
+        self.decode_nodes, self.long, self.short = answers(output, self.output_cv, bins)
         # Where others wait, what is free lies anywhere between nothing and the prompt of the next one.
         held = cached + prompt
         rest = np.minimum(held + (self.input_cv * prompt) ** 2 / held, self.kv_tokens) / 2.0
@@ -306,17 +307,6 @@ def preemptions(prompts: FloatArray, growth: FloatArray) -> FloatArray:
     steps = -np.expm1(-growth) / growth
     often = -np.expm1(-prompts) / (prompts * -np.expm1(-prompts - GENERATED))
     return np.asarray(often * steps * steps)
-
-
-def _length_nodes(mean: FloatArray, cv: FloatArray) -> FloatArray:
-    """Decode steps of answers at the Gauss-Hermite nodes of a log-normal distribution, shape (5, M)."""
-    spread = np.log1p(cv * cv)
-
-    def length(node: FloatArray) -> FloatArray:
-        lengths = mean * np.exp(np.sqrt(spread) * node - spread / 2.0)
-        return np.asarray(np.maximum(lengths, 1.0))
-
-    return at_nodes(length, NODES)
 
 
 def _column(name: str, value: ArrayLike) -> FloatArray:

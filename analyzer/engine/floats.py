@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from analyzer.engine import columns, first_token, occupancy
+from analyzer.engine import first_token, nodes, occupancy
 from analyzer.replicas import FloatArray
 
 _COUNTS = np.arange(2.0**13)
@@ -87,8 +87,16 @@ class Formulas:
 @functools.cache
 def formulas() -> Formulas:
     """The modules, loaded at the first call."""
-    lengths = tuple(columns.NODES.ravel().tolist())
-    below = _on_floats("nodes").below
+    lengths = _on_floats(
+        "nodes",
+        NODES=tuple(nodes.NODES.ravel().tolist()),
+        BIN_TOKENS=tuple(nodes.BIN_TOKENS.ravel().tolist()),
+        BIN_ENDS=tuple(nodes.BIN_ENDS.ravel().tolist()),
+        differences=_differences,
+        at_nodes=_at_nodes,
+        mixed=_weighted,
+    )
+    below = lengths.below
     fill = _on_floats("crowding", below=below)
     state = _on_floats("state", occupancy=_occupancy, below=below)
 
@@ -110,13 +118,14 @@ def formulas() -> Formulas:
         weighted=_weighted,
         at_nodes=_at_nodes,
         normal=_normal,
-        NODE_WEIGHTS=tuple(columns.NODE_WEIGHTS.tolist()),
+        mixed=_weighted,
+        NODE_WEIGHTS=tuple(nodes.NODE_WEIGHTS.tolist()),
+        SHORT_DECODES=tuple(nodes.SHORT_DECODES.ravel().tolist()),
     )
     return Formulas(
         columns=_on_floats(
             "columns",
-            NODES=lengths,
-            at_nodes=_at_nodes,
+            answers=lengths.answers,
             crowding=fill.crowding,
             uneven_departures=fill.uneven_departures,
         ),
@@ -148,8 +157,17 @@ def _weighted(
 ) -> float:
     total = 0.0
     for weight, node in zip(weights, nodes, strict=True):
-        total += weight * function(node)
+        if weight:
+            total += weight * function(node)
     return total
+
+
+def _differences(bins: Sequence[float], own: Sequence[float]) -> tuple[float, ...]:
+    before = (0.0, *own)
+    return tuple(
+        max(share - (end - start), 0.0)
+        for share, start, end in zip(bins, before, own, strict=False)
+    )
 
 
 def _at_nodes(function: Callable[[float], Any], nodes: Sequence[float]) -> tuple[Any, ...]:

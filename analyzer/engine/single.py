@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from analyzer.engine import search
 from analyzer.engine.columns import Engine, within_bounds
 from analyzer.engine.floats import formulas
+from analyzer.engine.nodes import bins_of_one
 from analyzer.engine.occupancy import FULL
 
 NEAR = 5e-4
@@ -74,12 +75,12 @@ def largest(engine: Engine, targets: Targets, headroom: float) -> Largest | None
     None where arrays have to answer: nothing is held, a parameter is not valid, or floats cannot express a
     number that occurs.
     """
-    given = _columns(engine)
-    if given is None:
+    given, bins = _columns(engine), bins_of_one(engine.lengths.short_answers)
+    if given is None or bins is None:
         return None
     try:
         columns = formulas().columns.Engines.__new__(formulas().columns.Engines)
-        columns._fill(given)  # noqa: SLF001 - floats instead of the columns that it checks
+        columns._fill(given, bins)  # noqa: SLF001 - floats instead of the columns that it checks
         pair = _Single(columns, targets).largest(headroom)
     except (ArithmeticError, ValueError):
         return None

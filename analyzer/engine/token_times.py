@@ -1,8 +1,9 @@
 """Inter-token latency of requests: their means over the decode steps of an answer, by its length.
 
-A request's mean over its m = out - 1 decode steps, m log-normal in five Gauss-Hermite nodes. What prompts
-add is the length of a delay cycle over m, of variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and more at
-high loads; answers during which no prompt arrives have none of it, and no step is longer than a full one.
+A request's mean over its m = out - 1 decode steps, m log-normal in five Gauss-Hermite nodes, beside shares of
+short answers where they are known (`nodes.py`). What prompts add is the length of a delay cycle over
+m, of variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and more at high loads; answers during which no
+prompt arrives have none of it, and no step is longer than a full one.
 What other requests add follows their number and contexts, of which an answer sees the mean over its own time.
 Replicas that share their arrivals have less of both (`_shared`).
 Sums are gamma distributed, log-normal where they vary more. Preempted requests stall besides.
@@ -17,8 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.engine.columns import NODE_WEIGHTS, Engines
-from analyzer.engine.nodes import at_nodes, normal, weighted
+from analyzer.engine.columns import Engines
+from analyzer.engine.nodes import (
+    NODE_WEIGHTS,
+    SHORT_DECODES,
+    at_nodes,
+    mixed,
+    normal,
+    weighted,
+)
 from analyzer.engine.state import State
 from analyzer.replicas import FloatArray
 
@@ -48,7 +56,10 @@ class TokenTimes:
         step_ms: shape (M,), mean step that computes no prompt.
         wide_ms: shape (M,), what other requests add to it.
         stalls: shape (M,), share of requests that are preempted.
-        nodes: answers of five lengths.
+        nodes: long answers of five lengths.
+        long: shape (M,), share of those.
+        short: shape (K, M), shares of short answers, where they are known.
+        short_nodes: answers of those lengths.
 
     """
 
@@ -56,6 +67,9 @@ class TokenTimes:
     wide_ms: FloatArray
     stalls: FloatArray
     nodes: NodeTimes
+    long: FloatArray
+    short: FloatArray
+    short_nodes: NodeTimes | None
 
     @classmethod
     def of(cls, engines: Engines, state: State) -> TokenTimes:
@@ -66,15 +80,21 @@ class TokenTimes:
             wide_ms=noise.wide_ms,
             stalls=_stalls(engines, state),
             nodes=at_nodes(noise.node, engines.decode_nodes),
+            long=engines.long,
+            short=engines.short,
+            short_nodes=at_nodes(noise.short_node, SHORT_DECODES) if len(engines.short) else None,
         )
 
     @property
     def most_ms(self) -> FloatArray:
         """What practically none exceeds, shape (M,)."""
-        nodes = self.nodes
-        stall = 30.0 * (self.stalls * nodes.stall_ms).max(axis=0)
-        rest = 8.0 * nodes.slow_ms.max(axis=0) + nodes.room_ms.max(axis=0)
-        return np.asarray(self.step_ms + rest + stall)
+        most = np.asarray(0.0)
+        for nodes in (self.nodes, self.short_nodes):
+            if nodes is not None:
+                stall = 30.0 * (self.stalls * nodes.stall_ms).max(axis=0)
+                rest = 8.0 * nodes.slow_ms.max(axis=0) + nodes.room_ms.max(axis=0)
+                most = np.maximum(most, rest + stall)
+        return np.asarray(self.step_ms + most)
 
     def exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests beyond the target, shape (M,)."""
@@ -93,7 +113,10 @@ class TokenTimes:
                 late += self.stalls * np.exp(-beyond / node.stall_ms) * (1.0 - late)
             return late
 
-        return weighted(share, NODE_WEIGHTS, self.nodes)
+        late = weighted(share, NODE_WEIGHTS, self.nodes)
+        if self.short_nodes is None:
+            return late
+        return self.long * late + mixed(share, self.short, self.short_nodes)
 
 
 class NodeTimes(NamedTuple):
@@ -171,6 +194,8 @@ class _Noise(NamedTuple):
         own_ms: time of a prompt's own computation.
         wide_ms: what other requests add to a step.
         during: variance by prompts that arrive during the answer, times its steps.
+        behind: what prompts that arrive while a request's own waits or is computed count, of one replica
+            alone.
         began: variance by those that waited when it began, times their square.
         fades: part of a step after which other requests have changed.
         others: variance by the numbers of other requests.
@@ -184,6 +209,7 @@ class _Noise(NamedTuple):
     own_ms: FloatArray
     wide_ms: FloatArray
     during: FloatArray
+    behind: FloatArray
     began: FloatArray
     fades: FloatArray
     others: FloatArray
@@ -201,6 +227,7 @@ class _Noise(NamedTuple):
             own_ms=state.prompts.own_ms,
             wide_ms=np.maximum(added.decode_ms - engines.base_ms, 1e-3 * added.decode_ms),
             during=during,
+            behind=_shared(engines, 1.0, 0.0),
             began=began,
             fades=fades,
             others=others,
@@ -208,14 +235,21 @@ class _Noise(NamedTuple):
             stall_ms=_stall_ms(engines),
         )
 
-    def node(self, decodes: FloatArray) -> NodeTimes:
+    def short_node(self, decodes: FloatArray) -> NodeTimes:
+        """Short answers: what arrives behind their own prompt is what slows them.
+
+        A gateway that sends each request to the replica with the fewest sends it elsewhere (`_shared`).
+        """
+        return self.node(decodes, self.behind)
+
+    def node(self, decodes: FloatArray, behind: FloatArray | float = 1.0) -> NodeTimes:
         """Answers of that many decode steps, (5, M)."""
         added, decode = self.added, self.added.decode_ms
-        mean_added, flat = added.over(decodes, added.first_ms)
+        mean_added, flat = added.over(decodes, behind * added.first_ms)
         span = np.maximum(decodes * self.fades, 1e-3)
         mixed = 2.0 * (span + np.expm1(-span)) / (span * span)
         slow = mixed * self.others + self.own
-        quiet = np.exp(-self.rate * (decodes * decode + self.own_ms))
+        quiet = np.exp(-self.rate * (decodes * decode + behind * self.own_ms))
         met = 1.0 - quiet
         mean = np.minimum(mean_added / met, 0.98 * added.room_ms)
         each = 1.0 / decodes
@@ -257,7 +291,9 @@ def _fast_variance(
     return noise * during, noise * began
 
 
-def _shared(engines: Engines, alone: FloatArray, balanced: FloatArray | float) -> FloatArray:
+def _shared(
+    engines: Engines, alone: FloatArray | float, balanced: FloatArray | float
+) -> FloatArray:
     """Noise of one of the replicas that share their arrivals, by that of one alone and of one of many; (M,).
 
     A gateway that sends each request to the replica with the fewest makes arrivals follow departures: while a
@@ -338,4 +374,11 @@ def mean(engines: Engines, state: State) -> FloatArray:
         seen = added.first_ms * -np.expm1(-steps * decodes)
         return added.over(decodes, seen)[0] + stalled / decodes
 
-    return np.asarray(added.decode_ms + weighted(more, NODE_WEIGHTS, engines.decode_nodes))
+    plain = weighted(more, NODE_WEIGHTS, engines.decode_nodes)
+    if len(engines.short):
+        with_itl = np.maximum(
+            engines.long + mixed(np.ones_like, engines.short, SHORT_DECODES), 1e-9
+        )
+        short = mixed(more, engines.short, SHORT_DECODES)
+        plain = (engines.long * plain + short) / with_itl
+    return np.asarray(added.decode_ms + plain)

@@ -8,14 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from adapter.collector.model_servers import (
-    INPUT_BUCKETS,
-    OUTPUT_BUCKETS,
-    Moments,
-    PodMetrics,
-)
+from adapter.collector.model_servers import INPUT_BUCKETS, OUTPUT_BUCKETS, PodMetrics
 from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers.moments import moments
+from adapter.collector.servers.totals import Moments
 from emulator import simulation
 from emulator.replay.groups.closing import ClosableFleet
 from emulator.replay.replicas.specs import ProfileSteps, VariantSpec, engine_profile

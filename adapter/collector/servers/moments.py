@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from adapter.collector.model_servers import Labels, Moments, SumCount
-from adapter.collector.servers.totals import LARGEST
+import numpy as np
+
+from adapter.collector.model_servers import Labels, SumCount
+from adapter.collector.servers.totals import LARGEST, NO_SHORT, Moments
+from analyzer.step_times import SHORT_BOUNDS
 
 _LENGTHS_COUNT = 10
 """Least number of finished requests from which a variation of lengths is taken."""
+
+_SHORT_COUNT = 100
+"""The same for shares of short ones, of which few requests have none or too many."""
+
+_FINE = 10.0
+"""Bound that the first buckets must reach down to, to tell short requests."""
 
 
 def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]) -> Moments | None:
@@ -47,7 +56,20 @@ def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]
             squares += inside * square
             count = below
         lower = bound
-    return total, squares, count
+    return Moments(total, squares, count, _short(chosen, count))
+
+
+def _short(below: Mapping[float, float], count: float) -> tuple[float, ...]:
+    """Requests of at most `SHORT_BOUNDS` tokens, by counts up to bounds; zeros where bounds are coarse.
+
+    Between two bounds, lengths are uniform by their logarithm, the first ones from a half on.
+    """
+    bounds = sorted(bound for bound in below if bound > 0.0)
+    if not bounds or bounds[0] > _FINE or count <= 0:
+        return NO_SHORT
+    logs = [math.log(0.5), *(math.log(bound) for bound in bounds if math.isfinite(bound))]
+    counts = [0.0, *(below[bound] for bound in bounds if math.isfinite(bound))]
+    return tuple(float(np.interp(math.log(most), logs, counts)) for most in SHORT_BOUNDS)
 
 
 @lru_cache(maxsize=4096)
@@ -75,19 +97,40 @@ def _within(lower: float, upper: float) -> SumCount:
 def moments_growth(before: Moments | None, after: Moments | None) -> Moments:
     """Growth of moments; none where one of the two samples has no histogram, as those of Prometheus."""
     if before is None or after is None:
-        return (0.0, 0.0, 0.0)
-    if after[2] < before[2]:
+        return Moments(0.0, 0.0, 0.0)
+    if after.count < before.count:
         return after
-    return (after[0] - before[0], after[1] - before[1], after[2] - before[2])
+    return Moments(
+        after.total - before.total,
+        after.squares - before.squares,
+        after.count - before.count,
+        tuple(now - then for now, then in zip(after.short, before.short, strict=True)),
+    )
 
 
 def variation(growths: Iterable[Moments]) -> float | None:
     """Coefficient of variation of the lengths of requests; None for too few."""
     total = squares = count = 0.0
     for growth in growths:
-        total += growth[0]
-        squares += growth[1]
-        count += growth[2]
+        total += growth.total
+        squares += growth.squares
+        count += growth.count
     if count < _LENGTHS_COUNT or total <= 0:
         return None
     return math.sqrt(max(count * squares / (total * total) - 1.0, 0.0))
+
+
+def short_shares(growths: Iterable[Moments]) -> tuple[float, ...]:
+    """Shares of requests of at most `SHORT_BOUNDS` tokens; empty for too few, and where none is told."""
+    count, short = 0.0, [0.0] * len(SHORT_BOUNDS)
+    for growth in growths:
+        count += growth.count
+        short = [known + more for known, more in zip(short, growth.short, strict=True)]
+    if count < _SHORT_COUNT or not short[-1] > 0.0:
+        return ()
+    shares, least = [], 0.0
+    for number in short:
+        # Estimates of Prometheus are extrapolated bucket by bucket.
+        least = min(max(number / count, least), 1.0)
+        shares.append(least)
+    return tuple(shares)

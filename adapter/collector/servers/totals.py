@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+from analyzer.step_times import SHORT_BOUNDS
 
 LARGEST = 1e15
 """Largest plausible value; beyond it a number is no measurement."""
@@ -23,6 +26,27 @@ _ENGINE_ONLY = frozenset({"throughput", "preemptions", "generated"})
 _TIMES_STOCK, _UNFINISHED = 4.0, 30.0
 """First tokens that are more than this many times the requests in service, and as many more, cannot all be of
 requests that have not finished yet."""
+
+
+NO_SHORT = (0.0,) * len(SHORT_BOUNDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What the buckets of a histogram of lengths say of all requests together.
+
+    Attributes:
+        total: Sum of the tokens, estimated.
+        squares: Sum of their squares, estimated.
+        count: Requests.
+        short: Requests of at most `SHORT_BOUNDS` tokens each; zeros where the buckets do not tell.
+
+    """
+
+    total: float
+    squares: float
+    count: float
+    short: tuple[float, ...] = NO_SHORT
 
 
 class ImplausibleError(ValueError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from adapter.collector.model_servers import Moments, PodMetrics, SumCount
+from adapter.collector.model_servers import PodMetrics, SumCount
 from adapter.collector.servers import moments as histograms
+from adapter.collector.servers.totals import Moments
 
 _SAME_START_SECONDS = 2.0
 """Tolerance between two reports of one start time: servers report it by a clock of their own."""
@@ -103,8 +104,8 @@ EMPTY = PodMetrics(
     generation_tokens=(0.0, 0.0),
     ttft=(0.0, 0.0),
     itl=(0.0, 0.0),
-    input_moments=(0.0, 0.0, 0.0),
-    output_moments=(0.0, 0.0, 0.0),
+    input_moments=Moments(0.0, 0.0, 0.0),
+    output_moments=Moments(0.0, 0.0, 0.0),
     generated=0.0,
     preemptions=0.0,
     rejected=0.0,

@@ -30,6 +30,7 @@ def of_traffic(traffic: Traffic) -> Lengths:
         input_cv=DEFAULT_INPUT_CV if traffic.input_cv is None else traffic.input_cv,
         output_cv=DEFAULT_OUTPUT_CV if traffic.output_cv is None else traffic.output_cv,
         cached_tokens=cached,
+        short_answers=traffic.short_answers,
     )
 
 

@@ -56,6 +56,7 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         kv_cache=max(caches, default=None),
         input_cv=_mixed_cv([(item.input_tokens, item.input_cv) for item in items], rates),
         output_cv=_mixed_cv([(item.output_tokens, item.output_cv) for item in items], rates),
+        short_answers=_mixed_shares([item.short_answers for item in items], rates),
         cached_tokens=mean(lambda item: item.cached_tokens),
         preemptions_rps=total(lambda item: item.preemptions_rps),
         sampled_at=min(item.sampled_at for item in items),
@@ -103,6 +104,22 @@ def _mixed_cv(
     mean_all = first / whole
     second = sum(weight * mean * mean * (1.0 + cv * cv) for mean, cv, weight in known) / whole
     return math.sqrt(max(second / (mean_all * mean_all) - 1.0, 0.0))
+
+
+def _mixed_shares(
+    items: Sequence[tuple[float, ...]], weights: Sequence[float]
+) -> tuple[float, ...]:
+    """Shares of short answers of a mixture, of the parts that know theirs; empty where none does."""
+    known = [(shares, weight) for shares, weight in zip(items, weights, strict=True) if shares]
+    whole = sum(weight for _, weight in known)
+    if whole <= 0:
+        return next((shares for shares, _ in known), ())
+    columns = zip(*(shares for shares, _ in known), strict=True)
+    rates = [weight for _, weight in known]
+    return tuple(
+        sum(share * rate for share, rate in zip(column, rates, strict=True)) / whole
+        for column in columns
+    )
 
 
 def _recent(

@@ -47,8 +47,8 @@ def test_every_version_says_the_same_quantities(name: str) -> None:
         (page.output_moments, page.generation_tokens),
     ):
         if moments is not None:
-            assert moments[2] == exact[1]
-            assert moments[0] == pytest.approx(exact[0], rel=0.1)
+            assert moments.count == exact[1]
+            assert moments.total == pytest.approx(exact[0], rel=0.1)
 
 
 VLLM_BOUNDS = tuple(step * 10**power for power in range(5) for step in (1, 2, 5))
@@ -62,7 +62,7 @@ def variation(lengths: NDArray[np.float64]) -> float:
     ]
     moments = histograms.moments(buckets, model_servers.INPUT_BUCKETS)
     assert moments is not None
-    return math.sqrt(max(moments[1] * moments[2] / moments[0] ** 2 - 1.0, 0.0))
+    return math.sqrt(max(moments.squares * moments.count / moments.total**2 - 1.0, 0.0))
 
 
 @pytest.mark.parametrize("mean", [130, 512, 2048])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from adapter.collector import exposition, model_servers
 from adapter.collector.model_servers import PodMetrics
+from adapter.collector.servers.totals import Moments
 from adapter.collector.traffic import TrafficWindow
 
 
@@ -324,7 +325,7 @@ def recorded(finished: float, **more: object) -> PodMetrics:
     """A page with moments: requests of 100 and 300 input tokens, half of each."""
     return replace(
         page(finished),
-        input_moments=(200 * finished, 50_000 * finished, finished),
+        input_moments=Moments(200 * finished, 50_000 * finished, finished),
         **more,  # type: ignore[arg-type] # fields of the page by name
     )
 
@@ -341,6 +342,7 @@ def test_variation_cache_hits_and_preemptions_of_the_long_window() -> None:
     assert traffic is not None
     assert traffic.input_cv == pytest.approx(0.5)
     assert traffic.output_cv is None
+    assert traffic.short_answers == ()
     assert traffic.cached_tokens == pytest.approx(10 / 4)
     assert traffic.preemptions_rps == pytest.approx(2 * 12 / 120)
     assert traffic.kv_tokens == 20_000

@@ -282,3 +282,22 @@ def test_the_plot_of_step_times_is_a_png(
     assert cli.main(["analyze", *flags.split(), "--itl", "40", "--plot", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "can serve" in capsys.readouterr().out
+
+
+def test_short_answers_bound_the_percentile_of_the_itl() -> None:
+    """A tenth of the answers has a handful of tokens: p99 is theirs; means hardly move."""
+    asked = {**CASE, "target_itl_ms": 25, "percentile": 99, "input_tokens": 4000}
+    plain, short, zeros = ask(
+        asked,
+        {**asked, "short_answers": [0.0, 0.08, 0.1, 0.12]},
+        {**asked, "short_answers": [0, 0, 0, 0]},
+    )
+    assert 0 < short["max_rate_rps"] < 0.8 * plain["max_rate_rps"]
+    assert zeros["max_rate_rps"] == pytest.approx(plain["max_rate_rps"], rel=1e-6)
+
+
+@pytest.mark.parametrize("shares", [[0.1, 0.05, 0.2, 0.3], [0.1], [0, 0, 0, 2], ["a"] * 4])
+def test_wrong_short_answers_are_named(shares: list[Any]) -> None:
+    """The case is not answered."""
+    (answer,) = ask({**SIZED, "short_answers": shares})
+    assert answer["error"].startswith("short_answers")

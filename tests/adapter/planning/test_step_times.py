@@ -255,3 +255,14 @@ def test_a_tokens_per_second_target_keeps_the_default_margin() -> None:
         for margin in (None, 0.0, 0.5)
     ]
     assert rates[0] == rates[1] > 1.5 * rates[2]
+
+
+def test_short_answers_take_more_replicas_for_the_same_percentile() -> None:
+    """Shares of short answers reach the replica model; the gateway that knows loads needs fewer of them."""
+    targets = fleet.Targets(ttft_ms=5000.0, itl_ms=40.0, percentile=0.99)
+    plain = dataclasses.replace(LOAD, input_tokens=4000, arrival_rate_rps=5.0)
+    short = dataclasses.replace(plain, short_answers=(0.0, 0.08, 0.1, 0.12))
+    one, more = (decision(load=load, targets=targets).candidate.replicas for load in (plain, short))
+    aware = decision(load=short, targets=targets, routing="least-loaded").candidate.replicas
+    assert more > 1.2 * one
+    assert aware < more

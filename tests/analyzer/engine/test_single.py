@@ -12,9 +12,13 @@ from analyzer.engine import single, sizing
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import COLUMNS, Engine, Engines, problems, within_bounds
 from analyzer.engine.floats import formulas
+from analyzer.engine.nodes import bins_of_one
 from analyzer.engine.percentiles import latency, means
 from analyzer.engine.search import Search
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
+
+SHORT: tuple[tuple[float, ...], ...] = ((), (0.01, 0.03, 0.03, 0.08), (0.0, 0.0, 0.1, 0.4))
+"""Shares of short answers: unknown, and two sets of them."""
 
 Bounds = tuple[float, float, float | None]
 
@@ -22,7 +26,7 @@ Bounds = tuple[float, float, float | None]
 def drawn(count: int, seed: int) -> list[tuple[Engine, Bounds]]:
     """Engines of all kinds with targets, NaN and None where there is none."""
     source = np.random.default_rng(seed)
-    cases = []
+    cases: list[tuple[Engine, Bounds]] = []
     for _ in range(count):
         base = source.uniform(2, 30)
         engine = Engine(
@@ -45,6 +49,7 @@ def drawn(count: int, seed: int) -> list[tuple[Engine, Bounds]]:
                 input_cv=float(source.choice([0.0, source.uniform(0, 2)])),
                 output_cv=source.uniform(0, 1.5),
                 cached_tokens=float(source.choice([0.0, 100.0])),
+                short_answers=SHORT[len(cases) % 3],
             ),
         )
         percentile = None if source.random() < 0.4 else float(source.choice([0.5, 0.9, 0.95, 0.99]))
@@ -74,7 +79,7 @@ def test_formulas_on_floats_give_what_they_give_for_rows() -> None:
     for engine, (ttft, itl, _) in drawn(60, 1):
         rows = Engines.of([engine])
         columns = on_floats.columns.Engines.__new__(on_floats.columns.Engines)
-        columns._fill(columns_of(engine))
+        columns._fill(columns_of(engine), bins_of_one(engine.lengths.short_answers))
         most = float(Search.stable_rates(rows)[0])
         for rate in (0.01 * most, 0.5 * most, 0.98 * most):
             state = on_floats.state.at_rate(columns, rate)

@@ -298,7 +298,8 @@ def test_the_page_of_a_vllm_engine() -> None:
         item.advance(120)
     (page, _) = (pod_metrics(item, kv_tokens=432_000) for item in cluster.ready("chat"))
     assert page.input_moments is not None
-    total, squares, count = page.input_moments
+    lengths = page.input_moments
+    total, squares, count = lengths.total, lengths.squares, lengths.count
     assert count == page.finished > 200
     # Estimated from buckets, of a mean of 128 and a coefficient of variation of 0.8.
     assert total / count == pytest.approx(128, rel=0.15)

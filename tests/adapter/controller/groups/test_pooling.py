@@ -123,3 +123,15 @@ def test_latencies_of_all_pods_count_together() -> None:
     assert pooled_traffic is not None
     assert pooled_traffic.ttft.counted == 18.0
     assert pooled_traffic.ttft.certainly_beyond(100.0) == 6.0
+
+
+def test_shares_of_short_answers_are_those_of_the_mixture() -> None:
+    """By the rates of those that know theirs; unknown where none does."""
+    known = traffic(3.0, short_answers=(0.0, 0.1, 0.2, 0.3))
+    other = traffic(1.0, short_answers=(0.04, 0.1, 0.4, 0.7))
+    both = pooled([known, other, traffic(8.0)])
+    assert both is not None
+    assert both.short_answers == pytest.approx((0.01, 0.1, 0.25, 0.4))
+    none = pooled([traffic(1.0), traffic(2.0)])
+    assert none is not None
+    assert none.short_answers == ()

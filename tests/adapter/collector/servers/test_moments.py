@@ -1,0 +1,83 @@
+"""Shares of short requests, from the buckets of histograms of lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from adapter.collector.servers.moments import moments, moments_growth, short_shares
+from adapter.collector.servers.totals import Moments
+from adapter.collector.traffic import TrafficWindow
+from adapter.collector.windows.growth import EMPTY
+
+NAME = "vllm:request_generation_tokens_bucket"
+
+
+def of_buckets(below: Mapping[str, float]) -> Moments:
+    """Moments of one histogram by counts up to bounds."""
+    known = moments([(NAME, {"le": bound}, count) for bound, count in below.items()], (NAME,))
+    assert known is not None
+    return known
+
+
+FINE = {"1": 2, "2": 3, "5": 12, "10": 20, "20": 30, "50": 50, "100": 90, "+Inf": 200}
+
+
+def test_shares_are_those_at_the_bounds() -> None:
+    """Of vLLM's buckets, which have all the bounds."""
+    assert short_shares([of_buckets(FINE)]) == pytest.approx((0.01, 0.06, 0.15, 0.25))
+
+
+def test_what_grew_counts() -> None:
+    """Of two windows together, after what was there before, and anew after a restart."""
+    before = of_buckets({"1": 1, "5": 2, "20": 5, "50": 10, "+Inf": 50})
+    after = of_buckets(FINE)
+    grown = moments_growth(before, after)
+    assert short_shares([grown]) == pytest.approx((1 / 150, 10 / 150, 25 / 150, 40 / 150))
+    assert moments_growth(after, before) == before
+    assert short_shares([grown, before]) == short_shares([after])
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        {"100": 150, "300": 180, "+Inf": 200},
+        {bound: count / 10 for bound, count in FINE.items()},
+        {"1": 0, "5": 0, "20": 0, "50": 0, "100": 90, "+Inf": 200},
+    ],
+    ids=["coarse buckets", "few requests", "no short ones"],
+)
+def test_nothing_is_told(below: Mapping[str, float]) -> None:
+    """Then answers are taken as log-normal."""
+    assert short_shares([of_buckets(below)]) == ()
+
+
+def test_between_bounds_lengths_are_uniform_by_their_logarithm() -> None:
+    """Of powers of two: 20 and 50 tokens lie within buckets."""
+    shares = short_shares([of_buckets({"8": 40, "16": 80, "32": 120, "64": 160, "+Inf": 200})])
+    assert shares[0] == pytest.approx(0.05)
+    assert shares[2] == pytest.approx((80 + 40 * 0.3219) / 200, rel=1e-3)
+    assert list(shares) == sorted(shares)
+
+
+def test_estimates_that_fall_are_lifted() -> None:
+    """Prometheus extrapolates each bucket by itself."""
+    assert short_shares([Moments(1e4, 1e6, 200.0, (4.0, 3.9, 20.0, 210.0))]) == pytest.approx(
+        (0.02, 0.02, 0.1, 1.0)
+    )
+
+
+def test_shares_of_the_long_window() -> None:
+    """By what the histograms grew, not by their totals."""
+    window = TrafficWindow(window_seconds=60, long_seconds=180)
+    for second in range(0, 121, 10):
+        new = 2.0 * second
+        short = (0.0, 500 + new / 10, 500 + new / 5, 500 + new / 4)
+        answers = Moments(200 * (1000 + new), 50_000 * (1000 + new), 1000 + new, short)
+        page = replace(EMPTY, finished=1000 + new, output_moments=answers)
+        window.add("a", page, now=second)
+    traffic = window.traffic(now=120)
+    assert traffic is not None
+    assert traffic.short_answers == pytest.approx((0.0, 0.1, 0.2, 0.25))
