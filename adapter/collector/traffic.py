@@ -243,16 +243,10 @@ class TrafficWindow:
         """Traffic over the window; None until there are two samples of one pod."""
         while self._growth and self._growth[0].at <= now - self.long_seconds:
             self._growth.popleft()
-        self._departed = {
-            endpoint: sample
-            for endpoint, sample in self._departed.items()
-            if sample.at > now - self.long_seconds
-        }
-        self._origins = {
-            endpoint: origin
-            for endpoint, origin in self._origins.items()
-            if endpoint in self._latest or endpoint in self._departed
-        }
+        oldest, departed = now - self.long_seconds, self._departed
+        self._departed = {key: sample for key, sample in departed.items() if sample.at > oldest}
+        known = self._latest.keys() | self._departed.keys()
+        self._origins = {key: origin for key, origin in self._origins.items() if key in known}
         start = now - self.window_seconds
         recent = [item for item in self._growth if item.at > start]
         if not recent or self._first_at is None:
