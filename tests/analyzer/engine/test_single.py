@@ -153,10 +153,10 @@ def test_prompts_that_cost_nothing_are_left_to_floats() -> None:
         ),
     )
     targets = single.Targets(ttft_ms=math.inf, itl_ms=50.0, percentile=None)
-    found = single.largest(free, targets, 0.0)
-    assert found is not None
+    largest = single.largest(free, targets, 0.0)
+    assert largest is not None
     rows = sizing.size_engines(Engines.of([free] * 5), itl_ms=50.0, headroom=0.0)
-    assert found.rate_rps == pytest.approx(float(rows.rate_rps[0]), rel=3e-3)
+    assert largest.rate_rps == pytest.approx(float(rows.rate_rps[0]), rel=3e-3)
 
 
 def test_one_replica_is_worked_out_on_floats_alone() -> None:
