@@ -91,7 +91,7 @@ def _risen(
             continue
         sized = item.state.decision.arrival_rate_rps
         rates = tuple(window.rates_of(SUDDEN_PARTS))
-        if demand.rises_suddenly(rates, sized, demand.dispersion(item.trend)):
+        if demand.rises_suddenly(rates, sized, window.dispersion, demand.dispersion(item.trend)):
             risen.append(key)
     return risen
 

@@ -56,6 +56,11 @@ def dispersion(trend: forecast.State | None) -> float:
     return min(max(trend.dispersion / DISPERSION_BIAS, 1.0), DISPERSION_LIMIT)
 
 
+def bounded(seen: float | None, *, otherwise: float) -> float:
+    """A dispersion that was measured in short windows, as one to count with; `otherwise` where it is None."""
+    return otherwise if seen is None else min(max(seen, 1.0), DISPERSION_LIMIT)
+
+
 def rising(trend: forecast.State | None) -> bool:
     """Whether the rate rises by more than chance, and its trend was not the worse forecast so far."""
     if trend is None or trend.trend <= 0:
