@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import moments as histograms
+from adapter.collector.windows import looks
 from adapter.collector.windows.growth import (
     EMPTY,
     Growth,
@@ -50,6 +51,8 @@ class Traffic:
         long_rate_rps: Requests that arrived per second over the long window.
         recent: Lengths of shorter windows in seconds with their rates; the shortest first.
         sudden: The same of windows of a few seconds, in which only a large rise can be seen.
+        dispersions: Dispersion of the arrivals in windows as short as those, each before its own; None
+            where it is not known.
         input_tokens: Mean input tokens of a finished request; None while none has finished yet.
         output_tokens: Mean output tokens of a finished request; None while none has finished yet.
         steady: Mean lengths over the long window; None while nothing finished in it.
@@ -92,6 +95,7 @@ class Traffic:
     steady: SteadyLengths | None = None
     recent: tuple[tuple[float, float], ...] = ()
     sudden: tuple[tuple[float, float], ...] = ()
+    dispersions: tuple[float | None, ...] = ()
     idle_seconds: float = 0.0
     running: float = 0.0
     waiting: float = 0.0
@@ -239,14 +243,18 @@ class TrafficWindow:
             if endpoint not in self._latest or now - self._latest[endpoint].at > after_seconds
         ]
 
-    def traffic(self, *, now: float) -> Traffic | None:
-        """Traffic over the window; None until there are two samples of one pod."""
+    def _forget(self, now: float) -> None:
+        """Drop what is older than the long window."""
         while self._growth and self._growth[0].at <= now - self.long_seconds:
             self._growth.popleft()
         oldest, departed = now - self.long_seconds, self._departed
         self._departed = {key: sample for key, sample in departed.items() if sample.at > oldest}
         known = self._latest.keys() | self._departed.keys()
         self._origins = {key: origin for key, origin in self._origins.items() if key in known}
+
+    def traffic(self, *, now: float) -> Traffic | None:
+        """Traffic over the window; None until there are two samples of one pod."""
+        self._forget(now)
         start = now - self.window_seconds
         recent = [item for item in self._growth if item.at > start]
         if not recent or self._first_at is None:
@@ -269,7 +277,8 @@ class TrafficWindow:
             arrival_rate_rps=self._rate(recent, start),
             long_rate_rps=self._rate(self._growth, now - self.long_seconds),
             recent=tuple(self.rates_of(RECENT_PARTS)),
-            sudden=tuple(self.rates_of(SUDDEN_PARTS)),
+            sudden=(sudden := tuple(self.rates_of(SUDDEN_PARTS))),
+            dispersions=tuple(self.dispersion(seconds) for seconds, _ in sudden),
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             steady=steady_lengths(recent, self._growth),
@@ -305,28 +314,42 @@ class TrafficWindow:
                 yield part * self.window_seconds, self._rate(items, start)
 
     def _rate(self, items: Iterable[Growth], start: float) -> float:
-        """Requests per second after `start`, of all pods together.
+        return _rate(items, start, self._latest, self._origins)
 
-        Each pod's arrivals are divided by the time that its own samples cover, since pods are not sampled at
-        one moment; those of a departed pod by the whole window, since its requests then went to the others.
-        """
-        counts, ends = dict[str, tuple[float, float, float]](), dict[str, float]()
-        for item in items:
-            share = item.share_after(start)
-            arrived, begun, rejected = counts.get(item.endpoint, (0.0, 0.0, 0.0))
-            counts[item.endpoint] = (
-                arrived + share * item.arrivals,
-                begun + share * item.begun,
-                rejected + share * item.rejected,
-            )
-            ends[item.endpoint] = item.at
-        last = max(ends.values(), default=start)
-        rate = 0.0
-        for endpoint, all_counts in counts.items():
-            end = ends[endpoint] if endpoint in self._latest else last
-            span = end - max(self._origins.get(endpoint, start), start)
-            rate += offered(*all_counts) / span if span > 0 else 0.0
-        return rate
+    def dispersion(self, seconds: float) -> float | None:
+        """Variance over mean of the arrivals in windows of that many seconds, before the last one of them."""
+        last = max((sample.at for sample in self._latest.values()), default=math.inf)
+        return looks.dispersion(self._growth, seconds, until=last - seconds)
+
+
+def _rate(
+    items: Iterable[Growth],
+    start: float,
+    latest: Mapping[str, Sample],
+    origins: Mapping[str, float],
+) -> float:
+    """Requests per second after `start`, of all pods together.
+
+    Each pod's arrivals are divided by the time that its own samples cover, since pods are not sampled at
+    one moment; those of a departed pod by the whole window, since its requests then went to the others.
+    """
+    counts, ends = dict[str, tuple[float, float, float]](), dict[str, float]()
+    for item in items:
+        share = item.share_after(start)
+        arrived, begun, rejected = counts.get(item.endpoint, (0.0, 0.0, 0.0))
+        counts[item.endpoint] = (
+            arrived + share * item.arrivals,
+            begun + share * item.begun,
+            rejected + share * item.rejected,
+        )
+        ends[item.endpoint] = item.at
+    last = max(ends.values(), default=start)
+    rate = 0.0
+    for endpoint, all_counts in counts.items():
+        end = ends[endpoint] if endpoint in latest else last
+        span = end - max(origins.get(endpoint, start), start)
+        rate += offered(*all_counts) / span if span > 0 else 0.0
+    return rate
 
 
 def _queued(latest: Mapping[str, Sample], growth: Iterable[Growth], seconds: float) -> float:

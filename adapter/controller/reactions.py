@@ -58,10 +58,13 @@ def record_load(
         if item is None or (between and key not in busy and key not in risen):
             continue
         ready = min(item.source.ready, len(item.source.endpoints))
-        if demand.queues_up(waiting, ready=ready):
+        traffic = item.state.traffic
+        usual = 0.0
+        if traffic is not None:
+            usual = demand.expected_waiting(traffic, item.state.decision, item.source.targets)
+        if demand.queues_up(waiting, ready=ready, expected=usual):
             queues[key] = waiting
         if item.state.decision is not None:
-            traffic = item.state.traffic
             known = 0.0 if traffic is None else traffic.waiting
             exceeded |= demand.queues_up(waiting, ready=ready, known=known)
     now_busy = {**dict.fromkeys(moved, 0.0), **queues}
@@ -98,7 +101,7 @@ def _risen(
             continue
         sized = item.state.decision.arrival_rate_rps
         rates = tuple(window.rates_of(SUDDEN_PARTS))
-        if demand.rises_suddenly(rates, sized, demand.dispersion(item.trend)):
+        if demand.rises_suddenly(rates, sized, window.dispersion, demand.dispersion(item.trend)):
             risen.append(key)
     return risen
 

@@ -181,6 +181,7 @@ class Sizing:
             served_rps=backlog.served_rps(traffic),
             queued_at=traffic.queued_at,
             elsewhere=traffic.waiting_elsewhere,
+            expected=demand.expected_waiting(traffic, record.state.decision, source.targets),
             growth_rps=_queue_growth(traffic, 0.25 * self.settings.collection.window),
             ready=source.ready,
             ordered=ordered_replicas(source, record.state.desired),

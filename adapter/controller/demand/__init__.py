@@ -1,6 +1,6 @@
 """The load that a variant is sized for: its arrival rate, what waits, and what its gateway counts."""
 
-from adapter.controller.demand.backlog import Queue, queues_up
+from adapter.controller.demand.backlog import Queue, expected_waiting, queues_up
 from adapter.controller.demand.gateways import GatewayDemand, gateway_parts, variants_to_wake
 from adapter.controller.demand.rates import RateSettings, SizingRate, rises_suddenly, sizing_rate
 from adapter.controller.demand.trend import (
@@ -20,6 +20,7 @@ __all__ = [
     "dispersion",
     "exceeds_forecast",
     "expected",
+    "expected_waiting",
     "gateway_parts",
     "moves",
     "queues_up",

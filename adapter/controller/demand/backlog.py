@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from adapter.collector.traffic import Traffic
+from adapter.planning import fleet, plan
 
 USUAL_PER_REPLICA = 1.0
 """Requests per ready replica that wait between two steps of any busy engine."""
@@ -34,6 +35,7 @@ class Queue:
         served_rps: Requests per second that are served; None where that is not known.
         queued_at: Pods whose queues hold more than the usual.
         elsewhere: Requests of `waiting` that no pod has yet, so that any replica can serve them.
+        expected: Requests that were expected to wait for their first token at this load.
         growth_rps: Growth of the queues that is not chance, 0 or more.
         ready: Replicas that serve.
         ordered: Replicas that are published or asked for, those that serve included.
@@ -52,6 +54,7 @@ class Queue:
     served_rps: float | None = None
     queued_at: int = 0
     elsewhere: float = 0.0
+    expected: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +78,34 @@ class Backlog:
     surge: bool = False
 
 
-def queues_up(waiting: float, *, ready: int, known: float = 0.0) -> bool:
-    """Whether more requests wait in the queues of `ready` replicas than `known` ones, by more than chance."""
-    usual = USUAL_PER_REPLICA * max(ready, 1)
+def queues_up(waiting: float, *, ready: int, known: float = 0.0, expected: float = 0.0) -> bool:
+    """Whether more requests wait in the queues of `ready` replicas than usual, by more than chance.
+
+    Args:
+        waiting: Requests that wait.
+        ready: Replicas that serve.
+        known: Requests of a queue that was acted on, beside the usual.
+        expected: Requests that were expected to wait at this load: those are usual too.
+
+    """
+    usual = max(USUAL_PER_REPLICA * max(ready, 1), expected + QUEUE_ERRORS * math.sqrt(expected))
     return waiting > known + usual + QUEUE_ERRORS * math.sqrt(known)
+
+
+def expected_waiting(
+    traffic: Traffic, decision: plan.Decision | None, targets: fleet.Targets
+) -> float:
+    """Requests between arrival and first token, by Little's law at the TTFT that was predicted.
+
+    A TTFT beyond its target is no steady load, but a queue that is there to be worked off: 0 then, and
+    without a target or a decision.
+    """
+    ttft = math.inf if decision is None else decision.candidate.ttft_ms
+    if not ttft <= targets.ttft_ms:
+        return 0.0
+    # In a rise the queue that was expected is that of the rate before.
+    rate = min(traffic.long_rate_rps or math.inf, traffic.arrival_rate_rps)
+    return max(rate * ttft / 1000.0, 0.0)
 
 
 def served_rps(traffic: Traffic) -> float | None:
@@ -109,9 +136,10 @@ def backlog_of(
         surge: Whether the arrivals have risen far: replicas are then to hold the queue that they will meet.
 
     """
-    queued = queues_up(queue.waiting, ready=queue.ready)
+    queued = queues_up(queue.waiting, ready=queue.ready, expected=queue.expected)
     # In a surge the queue has just begun: what is usual of steady arrivals says nothing of it.
-    begins = surge and queue.waiting > SURGE_PER_REPLICA * max(queue.ready, 1)
+    usual = max(SURGE_PER_REPLICA * max(queue.ready, 1), queue.expected)
+    begins = surge and queue.waiting > usual
     if not (queued or begins):
         return Backlog()
     loading = queue.ordered > queue.ready

@@ -9,13 +9,14 @@ to start, because what is decided now takes effect only then.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from adapter.collector.traffic import Traffic
 from adapter.controller.demand import backlog as backlogs
 from adapter.controller.demand.backlog import Queue
-from adapter.controller.demand.trend import dispersion, expected, rising
+from adapter.controller.demand.trend import bounded, dispersion, expected, rising
 from adapter.controller.demand.work import Work
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS, Sizing
@@ -199,8 +200,8 @@ def _usual_change(
 def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> float:
     """The long window's rate, moved by the significant part of what shorter windows show."""
 
-    def error(rate: float, seconds: float) -> float:
-        return math.sqrt(dispersion * max(rate, 1.0 / seconds) / seconds)
+    def error(rate: float, seconds: float, spread: float = dispersion) -> float:
+        return math.sqrt(spread * max(rate, 1.0 / seconds) / seconds)
 
     short = traffic.arrival_rate_rps
     # Only the whole short window lowers the rate: a pause of some seconds is no end.
@@ -212,10 +213,11 @@ def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> flo
             certain.append((evidence(seconds, recent, rate), seconds, recent))
         else:
             rise = max(rise, recent - NOISE_ERRORS * error(recent, seconds))
-    for seconds, recent in traffic.sudden:
+    for (seconds, recent), seen in zip_longest(traffic.sudden, traffic.dispersions):
         # So few arrivals tell that the rate has risen, and not well how far.
-        if evidence(seconds, recent, rate) > SUDDEN_EVIDENCE * dispersion:
-            rise = max(rise, recent - error(recent, seconds))
+        spread = bounded(seen, otherwise=dispersion)
+        if evidence(seconds, recent, rate) > SUDDEN_EVIDENCE * spread:
+            rise = max(rise, recent - error(recent, seconds, spread))
     if not certain:
         return rise
     # The likeliest moment of the rise has the most evidence; shorter windows may be higher by chance.
@@ -236,13 +238,28 @@ def evidence(seconds: float, recent_rps: float, rate_rps: float) -> float:
 
 
 def rises_suddenly(
-    traffic_windows: Sequence[tuple[float, float]], sized_rps: float, dispersion: float
+    traffic_windows: Sequence[tuple[float, float]],
+    sized_rps: float,
+    dispersion_at: Callable[[float], float | None],
+    otherwise: float,
 ) -> bool:
-    """Whether windows of a few seconds show for certain more than was sized for."""
-    return any(
-        evidence(seconds, recent, sized_rps) > SUDDEN_EVIDENCE * dispersion
-        for seconds, recent in traffic_windows
-    )
+    """Whether windows of a few seconds show for certain more than was sized for.
+
+    Args:
+        traffic_windows: Their lengths in seconds with their rates.
+        sized_rps: The rate that was sized for.
+        dispersion_at: Dispersion of the arrivals in windows of so many seconds; None where not known.
+        otherwise: Dispersion to use then.
+
+    """
+    for seconds, recent in traffic_windows:
+        seen = evidence(seconds, recent, sized_rps)
+        # Rarely is there as much, so that rarely a dispersion is to be computed.
+        if seen > SUDDEN_EVIDENCE and seen > SUDDEN_EVIDENCE * bounded(
+            dispersion_at(seconds), otherwise=otherwise
+        ):
+            return True
+    return False
 
 
 def _rpm(rate_rps: float) -> str:

@@ -15,6 +15,10 @@ MOVING_ERRORS = 2.5
 DISPERSION_BIAS = 1.5
 """Factor by which a measured dispersion may exceed the true one by chance."""
 
+SHORT_DISPERSION_BIAS = 1.25
+"""The same of one measured in windows of a few seconds, of which there are more: a tenth of Poisson arrivals'
+at most exceed it."""
+
 DISPERSION_LIMIT = 9.0
 """Upper bound of the dispersion: a step looks like dispersion at first, and must not hide itself."""
 
@@ -54,6 +58,13 @@ def dispersion(trend: forecast.State | None) -> float:
     if trend is None or trend.count < DISPERSION_COUNT:
         return 1.0
     return min(max(trend.dispersion / DISPERSION_BIAS, 1.0), DISPERSION_LIMIT)
+
+
+def bounded(seen: float | None, *, otherwise: float) -> float:
+    """A dispersion that was measured in short windows, as one to count with; `otherwise` where it is None."""
+    if seen is None:
+        return otherwise
+    return min(max(seen / SHORT_DISPERSION_BIAS, 1.0), DISPERSION_LIMIT)
 
 
 def rising(trend: forecast.State | None) -> bool:

@@ -59,7 +59,7 @@ class Pods:
     def apply(self, **changes: object) -> None:
         """Use the variant with these changes."""
         self.source = replace(self.source, **changes)  # type: ignore[arg-type]  # fields by name
-        level = fleet.ServiceClass(name="c", priority=1, targets={"m": TARGETS})
+        level = fleet.ServiceClass(name="c", priority=1, targets={"m": self.source.targets})
         unit = fleet.Accelerator(name="A100", device_type="A100", unit_cost=40)
         self.loop.apply_inputs(
             Inputs(accelerators=(unit,), service_classes=(level,), variants=(self.source,))
@@ -238,3 +238,22 @@ async def test_replicas_that_start_slowly_are_given_back_late(
     assert pods.desired == high
     await pods.minutes(5, rps=0.5)
     assert pods.desired < high
+
+
+async def test_requests_that_the_model_expects_to_wait_are_no_queue(
+    session: aiohttp.ClientSession,
+) -> None:
+    """Prompts of 0.6 s each: some wait at any moment, and the pods are not busy by that."""
+    steps = LatencyParameters(alpha_ms=20.58, beta_ms=0.41, gamma_ms=600.0, delta_ms=0.0)
+    slow = replace(PROFILE, latency=steps)
+    pods = Pods(session, replicas=4)
+    pods.apply(profiles=(slow,), targets=fleet.Targets(itl_ms=200.0, ttft_ms=5000.0))
+    await pods.minutes(4, rps=4.0)
+    decision = pods.loop.states[KEY].decision
+    assert decision is not None
+    expected = 4.0 * decision.candidate.ttft_ms / 1000.0
+    assert expected > 2 * len(pods.source.endpoints)
+    pods.scrape(15, rps=4.0, waiting=expected)
+    assert not pods.loop.busy
+    await pods.loop.reconcile()
+    assert "backlog: " not in pods.loop.states[KEY].reason

@@ -164,11 +164,12 @@ def test_prompts_that_cost_nothing_are_left_to_floats() -> None:
     assert largest.rate_rps == pytest.approx(float(rows.rate_rps[0]), rel=3e-3)
 
 
-def test_one_replica_is_worked_out_on_floats_alone() -> None:
+@pytest.mark.parametrize("bins", [(), (0.01, 0.02, 0.03, 0.05)])
+def test_one_replica_is_worked_out_on_floats_alone(bins: tuple[float, ...]) -> None:
     """Numbers of numpy give the same and take several times as long; one of them makes others of all."""
     engine, _ = drawn(3, 4)[0]
     columns = formulas().columns.Engines.__new__(formulas().columns.Engines)
-    columns._fill(single._columns(engine))
+    columns._fill(single._columns(engine), bins)
     state = formulas().state.at_rate(columns, 1.0)
     prompts = {name: getattr(state.prompts, name) for name in state.prompts.__slots__}
     numbers = vars(columns) | prompts | {name: getattr(state, name) for name in state.__slots__}

@@ -6,7 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from adapter.controller.demand.backlog import Backlog, Queue, backlog_of, certain_growth, queues_up
+from adapter.controller.demand.backlog import (
+    Backlog,
+    Queue,
+    backlog_of,
+    certain_growth,
+    queues_up,
+)
 
 QUEUE = Queue(
     running=8.0,
@@ -115,3 +121,15 @@ def test_a_queue_that_begins_in_a_surge_counts(
     else:
         assert asked.requests == pytest.approx(waiting + 720)
         assert asked.queued_at == queued_at
+
+
+def test_requests_that_are_expected_to_wait_are_no_backlog() -> None:
+    """Long prompts: 10 wait for their first token at any moment, 16 by chance; 20 are a queue."""
+    four = replace(QUEUE, ready=4, ordered=4)
+    assert backlog_of(replace(four, waiting=16.0), drain_seconds=60.0).requests > 0
+    expected = replace(four, expected=10.0)
+    for surge in (False, True):
+        usual = replace(expected, waiting=10.0)
+        assert backlog_of(usual, drain_seconds=60.0, surge=surge) == Backlog()
+    assert backlog_of(replace(expected, waiting=16.0), drain_seconds=60.0) == Backlog()
+    assert backlog_of(replace(expected, waiting=20.0), drain_seconds=60.0).requests > 0

@@ -22,10 +22,12 @@ def rate_of(
     *,
     recent: tuple[tuple[float, float], ...] = (),
     sudden: tuple[tuple[float, float], ...] = (),
+    dispersions: tuple[float | None, ...] = (),
 ) -> float:
     """The rate that is sized for where 4 a second came over the long window."""
     traffic = Traffic(
         arrival_rate_rps=short, long_rate_rps=LONG_RPS, recent=recent, sudden=sudden,
+        dispersions=dispersions,
         input_tokens=1.0, output_tokens=1.0, ttft_ms=None, itl_ms=None, idle=False,
     )  # fmt: skip
     source = VariantSource(
@@ -61,16 +63,24 @@ def test_chance_alone_is_no_sudden_rise() -> None:
         assert false / counts.size < 1e-3
 
 
-def test_bursty_arrivals_need_more_evidence() -> None:
-    """Counts that scatter four times as much tell a quarter."""
+@pytest.mark.parametrize(("seen", "otherwise"), [(4.0, 1.0), (None, 4.0)])
+def test_bursty_arrivals_need_more_evidence(seen: float | None, otherwise: float) -> None:
+    """Counts that scatter four times as much tell a quarter; what short windows show counts first."""
     windows = ((5.0, 9.0),)
-    assert demand.rises_suddenly(windows, LONG_RPS, 1.0)
-    assert not demand.rises_suddenly(windows, LONG_RPS, 4.0)
+    assert demand.rises_suddenly(windows, LONG_RPS, lambda _: 1.0, otherwise)
+    assert not demand.rises_suddenly(windows, LONG_RPS, lambda _: seen, otherwise)
+
+
+def test_arrivals_that_are_bursty_in_short_windows_only_are_no_rise() -> None:
+    """9 a second for 5 s: a rise of steady arrivals, chance where such windows scatter four times as much."""
+    sudden = ((5.0, 9.0),)
+    assert rate_of(4.2, sudden=sudden, dispersions=(None,)) > 1.5 * LONG_RPS
+    assert rate_of(4.2, sudden=sudden, dispersions=(4.0,)) == pytest.approx(LONG_RPS)
 
 
 def test_no_more_than_sized_for_is_no_rise() -> None:
     """Nor is less."""
-    assert not demand.rises_suddenly(((5.0, 12.0), (10.0, 11.0)), 12.0, 1.0)
+    assert not demand.rises_suddenly(((5.0, 12.0), (10.0, 11.0)), 12.0, lambda _: None, 1.0)
     assert evidence(5.0, 1.0, LONG_RPS) == 0.0
 
 
