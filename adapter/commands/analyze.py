@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _ALWAYS_SHOWN = 95.0
-"""Percentile that the table of step times has whether it is asked for or not."""
+"""Percentile that the table for step times always shows, whatever percentile is requested."""
 
 REPLICA = (
     (

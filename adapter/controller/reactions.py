@@ -74,8 +74,8 @@ def record_load(
 def without_momentary(seen: Observation, waiting: float) -> Observation:
     """What was seen of a variant that is not busy, with no longer queue than the last scrape cycle showed.
 
-    Arrivals in batches leave a queue for a moment, which no replica could serve sooner; whoever looks more
-    often sees more of them. Where the rate has risen, or a queue was there before, the variant is busy.
+    Arrivals in batches leave a queue for a moment, which no replica could serve sooner; more frequent
+    scrapes show more of them. Where the rate has risen, or a queue was there before, the variant is busy.
     """
     traffic = seen.traffic
     if traffic is None or traffic.waiting <= waiting:

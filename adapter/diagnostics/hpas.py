@@ -69,7 +69,7 @@ async def check(site: Site) -> AsyncIterator[Finding]:
 
 
 def _unread(key: str, item: _Variant, scalers: Iterable[hpa.Scaler]) -> Finding:
-    """That no HPA reads a variant's target; what the one reads that scales its scale target."""
+    """Problem that no HPA reads a variant's target, with the metric that its scale target is scaled by."""
     what, fix = (
         f"VariantAutoscaling {key}: no HPA reads its target",
         (

@@ -121,7 +121,7 @@ def variation(growths: Iterable[Moments]) -> float | None:
 
 
 def short_shares(growths: Iterable[Moments]) -> tuple[float, ...]:
-    """Shares of requests of at most `SHORT_BOUNDS` tokens; empty for too few, and where none is told."""
+    """Shares of requests of at most `SHORT_BOUNDS` tokens; empty for too few requests or coarse buckets."""
     count, short = 0.0, [0.0] * len(SHORT_BOUNDS)
     for growth in growths:
         count += growth.count

@@ -1,4 +1,4 @@
-"""A queue that a server shows and nobody waits in: a gauge that kept requests whose clients went away.
+"""Queue gauges that are too high because they keep requests whose clients disconnected.
 
 Requests are taken up in the order in which they came, so one that is served while others wait was waiting at
 the page before, and its time to first token says so. Where first tokens come at once instead, and the server
@@ -21,8 +21,8 @@ _ROOM = 0.5
 """Largest share of the KV cache in use that leaves room, where no profile says how large a batch may be."""
 
 LEFT = (
-    "its queue of {number:.0f} is none: first tokens come at once, and there is room for more; it is not"
-    " counted (the gauge keeps requests whose clients went away; a restart of the pod clears it)"
+    "its queue of {number:.0f} is not counted: first tokens come without a wait, and there is room in the"
+    " batch (the gauge keeps requests of disconnected clients; a restart of the pod clears it)"
 )
 
 
@@ -31,7 +31,7 @@ class Queue:
     """What the pages of one address say of its queue.
 
     Attributes:
-        left: Requests of its gauge that do not wait; 0 while the gauge is believed.
+        left: Requests in the gauge that do not wait; 0 where the gauge agrees with the times to first token.
 
     """
 

@@ -277,7 +277,7 @@ def _content(part: Mapping[str, Any], name: str, folder: Path) -> bytes | None:
 
 
 def _told(cluster: Mapping[str, Any], server: str, authority: bytes | None) -> Mapping[str, Any]:
-    """What a plug-in that asks for it is told about the cluster."""
+    """Cluster information for a plug-in whose kubeconfig entry has `provideClusterInfo`."""
     told: dict[str, Any] = {"server": server}
     if authority is not None:
         told["certificate-authority-data"] = base64.standard_b64encode(authority).decode()

@@ -27,7 +27,7 @@ _FIELDS = {
 }  # fmt: skip
 
 TIMEOUT_SECONDS = 60.0
-"""How long a program that asks nobody may take."""
+"""Timeout of a plug-in that does not prompt the user, seconds."""
 
 EARLY = timedelta(seconds=10)
 """Credentials that expire within this are renewed: a request takes as long."""
@@ -72,7 +72,7 @@ class Plugin:
         version: API version of its answer.
         mode: Never, IfAvailable or Always: when the program may ask the person at the terminal.
         hint: how it is installed, may be empty.
-        cluster: what it is told about the cluster, None: nothing.
+        cluster: cluster information that the plug-in gets, None where it gets none.
 
     """
 

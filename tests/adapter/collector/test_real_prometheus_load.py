@@ -339,9 +339,12 @@ async def test_a_full_server_shows_what_is_offered(scene: Scene, index: int) -> 
         rate = scene.offered["full"]
         assert one.arrival_rate_rps * 60 == pytest.approx(rate, rel=0.1 + scene.slack)
         assert one.output_tokens == 21
-    # Prometheus has no gauges of a server whose last scrape it missed, as it may once on a busy machine.
-    gauges = [(one.running, one.kv_cache) for one in loads if one.kv_cache is not None]
-    assert len(gauges) >= len(loads) - 1
+    # A Prometheus that misses a scrape on a busy machine has no gauges then, and the observation says so.
+    looks = [seen["full"][index] for at, seen in scene.seen if at > WINDOW + 5]
+    gauges = [
+        (one.running, one.kv_cache) for look, one in zip(looks, loads, strict=True) if look.complete
+    ]
+    assert 2 * len(gauges) > len(looks)
     assert set(gauges) == {(4, 1)}
     assert loads[-1].waiting > loads[0].waiting
 

@@ -73,7 +73,7 @@ def test_the_page_says_it() -> None:
     for at in range(5):
         assessed = known.assess("e", page(at, 60.0), now=at * SECONDS, started=None, batch=BATCH)
     assert (assessed.problem, assessed.left) == ("", 60.0)
-    assert known.note("e").startswith("its queue of 60 is none: first tokens come at once")
+    assert known.note("e").startswith("its queue of 60 is not counted: first tokens come")
     assert "restart of the pod" in known.note("e")
     assert known.note("other") == ""
 
