@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emulator.traces import Trace, TraceError
+from emulator.traces import MAX_REQUESTS, Trace, TraceError
 
 SPREAD_SECONDS = 15.0
 _HOUR, _DAY = 3600.0, 86400.0
@@ -82,6 +82,11 @@ class Selection:
         )
 
     def _scaled(self, trace: Trace) -> Trace:
+        if self.scale * len(trace) > MAX_REQUESTS:
+            raise TraceError(
+                f"{trace.name}: --scale: must be at most {MAX_REQUESTS / len(trace):.6g} for its"
+                f" {len(trace)} requests, not {self.scale:g}: at most {MAX_REQUESTS} are replayed"
+            )
         rng = np.random.default_rng(len(trace))
         whole, rest = divmod(self.scale, 1.0)
         copies = int(whole) + (rng.random(len(trace)) < rest)

@@ -224,8 +224,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _by_flags(error: str, *, rpm: float | None) -> str:
     """The error of a case that flags describe, with the flags' names for the fields that it names."""
+    from adapter.planning import fleet  # noqa: PLC0415 - see `run`
+
     fields, colon, problem = error.partition(": ")
     if rpm is not None and fields == "rate_rps":
+        if rpm > fleet.LARGEST_RATE_RPM:
+            return f"--rpm: must be at most {fleet.LARGEST_RATE_RPM:g}, not {rpm:g}"
         return f"--rpm: must be a number >= 0, not {rpm:g}"
     flags = {field: flag for flag, field in _FIELDS.items()}
     named = [flags.get(field, "--" + field.replace("_", "-")) for field in fields.split(", ")]

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adapter.errors import field_problem
 from adapter.formats import step_cases
 from adapter.formats.step_cases import InvalidCase, StabilityMargin, StepCase
+from adapter.planning.fleet import LARGEST_RATE_RPM
 from adapter.settings.percentiles import Percentile
 from analyzer import capacity, defaults, queueing
 from analyzer.errors import InvalidParameterError
@@ -205,7 +206,7 @@ def parse(document: dict[str, Any]) -> Case | StepCase | InvalidCase:
         case = (StepCase if by_steps else Case).model_validate(document)
     except ValidationError as error:
         return _first(error)
-    invalid = _not_a_number(case)
+    invalid = _out_of_range(case)
     if isinstance(case, StepCase):
         invalid = invalid or step_cases.invalid_lengths(case)
     if invalid:
@@ -247,8 +248,8 @@ _FLAGS = {
 """Flags of `variant-adapter analyze` that are not named like the field of a case."""
 
 
-def _not_a_number(case: Case | StepCase) -> InvalidCase | None:
-    """What is wrong with a rate or a target of NaN, which the analyzer takes for none."""
+def _out_of_range(case: Case | StepCase) -> InvalidCase | None:
+    """What is wrong with a rate or a target: NaN, which the analyzer takes for none, or too large."""
     for field, least in (
         ("rate_rps", ">= 0"),
         ("target_ttft_ms", "> 0"),
@@ -258,6 +259,19 @@ def _not_a_number(case: Case | StepCase) -> InvalidCase | None:
         value = getattr(case, field)
         if value is not None and math.isnan(value):
             return InvalidCase(field, f"must be a number {least}, not nan")
+    most = LARGEST_RATE_RPM / 60.0
+    largest = f"{LARGEST_RATE_RPM:g} requests per minute"
+    if case.rate_rps is not None and case.rate_rps > most:
+        return InvalidCase(
+            "rate_rps", f"must be at most {int(most)}, which is {largest}, not {case.rate_rps:.9g}"
+        )
+    tokens = max(case.output_tokens, 1.0)
+    if case.target_tps is not None and case.target_tps > most * tokens:
+        return InvalidCase(
+            "target_tps",
+            f"must be at most {int(most * tokens)}, which is {largest} of {tokens:g} output tokens,"
+            f" not {case.target_tps:.9g}",
+        )
     return None
 
 

@@ -10,7 +10,7 @@ import pytest
 from emulator import traces
 from emulator.trace_lines import Lines
 from emulator.trace_selection import SPREAD_SECONDS, Selection
-from emulator.traces import Trace, TraceError
+from emulator.traces import MAX_REQUESTS, Trace, TraceError
 
 HOUR = traces.generate(
     {
@@ -90,6 +90,14 @@ def test_nothing_is_left() -> None:
         Selection(start=4000).of(HOUR)
     with pytest.raises(TraceError, match="has no request left at 1e-06 of its rate"):
         Selection(scale=1e-6).of(HOUR)
+
+
+@pytest.mark.parametrize("scale", [1e7, 1e308])
+def test_a_scale_of_more_requests_than_memory_holds_is_refused(scale: float) -> None:
+    """Before any is made; the sentence says which scale is accepted."""
+    most = MAX_REQUESTS / len(HOUR)
+    with pytest.raises(TraceError, match=rf"--scale: must be at most {most:.6g} for its"):
+        Selection(scale=scale).of(HOUR)
 
 
 def from_file(*arrivals: float) -> Trace:

@@ -120,6 +120,9 @@ def test_percentiles_are_asked_for_in_percent() -> None:
             {"rate_rps": float("nan"), "target_ttft_ms": 900},
             "rate_rps: must be a number >= 0, not nan",
         ),
+        ({"rate_rps": 1e300}, "rate_rps: must be at most 16666666, which is 1e+09 requests per"),
+        ({"rate_rps": float("inf")}, "rate_rps: must be at most 16666666, which is 1e+09"),
+        ({"target_tps": 1e300}, "target_tps: must be at most "),
         ({"target_itl_ms": float("nan")}, "target_itl_ms: must be a number > 0, not nan"),
         ({"aplha": 3}, "aplha: is not known; did you mean alpha?"),
         ({"max_batch": None, "maxbatch": 4}, "maxbatch: is not known; did you mean max_batch?"),
@@ -184,6 +187,9 @@ def test_lines_are_answered_before_the_input_ends() -> None:
         assert run.wait(30) == 0
 
 
+STEP_FLAGS = [
+    "analyze", "--step-base-ms", "8", "--step-per-prefill-token-ms", "0.02", "--output-tokens", "64",
+]  # fmt: skip
 FLAGS = [
     "analyze",
     "--alpha",
@@ -241,6 +247,13 @@ def test_a_margin_out_of_range_is_refused_without_a_target(margin: float) -> Non
         ([*FLAGS, "--rate", "-1"], "--rate: must be a number >= 0"),
         (FLAGS, "--rate, --rpm, --ttft, --itl, --tps: one of them must be given"),
         ([*FLAGS, "--rpm", "nan"], "--rpm: must be a number >= 0, not nan"),
+        ([*FLAGS, "--rpm", "1.1e9"], "--rpm: must be at most 1e+09, not 1.1e+09"),
+        ([*FLAGS, "--rate", "1e300"], "--rate: must be at most 16666666, which is 1e+09 requests"),
+        (
+            [*STEP_FLAGS, "--itl", "20", "--rate", "1e300"],
+            "--rate: must be at most 16666666, which is 1e+09 requests per minute, not 1e+300",
+        ),
+        ([*STEP_FLAGS, "--tps", "1e300"], "--tps: must be at most "),
         ([*FLAGS, "--ttft", "-2"], "--ttft: must be a number > 0, not -2"),
         ([*FLAGS, "--jsonl"], "--jsonl takes its cases from standard input"),
     ],
