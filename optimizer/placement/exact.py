@@ -138,7 +138,9 @@ class Component:
         final = self._stage(pricing, Stage(None, floors), best)
         if final is None:
             return self._cut_short(pricing)
-        return final if finished else replace(final, gap=None, finished=False)
+        if finished and final.finished:
+            return final
+        return replace(final, gap=self._gap(pricing, final.placed), finished=False)
 
     def _stage(self, pricing: Pricing, stage: Stage, best: Mapping[str, Placed]) -> Solved | None:
         """The best plan of a stage; None where too many patterns matter or time runs out."""
@@ -228,13 +230,36 @@ class Component:
         return None if part is None else Solved(part.placed, None, finished=False)
 
     def _cut_short(self, pricing: Pricing) -> Solved | None:
-        """The best plan of the patterns that are listed, within the time limit; without proof."""
+        """The best plan of the patterns that are listed, within the time limit, with its distance to the bound."""
         own = {
             item.name: _with(item, pricing.table.lists[item.name], self._feasible[item.name])
             for item in self._problem.items
         }
         part = self._listed(own, {}).solve()
-        return None if part is None else Solved(part.placed, None, finished=False)
+        if part is None:
+            return None
+        return Solved(part.placed, self._gap(pricing, part.placed), finished=False)
+
+    def _gap(self, pricing: Pricing, placed: Mapping[str, Placed]) -> float | None:
+        """The largest distance of a plan to the bound of a stage, each with what it reached in those before.
+
+        None where there is no bound, and under a saturation policy: partial service has none.
+        """
+        if self._problem.policy != "None":
+            return None
+        gap, floors = 0.0, dict[int, int]()
+        priorities = sorted({item.priority for item in self._problem.items} - self._whole)
+        for priority in (*priorities, None):
+            stage = Stage(priority, dict(floors))
+            value, bound = self._value(stage, placed), pricing.bound(stage).value
+            if not np.isfinite(bound):
+                return None
+            distance = value - bound
+            if priority is None or distance >= _STEP:
+                gap = max(gap, distance / max(abs(value), 1.0))
+            if priority is not None:
+                floors[priority] = round(-value)
+        return gap
 
 
 def _with(item: Item, patterns: Patterns, got: Placed) -> Patterns:

@@ -162,12 +162,13 @@ def _listed(item: Item, prices: Loaded, speeds: Sequence[float], limit: float) -
 
 
 def _relaxed(item: Item, prices: Loaded, speed: float) -> float:
-    """A price that no plan of one speed is below."""
+    """A price that no plan of one speed is below: the least replicas, and parts of the best one for the rest."""
     worths = _worths(item, speed)
     some = worths > 0
     if not some.any():
         return math.inf
-    return item.demand * float((prices.each[some] / worths[some]).min())
+    rest = max(item.demand - float(item.least @ worths), 0.0)
+    return float(item.least @ prices.each) + rest * float((prices.each[some] / worths[some]).min())
 
 
 def _worths(item: Item, speed: float) -> FloatArray:

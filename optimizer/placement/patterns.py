@@ -94,8 +94,11 @@ def _chosen(item: Item, rows: list[int], choices: int) -> IntArray | None:
     if item.demand <= 0:
         return _spread(item, rows, least[None, :])
     if item.routing == "weights":
-        need = np.ceil(item.demand * item.weights[rows] / _positive(item.worths[rows]) - ROUNDING)
-        return _spread(item, rows, np.clip(need, least, most).astype(np.int64)[None, :])
+        worths = item.worths[rows]
+        need = np.ceil(np.array(worth.parts(item)) / _positive(worths) - ROUNDING)
+        need = np.where(worths > 0, need, least)  # more that carry nothing are of no use
+        plan = _spread(item, rows, np.clip(need, least, most).astype(np.int64)[None, :])
+        return plan[_enough(item, plan)]  # of two accelerators one may carry less than the part
     tops = _tops(item, rows)
     last = int(np.argmax(tops - least))
     others = [place for place in range(len(rows)) if place != last]

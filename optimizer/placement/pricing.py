@@ -95,6 +95,7 @@ class Pricing:
         self._priorities = np.array([item.priority for item in items])
         self.table = Table(items, scarce, known)
         self.few: Mapping[str, Patterns] = {}
+        self._bounds: dict[tuple[int | None, tuple[tuple[int, int], ...]], Bound] = {}
 
     def _factors(self, stage: Stage) -> FloatArray:
         """What prices count in a stage by item; those of large items a little in all, to have few ties."""
@@ -108,10 +109,20 @@ class Pricing:
         return factors
 
     def bound(self, stage: Stage) -> Bound:
-        """The best bound that column generation gives."""
+        """The best bound that column generation gives; one that was found before is not sought again.
+
+        Large items whose least price cannot be found are relaxed, so that there is a bound in any case.
+        """
+        key = (stage.priority, tuple(sorted(stage.floors.items())))
+        if key not in self._bounds:
+            self._bounds[key] = self._sought(stage)
+        return self._bounds[key]
+
+    def _sought(self, stage: Stage) -> Bound:
         table, factors = self.table, self._factors(stage)
         best: Bound | None = None
         columns = table.start()
+        relaxed_ones: set[int] = set()
         for _ in range(_ROUNDS):
             answer = self._relaxation(stage, factors, columns)
             if answer is None:
@@ -119,10 +130,14 @@ class Pricing:
             inexact = []
             if table.large:
                 inexact = [
-                    at for at in table.large if not table.grow(at, answer.duals, float(factors[at]))
+                    at
+                    for at in table.large
+                    if at in relaxed_ones
+                    or not table.grow(at, answer.duals, float(factors[at]))
                 ]
-                if inexact and stage.priority is None:
-                    break
+                if stage.priority is None:
+                    # Too many patterns at one price are too many at the next: each try takes its time.
+                    relaxed_ones.update(inexact)
                 for at in inexact:
                     table.cover(at, answer.duals, float(factors[at]))
                 columns = table.rebuilt(columns)

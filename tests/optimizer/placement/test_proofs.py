@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from optimizer.placement import exact, patterns, solve
+from optimizer.placement import exact, near, patterns, solve
 from optimizer.placement.problem import Item, Problem, Resource, Routing, Row
 
 GPUS = (("A100", 40.0, 1.0), ("H100", 90.0, 2.6), ("L40S", 22.0, 0.45), ("MI300", 70.0, 2.0))
@@ -81,3 +81,24 @@ def test_what_is_proven_is_the_best(seed: int, monkeypatch: pytest.MonkeyPatch) 
     assert needed.termination == "optimal"
     assert objective.unserved == expected.unserved
     assert objective.cost == pytest.approx(expected.cost, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", [3, 9, 20])
+def test_without_a_proof_the_distance_to_a_bound_is_stated(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items with too many patterns to list leave a bound; the best plan there is lies within the gap."""
+    problem = system(seed)
+    best = solve.solve(problem, "branch-and-bound")
+    assert best.termination == "optimal"
+    monkeypatch.setattr(patterns, "LARGEST_GRID", 1)
+    monkeypatch.setattr(exact, "LISTED", 0)
+    monkeypatch.setattr(near, "LARGEST", 12)
+    found = solve.solve(problem, "branch-and-bound")
+    assert found.gap is not None
+    assert found.termination in {"feasible", "optimal"}
+    reached = exact.objective(problem, found.placed)
+    least = exact.objective(problem, best.placed)
+    assert least <= reached
+    if reached.unserved == least.unserved:
+        assert least.cost >= reached.cost - found.gap * max(reached.cost, 1.0) - 1e-6
