@@ -48,6 +48,7 @@ class Bound:
         duals: price of each scarce resource, shape (K,).
         offsets: what serving each item is worth besides, shape (N,).
         least: least loaded price of each item, with its offset; 0 where it may get nothing. Shape (N,).
+        relaxed: places of large items whose least price is a bound itself.
 
     """
 
@@ -55,6 +56,7 @@ class Bound:
     duals: FloatArray
     offsets: FloatArray
     least: FloatArray
+    relaxed: frozenset[int] = frozenset()
 
 
 class _Linear(NamedTuple):
@@ -181,7 +183,7 @@ class Pricing:
         value = float(least.sum() - answer.duals @ self._limits - answer.floors @ floors)
         if stage.priority is not None:
             value -= _TIES * len(table.large)
-        return Bound(value, answer.duals, offsets, least)
+        return Bound(value, answer.duals, offsets, least, frozenset(inexact))
 
     def _relaxation(self, stage: Stage, factors: FloatArray, columns: IntArray) -> _Linear | None:
         """The linear program of some patterns; what breaks a limit costs so much that it has an answer."""
@@ -246,7 +248,10 @@ class Pricing:
             if len(few.prices):
                 own = few.usage @ table.own(item, bound.duals)
                 lowest = float((factor * few.prices + own).min())
-            room = distance - max(lowest + bound.offsets[at] - bound.least[at], 0.0)
+            room = distance
+            if at not in bound.relaxed:
+                # The least price is that of a known pattern, which may be above what nothing costs.
+                room -= max(lowest + bound.offsets[at] - bound.least[at], 0.0)
             if room >= 0 and not table.grow(at, bound.duals, factor, room):
                 complete = False
         if table.large:

@@ -137,6 +137,7 @@ def sized(
     *,
     ordered: int,
     partial: bool,
+    expected: float = 0.0,
     cycle: Cycle,
 ) -> Sized:
     """The demand of a group.
@@ -148,6 +149,7 @@ def sized(
         at: Its part of the gateways' requests.
         ordered: Replicas of them that serve or come.
         partial: Whether the load of some of its variants is not known: then it is not taken to have fallen.
+        expected: Requests that were expected to wait for their first token at this load.
         cycle: What all groups share.
 
     """
@@ -159,6 +161,7 @@ def sized(
     queue = _queue(
         record, traffic, at, start=seconds, ready_now=serves, ordered=ordered, cycle=cycle
     )
+    queue = replace(queue, expected=expected)
     anchor = replace(serving[0], startup_seconds=seconds)
     now = _rate(anchor, traffic, at, record, queue=queue, cycle=cycle)
     return _with_spare(

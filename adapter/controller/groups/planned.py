@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from adapter.collector.traffic import Traffic
+from adapter.controller import demand
 from adapter.controller.cycle import group_attainment as attainment
 from adapter.controller.groups import availability, demanded, pooling
 from adapter.controller.groups.demanded import Cycle, Sized
@@ -104,6 +105,7 @@ def plan_group(
             at,
             ordered=sum(_ordered(item) for item in inside.values()),
             partial=bool(outside),
+            expected=_expected_waiting(inside),
             cycle=cycle,
         ),
         outside,
@@ -123,6 +125,15 @@ def plan_group(
         sized={k: item.sized for k, item in inside.items() if item.sized is not sized[k]},
         state=state,
         need=need,
+    )
+
+
+def _expected_waiting(inside: Mapping[str, _Inside]) -> float:
+    """Requests of all variants that were expected to wait for their first token at this load."""
+    return sum(
+        demand.expected_waiting(traffic, item.record.state.decision, item.source.targets)
+        for item in inside.values()
+        if (traffic := item.sized.observation.traffic) is not None
     )
 
 

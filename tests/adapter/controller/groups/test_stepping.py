@@ -50,3 +50,14 @@ def test_a_queue_that_is_worked_off_soon_asks_for_nothing() -> None:
             ordered=1, partial=False, cycle=cycle(100.0),
         )  # fmt: skip
         assert need.in_flight == in_flight
+
+
+def test_requests_that_were_expected_to_wait_are_no_backlog() -> None:
+    """Long prompts keep 84 of a steady load waiting for their first token; a tenth of that would be a queue."""
+    queued = replace(NO_TRAFFIC, arrival_rate_rps=10.0, running=60.0, waiting=84.0, idle=False)
+    for expected, backlog in ((80.0, 0.0), (8.0, 144.0)):
+        need = demanded.sized(
+            GroupRecord(), [source("a/x")], queued, AtGateway(),
+            ordered=1, partial=False, expected=expected, cycle=cycle(100.0),
+        )  # fmt: skip
+        assert need.in_flight == backlog
