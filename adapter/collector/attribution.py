@@ -13,6 +13,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from adapter.collector.promql import Sampled
+from adapter.collector.servers.siblings import Siblings
 from adapter.resources.variant import VariantSource
 
 How = Literal["pod", "pod without namespace", "address", "model"]
@@ -49,10 +50,13 @@ class Attribution:
 
     Attributes:
         problems: Why some series of a variant could not be used, by key.
+        undecided: Whether further answers may show that addresses of a pod are of several servers.
 
     """
 
-    def __init__(self, variants: Iterable[VariantSource]) -> None:
+    def __init__(self, variants: Iterable[VariantSource], siblings: Siblings | None = None) -> None:
+        """`siblings`: what earlier answers said of several addresses of one pod; None: there were none."""
+        self._siblings = Siblings() if siblings is None else siblings
         self._by_pod: dict[tuple[str, str], tuple[str, str]] = {}
         self._by_name: dict[str, tuple[str, str] | None] = {}
         self._by_address: dict[str, tuple[str, str] | None] = {}
@@ -60,7 +64,10 @@ class Attribution:
         self._by_model: dict[str, list[VariantSource]] = {}
         self._models: dict[str, str] = {}
         self.problems: dict[str, str] = {}
+        self.undecided = False
+        endpoints: list[str] = []
         for source in variants:
+            endpoints += source.endpoints
             self._models[source.key] = source.model
             for name, endpoint in zip(source.pods, source.endpoints, strict=False):
                 self._by_pod[source.namespace, name] = (source.key, endpoint)
@@ -70,6 +77,7 @@ class Attribution:
                 self._once(self._by_address, _address(endpoint), source.key, endpoint)
             if source.pods_known or not source.endpoints:
                 self._by_model.setdefault(source.model, []).append(source)
+        self._siblings.retain(endpoints)
 
     @staticmethod
     def _once(table: dict[str, tuple[str, str] | None], name: str, key: str, endpoint: str) -> None:
@@ -81,7 +89,7 @@ class Attribution:
 
         Of several addresses of one pod the endpoint's counts, and those of other processes: data-parallel
         engines at ports that only Prometheus knows. One that does not say when its process started may be the
-        same server, which two jobs scrape.
+        same server, which two jobs scrape, until its counters say otherwise.
         """
         best: dict[tuple[str, str], tuple[tuple[bool, str, float], Attributed]] = {}
         others: dict[tuple[str, str], list[Attributed]] = {}
@@ -105,8 +113,43 @@ class Attribution:
                 best[pod] = (rank, match)
         attributed = [match for _, match in best.values()]
         for pod, (_, match) in best.items():
-            attributed += _more_servers(match, others[pod])
+            if len(others[pod]) > 1:
+                attributed += self._more_servers(match, others[pod])
         return attributed
+
+    def _more_servers(self, counted: Attributed, among: Iterable[Attributed]) -> list[Attributed]:
+        """Other servers of the pod whose endpoint is counted: those of other processes."""
+        items = sorted(among, key=lambda item: item.sampled.instance)
+        for item in items:
+            sampled = item.sampled
+            if sampled.page is not None:
+                at = sampled.sampled_at
+                self._siblings.note(counted.endpoint, sampled.instance, sampled.page, at=at)
+        kept, instances = [counted], {counted.sampled.instance}
+        for item in items:
+            instance = item.sampled.instance
+            if instance in instances or instance.endswith(_MERGED_PORT):
+                continue
+            if all(self._apart(other, item) for other in kept):
+                kept.append(item)
+                instances.add(instance)
+            elif item.sampled.page is not None and _start(item) is None:
+                self.undecided = True
+        return [
+            replace(
+                item,
+                endpoint=f"{item.endpoint}{_FURTHER}{item.sampled.instance}",
+                further=True,
+            )
+            for item in kept[1:]
+        ]
+
+    def _apart(self, one: Attributed, other: Attributed) -> bool:
+        """Whether two addresses of a pod are of two processes, by their starts, or else their counters."""
+        start, started = _start(one), _start(other)
+        if start is not None and started is not None:
+            return abs(start - started) > SAME_PROCESS_SECONDS
+        return self._siblings.apart(one.endpoint, one.sampled.instance, other.sampled.instance)
 
     def _of(self, sampled: Sampled) -> Attributed | None:
         how: How = "pod"
@@ -152,25 +195,6 @@ class Attribution:
                 " list their servers in the annotation llmd.ai/metrics-endpoints"
             )
         return None
-
-
-def _more_servers(counted: Attributed, among: Iterable[Attributed]) -> list[Attributed]:
-    """Other servers of the pod whose endpoint is counted: those of processes that started at other times."""
-    start = _start(counted)
-    if start is None:
-        return []
-    starts, instances = [start], {counted.sampled.instance}
-    more = []
-    for item in sorted(among, key=lambda item: item.sampled.instance):
-        start, instance = _start(item), item.sampled.instance
-        if start is None or instance in instances or instance.endswith(_MERGED_PORT):
-            continue
-        if all(abs(start - other) > SAME_PROCESS_SECONDS for other in starts):
-            starts.append(start)
-            instances.add(instance)
-            name = f"{item.endpoint}{_FURTHER}{instance}"
-            more.append(replace(item, endpoint=name, further=True))
-    return more
 
 
 def _start(item: Attributed) -> float | None:

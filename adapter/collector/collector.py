@@ -6,7 +6,7 @@ for those that do not answer or are not to be scraped. A variant can change over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -21,9 +21,11 @@ from adapter.collector.pod_scraper import OnPage, PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
 from adapter.collector.servers.plausibility import Assessment, Plausibility
+from adapter.collector.servers.siblings import Siblings
 from adapter.collector.traffic import TrafficWindow
 from adapter.collector.transport import access
 from adapter.collector.windows import jobs
+from adapter.collector.windows.discovery import Discovery
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import Collecting, Source
 
@@ -80,6 +82,7 @@ class Collector:
         )  # fmt: skip
         self._gateways: tuple[promql.GatewayCount, ...] = ()
         self._pool_load = PoolLoad()
+        self._siblings, self._discovery = Siblings(), Discovery()
         self._cycle_seconds = 0.0
         self.past = self._prometheus.past
 
@@ -176,31 +179,29 @@ class Collector:
     async def _query_fleet(self) -> None:
         for key, item in self._variants.items():
             self._variants[key] = replace(item, queried=self._needs_prometheus(item))
-        if not (queried := {key for key, item in self._variants.items() if item.queried}):
+        queried = {key for key, item in self._variants.items() if item.queried}
+        now = self._clock.monotonic()
+        beside = self._discovery.due(_answering(self._variants, self._settings, queried), now=now)
+        if not (queried or beside):
             return
-        attribution = Attribution(item.source for item in self._variants.values())
+        attribution = Attribution((item.source for item in self._variants.values()), self._siblings)
         problems: dict[str, str] = {}
-        async for batch in self._prometheus.fleet(attribution, queried):
+        async for batch in self._prometheus.fleet(attribution, queried, beside=beside):
             if batch.newest:
-                self._record_series_pods(batch)
+                self._variants = _with_series_pods(
+                    self._variants, batch, now=self._clock.monotonic(), oldest=self._settings.oldest
+                )
                 self._variants = _with_histograms(self._variants, batch)
             problems = {}
             for sample in batch.samples:
                 problem = _add_queried(self.add, sample)
                 if problem:
                     problems[sample.pod.key] = problem
+        if beside:
+            self._discovery.done(undecided=attribution.undecided)
         for key in self._variants.keys() & (queried | attribution.problems.keys()):
             problem = problems.get(key) or attribution.problems.get(key, "")
             self._variants[key] = replace(self._variants[key], attribution_problem=problem)
-
-    def _record_series_pods(self, newest: Batch) -> None:
-        """Keep the pods that only Prometheus knows: those of the newest answer, while they are fresh."""
-        present = _known_by_series(newest)
-        now, oldest = self._clock.monotonic(), self._settings.oldest
-        for key, item in self._variants.items():
-            self._variants[key] = observation.with_series_pods(
-                item, present.get(key, ()), now=now, oldest=oldest
-            )
 
     def add(
         self,
@@ -298,6 +299,28 @@ def _with_histograms(
         if item is not None and item.origins.get(pod.endpoint) != "direct":
             item.window.latencies.put(pod.endpoint, pod.sampled.ttft, pod.sampled.itl, at=sample.at)
     return observation.with_variations(variants, batch.variations)
+
+
+def _answering(
+    variants: Mapping[str, CollectedVariant], settings: CollectionSettings, queried: Collection[str]
+) -> dict[str, Sequence[str]]:
+    """Endpoints by key of the variants whose pods answer, and may have servers that only Prometheus knows."""
+    return {
+        key: item.source.endpoints
+        for key, item in variants.items()
+        if key not in queried and _origin(item.source, settings) == "auto"
+    }
+
+
+def _with_series_pods(
+    variants: Mapping[str, CollectedVariant], newest: Batch, *, now: float, oldest: float
+) -> dict[str, CollectedVariant]:
+    """The records with the pods that only Prometheus knows: those of the newest answer, while fresh."""
+    present = _known_by_series(newest)
+    return {
+        key: observation.with_series_pods(item, present.get(key, ()), now=now, oldest=oldest)
+        for key, item in variants.items()
+    }
 
 
 def _known_by_series(batch: Batch) -> Mapping[str, list[str]]:

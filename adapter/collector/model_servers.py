@@ -51,7 +51,7 @@ class PodMetrics:
         started_at: When the process started, Unix seconds; None where it is not reported.
         ttft_buckets: Histogram of times to first token; None without one, and from Prometheus.
         itl_buckets: Histogram of inter-token latencies; likewise.
-        ranks: Its engines where it has several and shows each; none from Prometheus.
+        ranks: Its engines where it has several and shows each.
 
     """
 
@@ -320,7 +320,7 @@ def pod_metrics(
         preemptions=totals.get("preemptions"),
         kv_tokens=totals.get("kv_tokens") or None,
         rejected=totals.get("rejected"),
-        started_at=started_at,
+        started_at=checked.start(started_at),
         ttft_buckets=ttft_buckets,
         itl_buckets=itl_buckets,
         tpot_buckets=tpot_buckets,

@@ -94,7 +94,8 @@ def with_series_pods(
     fresh = {endpoint: at for endpoint, at in pods.items() if now - at <= oldest}
     if fresh.keys() != pods.keys():
         before.window.retain((*before.source.endpoints, *fresh))
-    return replace(before, series_pods=fresh)
+    # From when there are some, they are queried for.
+    return replace(before, series_pods=fresh, queried=before.queried or bool(fresh))
 
 
 def without_unasked(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -206,9 +206,11 @@ class PrometheusScraper:
         return tuple(promql.models(answer.samples)), promql.pool_load(answer.samples)
 
     async def fleet(
-        self, attribution: Attribution, queried: Collection[str]
+        self, attribution: Attribution, queried: Collection[str], *, beside: Collection[str] = ()
     ) -> AsyncIterator[Batch]:
         """Samples of the variants with these keys, the oldest first: of the past once, then of the present.
+
+        `beside`: keys of the variants of whose pods only further servers are asked for.
 
         Raises:
             PrometheusError: no usable response.
@@ -225,8 +227,8 @@ class PrometheusScraper:
             # The times of series in a spelling are queried from when it is known.
             self._styles |= unseen
             answer = await self._client.query(promql.fleet(self._styles))
-        past = [] if self._backfilled else await self._past(self._client, answer)
-        self._backfilled = True
+        past = [] if self._backfilled or not queried else await self._past(self._client, answer)
+        self._backfilled = self._backfilled or bool(queried)
         if answer.warnings != self._warnings:
             log.warning(
                 "Prometheus returned warnings; using its response, which may be incomplete",
@@ -257,8 +259,7 @@ class PrometheusScraper:
                         at=queried_at
                         - max(evaluated_at - pod.sampled.sampled_at, 0.0) * self._clock.speed,
                     )
-                    for pod in pods
-                    if pod.key in queried
+                    for pod in _wanted(pods, queried, beside)
                 ),
                 newest=newest,
                 variations={key: one for key, one in variations.items() if key in queried},
@@ -309,6 +310,13 @@ def _evaluated_at(answer: InstantVector, default: float) -> float:
 
 def _attributed(attribution: Attribution, answer: InstantVector) -> list[Attributed]:
     return attribution.attribute(promql.pods(answer.samples))
+
+
+def _wanted(
+    pods: Iterable[Attributed], queried: Collection[str], beside: Collection[str]
+) -> Iterator[Attributed]:
+    """Pods of the variants that are queried for, and further servers of those beside."""
+    return (pod for pod in pods if pod.key in queried or (pod.further and pod.key in beside))
 
 
 def _variations(

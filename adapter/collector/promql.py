@@ -17,7 +17,7 @@ from adapter.collector import model_servers
 from adapter.collector.instant_vector import Sample
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.pickers import loads
-from adapter.collector.servers import engines, spelling
+from adapter.collector.servers import engines, ranks, spelling
 from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers.totals import ImplausibleError, Moments
@@ -132,8 +132,13 @@ def fleet(styles: Collection[str] = STYLES) -> str:
     Buckets of histograms are left out: they would be three times as many series as all others together.
     """
     largest = model_servers.RANKED | model_servers.LARGEST_OF
-    sums = f"sum by (__name__, {BY}) ({spelling.selector(model_servers.SERIES - largest)})"
-    tops = f"max by (__name__, {BY}, dp_rank, priority) ({spelling.selector(largest)})"
+    # A server with one engine has no more series for the label; of several one may hang.
+    each = frozenset({*ranks.NUMBERS})
+    engine = f"sum by (__name__, {BY}, {ranks.ENGINE}) ({spelling.selector(each)})"
+    sums = f"sum by (__name__, {BY}) ({spelling.selector(model_servers.SERIES - largest - each)})"
+    tops = (
+        f"max by (__name__, {BY}, {ranks.ENGINE}, dp_rank, priority) ({spelling.selector(largest)})"
+    )
     timed = [
         spelling.restyled(name, style)
         for style in sorted(styles)
@@ -161,6 +166,7 @@ def fleet(styles: Collection[str] = STYLES) -> str:
             _labelled(cache, _CACHE),
             _labelled(tops, "largest"),
             _labelled(others, "other"),
+            _labelled(engine, "engine"),
             sums,
         )
     )
@@ -326,7 +332,8 @@ def _sampled(key: Pod, pod: _Pod) -> Sampled:
     try:
         page = model_servers.pod_metrics(
             dict(model_servers.quantities(model_servers.values(series))),
-            started_at=pod.started_at if math.isfinite(pod.started_at) else None,
+            started_at=pod.started_at,
+            ranks=ranks.of_samples(series),
         )
     except ImplausibleError as error:
         problem = problem or str(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -42,16 +42,19 @@ async def check(site: Site) -> AsyncIterator[Finding]:
         by_namespace.setdefault(item.namespace, {})[key] = item
     for finding in await _readings(site, scalers, by_namespace):
         yield finding
-    scalers_of: dict[str, list[hpa.Scaler]] = {}
+    scalers_of: dict[tuple[str, Reference], list[hpa.Scaler]] = {}
+    keys_of: dict[tuple[str, Reference], set[str]] = {}
+    for key, item in known.items():
+        keys_of.setdefault((item.namespace, item.reference), set()).add(key)
     read: set[str] = set()
     actuate = await site.flag("--actuate")
     for scaler in scalers:
-        scalers_of.setdefault(scaler.namespace, []).append(scaler)
-        read |= _read(scaler, by_namespace.get(scaler.namespace, {}))
+        target = (scaler.namespace, scaler.reference)
+        scalers_of.setdefault(target, []).append(scaler)
+        read |= _read(scaler, by_namespace.get(scaler.namespace, {}), keys_of.get(target, set()))
     for key, item in sorted(known.items()):
-        _, ambiguity = hpa.of_target(
-            scalers_of.get(item.namespace, []), item.reference, item.served
-        )
+        scaling = scalers_of.get((item.namespace, item.reference), [])
+        _, ambiguity = hpa.of_target(scaling, item.reference, item.served)
         if ambiguity:
             yield Finding(
                 "error",
@@ -59,7 +62,7 @@ async def check(site: Site) -> AsyncIterator[Finding]:
                 "kubectl delete the HPA that must not scale it, or its ScaledObject",
             )
         if key not in read and not item.needs_no_hpa(actuate):
-            yield _unread(key, item, scalers_of.get(item.namespace, []))
+            yield _unread(key, item, scaling)
     of_variants = {(item.namespace, item.reference): item for item in known.values()}
     for document, scaler in zip(items, scalers, strict=True):
         here = of_variants.get((scaler.namespace, scaler.reference))
@@ -143,15 +146,22 @@ def _shown(scaler: hpa.Scaler) -> str:
     return f"HorizontalPodAutoscaler {scaler.namespace}/{scaler.name}"
 
 
-def _read(scaler: hpa.Scaler, here: Mapping[str, _Variant]) -> set[str]:
-    """Keys of the variants of its namespace that an HPA reads."""
-    if scaler.by_keda or scaler.by_prometheus:
-        # Which query a trigger of Prometheus has is said by its ScaledObject alone.
-        read = {key for key, item in here.items() if item.reference == scaler.reference}
-    else:
-        read = set()
+def _read(scaler: hpa.Scaler, here: Mapping[str, _Variant], of_target: Collection[str]) -> set[str]:
+    """Keys of the variants that an HPA reads.
+
+    Args:
+        scaler: the HPA.
+        here: variants of its namespace, by key.
+        of_target: keys of those of its scale target.
+
+    """
+    # Which query a trigger of Prometheus has is said by its ScaledObject alone.
+    read = set(of_target) if scaler.by_keda or scaler.by_prometheus else set()
     for reading in scaler.readings:
-        read.update(key for key, item in here.items() if not reading.why_not(item.served))
+        # Most name their variant: what hundreds of HPAs read is not looked for among all.
+        name = reading.variant
+        among = (f"{scaler.namespace}/{name}",) if name else here
+        read.update(key for key in among if key in here and not reading.why_not(here[key].served))
     return read
 
 

@@ -8,7 +8,8 @@ A vendor's device plugin gives a node's GPUs to the scheduler as a resource; lab
 - AMD (k8s-device-plugin, its node labeller): `amd.com/gpu` is `amd.com/gpu.product-name`; partitions are
   `amd.com/cpx_nps4` (strategy mixed), or `amd.com/gpu` with a label that names the partition (single).
 - Intel (gpu-plugin, rules for NFD): `gpu.intel.com/i915` and `/xe` are what `gpu.intel.com/product` says.
-- Google (GKE's plugin): `google.com/tpu` is what `cloud.google.com/gke-tpu-accelerator` says, by topology.
+- Google (GKE's plugin): `google.com/tpu` is what `cloud.google.com/gke-tpu-accelerator` says, by topology;
+  its driver for dynamic resource allocation says the generation of each chip.
 - AWS (Neuron's plugin): `aws.amazon.com/neuron` is what the instance type has; cores are parts of the same.
 - The workload-variant-autoscaler's: `VENDOR/gpu.product` for the three, `habana.ai/product.name` for Gaudi,
   whose own feature discovery labels the number, driver and kind of machine, and no product.
@@ -304,14 +305,19 @@ def _allocated_pools(
     for item in allocation.devices:
         node = nodes.get(item.node)
         why = "the node is gone" if node is None else _closed(node, admitted)
+        # The label of a node with TPUs has the topology too, as with the device plugin.
+        labels = node["metadata"]["labels"] if node is not None else {}
+        labelled = products.of_cloud(labels) if item.resource.startswith(dra.TPU_DRIVER) else ""
+        product = labelled or item.product
         yield _Pool(
             node=item.node,
             resource=item.resource,
             count=item.count,
-            product=item.product,
+            product=product,
             memory_gib=item.memory_gib,
             ready=node is not None and node["ready"],
-            why=why or ("" if item.product else "its devices have no productName"),
+            why=why or ("" if product else "its devices have no productName"),
+            coarse=bool(labelled),
         )
 
 

@@ -14,6 +14,12 @@ RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 _TOKENS = frozenset({"vllm:generation_tokens_total", "vllm:inter_token_latency_seconds_count"})
 """Counters of which one moves while an engine generates; without them a long request looks like none."""
 
+NUMBERS = frozenset({RUNNING, WAITING, *_TOKENS, "vllm:prompt_tokens_total"})
+"""Series that Prometheus is queried for by engine, beside the share of the KV cache: any work moves one."""
+
+ENGINE = "engine"
+"""Label of an engine."""
+
 HUNG = (
     "engine {name} of this server stands still with {number:.0f} requests in service: it does not answer, or"
     " keeps requests whose clients went away; restart the pod"
@@ -44,7 +50,7 @@ def of_samples(samples: Iterable[Sample]) -> tuple[Rank, ...]:
     """Engines of a page that has several, and counts the tokens of each; none otherwise."""
     by_name: dict[str, dict[str, float]] = {}
     for name, labels, value in samples:
-        own = by_name.setdefault(labels.get("engine", ""), {})
+        own = by_name.setdefault(labels.get(ENGINE, ""), {})
         own[name] = own.get(name, 0.0) + value
     by_name.pop("", None)
     if len(by_name) < 2:

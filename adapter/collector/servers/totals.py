@@ -17,6 +17,9 @@ LARGEST = 1e15
 STOCKS = ("running", "waiting")
 """Quantities that every model server reports."""
 
+_LATEST_START = 1e11
+"""Largest Unix seconds of a start: more is another unit, such as milliseconds."""
+
 _COUNTED = frozenset({"finished", "ttft_count"})
 """Counters of requests, of which a server has one."""
 
@@ -51,6 +54,13 @@ class Moments:
 
 class ImplausibleError(ValueError):
     """A number that cannot be a measurement."""
+
+
+def start(seconds: float | None) -> float | None:
+    """The start of a process, Unix seconds; None where it is not known, or cannot be one."""
+    # 0 is what libraries show that could not read it.
+    known = seconds is not None and seconds != 0 and abs(seconds) <= _LATEST_START
+    return seconds if known else None
 
 
 def completed(totals: Mapping[str, float]) -> Mapping[str, float]:

@@ -15,8 +15,18 @@ from adapter.kube import quantity
 
 VERSION = "resource.k8s.io/v1"
 
+TPU_DRIVER = "tpu.google.com"
+"""Google's; its devices have a generation (`v6e`), and no topology: that is the node's."""
+
 DRIVERS = frozenset(
-    {"gpu.nvidia.com", "gpu.amd.com", "gpu.intel.com", "gaudi.intel.com", "neuron.aws.com"}
+    {
+        "gpu.nvidia.com",
+        "gpu.amd.com",
+        "gpu.intel.com",
+        "gaudi.intel.com",
+        "neuron.aws.com",
+        TPU_DRIVER,
+    }
 )
 """Drivers whose devices are accelerators."""
 
@@ -206,7 +216,9 @@ def _product(device: Object) -> tuple[str, float | None]:
     def text(name: str) -> str:
         return str((attributes.get(name) or {}).get("string") or "")
 
-    product = "-".join((text("productName") or text("model")).split())
+    generation = text("tpuGen")
+    named = text("productName") or text("model") or (generation and f"tpu-{generation}")
+    product = "-".join(named.split())
     profile = text("profile")
     if product and profile:
         return f"{product}{_MIG}{profile}", None

@@ -70,7 +70,8 @@ async def test_auto_asks_prometheus_for_pods_that_do_not_answer(world: World) ->
         await until([collector], lambda: collector.observe(source).origin == "direct")
         asked = collector.fleet_queries
         await watch(15)
-        assert collector.fleet_queries == asked
+        # One for further servers may have fallen due.
+        assert collector.fleet_queries - asked <= 1
 
 
 async def test_restarts_and_departures_are_no_load(world: World) -> None:

@@ -131,9 +131,21 @@ async def test_a_server_that_prometheus_no_longer_has_is_forgotten() -> None:
     assert all(30 <= rate <= 60 for rate in rates)
 
 
-@pytest.mark.parametrize("disconnected", [False, True])
-async def test_a_further_server_that_a_failed_scrape_showed(*, disconnected: bool) -> None:
-    """It counts on while pods answer again, and goes with the Prometheus: its last numbers are no fault."""
+@pytest.mark.parametrize(
+    ("failing", "disconnected"),
+    [
+        pytest.param(3, False, id="seen-when-a-scrape-failed"),
+        pytest.param(3, True, id="without-prometheus-later"),
+        pytest.param(None, False, id="pods-answer-always"),
+    ],
+)
+async def test_a_further_server_of_a_pod_that_answers(
+    failing: int | None, *, disconnected: bool
+) -> None:
+    """Prometheus is asked for some now and then, and when a scrape fails; then it counts while pods answer.
+
+    It goes with the Prometheus: its last numbers are no fault.
+    """
     clock, works = ManualClock(1000.0), True
 
     def series(done: float) -> dict[str, float]:
@@ -176,7 +188,7 @@ async def test_a_further_server_that_a_failed_scrape_showed(*, disconnected: boo
             seen = []
             for cycle in range(12):
                 clock.at += 10.0
-                works = cycle != 3
+                works = cycle != failing
                 if disconnected and cycle == 7:
                     collector.connect(None)
                 collector.use([variant])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adapter.resources import pods
-from adapter.resources.devices import products
+from adapter.resources import gpus, pods
+from adapter.resources.devices import dra, products
 from adapter.resources.serving import ports
 from tests.adapter.resources.gpu_nodes import Object, got, node, pod, refused, taint, take
 
@@ -115,3 +115,48 @@ def test_what_a_pod_asks_for() -> None:
     assert ports.of_pod(spec)[0] == (8000,)
     for resource, whole in ((NEURON, 4), (f"{NEURON}device", 4), (f"{NEURON}core", 0)):
         assert pods.gpus_of({"containers": [{"resources": {"limits": {resource: 4}}}]}) == whole
+
+
+def chips(number: int, held: int, **labels: str) -> gpus.Inventory:
+    """A node whose v6e chips Google's driver publishes; a claim of another's pod holds some."""
+    devices = [
+        {"name": f"accel{at}", "attributes": {"tpuGen": {"string": "v6e"}}} for at in range(number)
+    ]
+    pool = {"name": "one", "generation": 1}
+    published = {"driver": "tpu.google.com", "nodeName": "one", "pool": pool, "devices": devices}
+    results = [
+        {"driver": "tpu.google.com", "pool": "one", "device": f"accel{at}"} for at in range(held)
+    ]
+    claim = {
+        "metadata": {"namespace": "n", "name": "c"},
+        "status": {
+            "allocation": {"devices": {"results": results}},
+            "reservedFor": [{"resource": "pods", "name": "other"}],
+        },
+    }
+    allocation = dra.allocation(
+        [dra.trimmed_slice({"metadata": {"name": "one"}, "spec": published})],
+        [dra.trimmed_claim(claim)],
+    )
+    return gpus.take(
+        [gpus.trimmed(node("one", {}, labels))],
+        [],
+        variant_pods=frozenset(),
+        allocation=allocation,
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "product"),
+    [
+        ({ACCELERATOR: "tpu-v6e-slice", TOPOLOGY: "2x2"}, "tpu-v6e-slice-2x2"),
+        ({}, "tpu-v6e"),
+    ],
+    ids=["on GKE", "elsewhere"],
+)
+def test_tpus_of_the_driver_for_dynamic_resource_allocation(
+    labels: dict[str, str], product: str
+) -> None:
+    """Named as with the device plugin where the node's labels say more than the chip does."""
+    assert chips(4, 0, **labels).total == {product: 4}
+    assert got(chips(4, 1, **labels), "tpu-v6e") == {"tpu-v6e": 3}

@@ -225,3 +225,9 @@ def test_requests_that_wait_for_the_other_half_of_sglang_wait(
         for name, value in numbers.items()
     )
     assert read(text).waiting == waiting
+
+
+@pytest.mark.parametrize("start", ["NaN", "+Inf", "0", "1.7e12"])
+def test_a_start_that_cannot_be_one_is_not_known(start: str) -> None:
+    """Not even in milliseconds; the load of the page is."""
+    assert read(page() + f"process_start_time_seconds {start}\n") == PLAIN

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from adapter.collector.servers import ranks
+from adapter.collector import promql
+from adapter.collector.instant_vector import Sample
+from adapter.collector.servers import lines, ranks, spelling
+from adapter.collector.servers.plausibility import Assessment, Plausibility
 from tests.adapter.collector.servers.test_doubtful_pages import observed, served
 
 
@@ -52,3 +55,34 @@ def test_engines_that_a_page_no_longer_shows_are_forgotten() -> None:
     assert hung([other], [other], now=10.0) == []
     assert hung([one], [one], now=15.0) == []
     assert hung([one], [one], now=20.0) == [one]
+
+
+def through_prometheus(text: str, at: float) -> list[Sample]:
+    """A page as the answer to the query of the fleet has it: a few series by engine, sums of the rest."""
+    sums: dict[tuple[tuple[str, str], ...], float] = {}
+    for name, labels, value in lines.read(text, spelling.Names()):
+        kept = {"__name__": name, "model_name": labels["model_name"], "pod": "p", "namespace": "n"}
+        if name in ranks.NUMBERS:
+            kept |= {"engine": labels["engine"], "quantity": "engine"}
+        key = tuple(sorted(kept.items()))
+        sums[key] = sums.get(key, 0.0) + value
+    samples = [
+        Sample(labels=dict(key), value=value, evaluated_at=at) for key, value in sums.items()
+    ]
+    times = {"model_name": "m", "pod": "p", "namespace": "n", "quantity": "sampled_at"}
+    return [*samples, Sample(labels=times, value=at, evaluated_at=at)]
+
+
+def test_an_engine_that_hangs_is_seen_through_prometheus_too() -> None:
+    """Within two scrapes, as from the page itself; the one beside it is not."""
+    plausibility = Plausibility(interval=15.0)
+    seen: list[Assessment] = []
+    for at in range(9):
+        text = engines(at, stands_from=5)
+        (pod,) = promql.pods(through_prometheus(text, 15.0 * at))
+        assert pod.page is not None
+        assert len(pod.page.ranks) == 2
+        seen.append(plausibility.assess("p", pod.page, now=15.0 * at, started=None))
+    assert not any(item.hung for item in seen[:7])
+    assert [[rank.name for rank in item.hung] for item in seen[7:]] == [["1"], ["1"]]
+    assert "engine 1 of this server stands still with 43 requests" in plausibility.part("p")
