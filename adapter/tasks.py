@@ -1,9 +1,68 @@
-"""Ending asyncio tasks without losing a cancellation of one's own."""
+"""Ending asyncio tasks without losing a cancellation of one's own, and long work in pieces."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
+from typing import Any, Protocol
+
+PIECE_SECONDS = 0.002
+"""Longest work before other tasks have their turn, as far as single steps allow."""
+
+TURNS = 4
+"""Turns of the event loop between two pieces: a request to the API that has come takes about as many, and so
+waits for one piece and not for one at each of its steps.
+"""
+
+
+class Spending(Protocol):
+    """Counts what work takes.
+
+    Attributes:
+        spent: Seconds of the processor so far.
+
+    """
+
+    spent: float
+
+
+class Pieces:
+    """Work in pieces: between two of them the event loop runs, and the CPU time that they take is counted.
+
+    The time of this thread, not that of a clock: what a busy machine gives to others is no work. It takes a
+    system call, so it is read when the clock says that the piece may have lasted long enough.
+    """
+
+    def __init__(self, budget: Spending | None = None) -> None:
+        """`budget`: what the time counts for; None counts it for nothing."""
+        self._budget = budget
+        self._began = time.thread_time()
+        self._look_at = time.perf_counter() + PIECE_SECONDS
+
+    async def breathe(self) -> None:
+        """Let other tasks run if this piece has lasted long enough."""
+        if time.perf_counter() < self._look_at:
+            return
+        used = time.thread_time() - self._began
+        if used >= PIECE_SECONDS:
+            await self.rest()
+        else:
+            self._look_at = time.perf_counter() + PIECE_SECONDS - used
+
+    async def rest(self) -> None:
+        """Let other tasks run now."""
+        self.end()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        self._began = time.thread_time()
+        self._look_at = time.perf_counter() + PIECE_SECONDS
+
+    def end(self) -> None:
+        """Count the last piece."""
+        now = time.thread_time()
+        if self._budget is not None:
+            self._budget.spent += now - self._began
+        self._began = now
 
 
 async def cancel(task: asyncio.Future[Any]) -> None:

@@ -47,6 +47,19 @@ def cpu_seconds(process_id: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+async def last_decided(world: worlds.World, name: str, process: asyncio.subprocess.Process) -> None:
+    """Wait for the target of the last variant, however slow the machine is.
+
+    Raises:
+        SystemExit: the server has ended.
+
+    """
+    while world.desired(name) is None:
+        if process.returncode is not None:
+            raise SystemExit(f"the server ended with status {process.returncode}")
+        await asyncio.sleep(0.2)
+
+
 async def measure(count: int) -> tuple[float, float, float]:
     """Peak MiB of the server, peak MiB of all its processes, and CPUs used while it serves."""
     with tempfile.TemporaryDirectory() as name:
@@ -63,9 +76,7 @@ async def measure(count: int) -> tuple[float, float, float]:
                 stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
             try:
-                await worlds.until(
-                    lambda: world.desired(f"v{count - 1}" if count > 1 else "v") is not None
-                )
+                await last_decided(world, f"v{count - 1}" if count > 1 else "v", process)
                 used = sum(map(cpu_seconds, process_tree(process.pid)))
                 await asyncio.sleep(SECONDS)
                 processes = process_tree(process.pid)

@@ -269,7 +269,7 @@ class _Server:
         return responses.of_document(request, json.loads(body), accepted.form)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return responses.of_bytes(request, self._probes.metrics(), health.METRICS_TYPE)
+        return responses.of_bytes(request, await self._probes.metrics(), health.METRICS_TYPE)
 
     async def _openapi(self, request: web.Request) -> web.Response:
         try:

@@ -9,6 +9,8 @@ the pod has forwarded does not count as one from loopback.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
@@ -22,6 +24,7 @@ from adapter.clock import Clock
 from adapter.controller.history import timeline
 from adapter.controller.loop import ControlLoop
 from adapter.diagnostics import explain
+from adapter.tasks import Pieces
 from adapter.tls import listener
 from adapter.tls.connections import CONNECTIONS, ConnectionLimits
 from adapter.ui import guard
@@ -163,10 +166,18 @@ class MetricsPort:
             raise _RefusedError(403, f"{user.name} may not get {path}; {fix}")
 
     async def _variants(self, _: web.Request) -> web.Response:
-        now = self._clock.time()
-        items = [explain.of_state(state, now=now) for state in self._loop.states.values()]
-        items += [explain.of_refusal(refusal) for refusal in self._loop.refused]
-        return web.json_response({**self._leadership(), "variants": items})
+        now, pieces = self._clock.time(), Pieces()
+        documents = itertools.chain(
+            (explain.of_state(state, now=now) for state in dict(self._loop.states).values()),
+            (explain.of_refusal(refusal) for refusal in self._loop.refused),
+        )
+        items = []
+        for document in documents:
+            # Each alone: the text of a large fleet as a whole would keep the API waiting.
+            items.append(json.dumps(document))
+            await pieces.breathe()
+        head = json.dumps(self._leadership()).removesuffix("}")
+        return web.json_response(text=f'{head}, "variants": [{", ".join(items)}]}}')
 
     async def _variant(self, request: web.Request) -> web.Response:
         key = f"{request.match_info['namespace']}/{request.match_info['name']}"

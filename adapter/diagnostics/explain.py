@@ -125,6 +125,7 @@ def _learned(state: VariantState) -> dict[str, Any]:
 
 
 def _load(traffic: Traffic) -> dict[str, Any]:
+    used = lengths.of_traffic(traffic)
     return {
         "arrivalRatePerMinute": round(60.0 * traffic.arrival_rate_rps, 3),
         "inputTokens": traffic.input_tokens,
@@ -142,13 +143,7 @@ def _load(traffic: Traffic) -> dict[str, Any]:
         "preemptionsPerMinute": _rounded(traffic.preemptions_rps, 60.0),
         "inputTokensVariation": _rounded(traffic.input_cv),
         "outputTokensVariation": _rounded(traffic.output_cv),
-        "usedVariation": [
-            round(used, 3)
-            for used in (
-                lengths.of_traffic(traffic).input_cv,
-                lengths.of_traffic(traffic).output_cv,
-            )
-        ],
+        "usedVariation": [round(used.input_cv, 3), round(used.output_cv, 3)],
         "variationSource": _variation_source(traffic),
         "cachedInputTokens": _rounded(traffic.cached_tokens),
     }

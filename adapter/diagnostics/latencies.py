@@ -25,17 +25,18 @@ def document(traffic: Traffic, targets: fleet.Targets, origin: str) -> dict[str,
 
 
 def _latency(measured: Distribution, target_ms: float, origin: str) -> dict[str, Any]:
+    covered = measured.covered
     return {
         "p50Milliseconds": _rounded(measured.quantile_ms(0.5), 3),
         "p95Milliseconds": _rounded(measured.quantile_ms(0.95), 3),
         "withinTarget": _rounded(measured.within(target_ms), 4),
         "count": round(measured.counted),
-        "covered": round(measured.covered, 3),
-        "problem": _problem(measured, origin),
+        "covered": round(covered, 3),
+        "problem": _problem(measured, covered, origin),
     }
 
 
-def _problem(measured: Distribution, origin: str) -> str | None:
+def _problem(measured: Distribution, covered: float, origin: str) -> str | None:
     """Why percentiles are missing, or not of all; None where they are of all."""
     if measured.counted <= 0:
         return "nothing was measured within the window"
@@ -44,10 +45,8 @@ def _problem(measured: Distribution, origin: str) -> str | None:
     )
     if measured.histogram is None:
         return f"no buckets: of {where}" if where else "the pods show no buckets of it"
-    if measured.covered < 0.99:
-        return (
-            f"of {measured.covered:.0%} of them; the rest is of {where or 'pods without buckets'}"
-        )
+    if covered < 0.99:
+        return f"of {covered:.0%} of them; the rest is of {where or 'pods without buckets'}"
     return None
 
 

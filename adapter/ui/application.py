@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import importlib.resources
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -15,6 +15,7 @@ from aiohttp import web
 from adapter import errors, tasks
 from adapter.controller.reconciler import Planner
 from adapter.planning.worker_child import PlanningError
+from adapter.tasks import Pieces
 from adapter.ui import guard, rendering, scenarios
 from adapter.ui.events import Streams
 from adapter.ui.history import SAMPLE_SECONDS
@@ -140,7 +141,7 @@ class Pages:
             snapshot,
             "fleet",
             repr(selection),
-            lambda: fleet_page.context(snapshot, selection),
+            lambda pieces: fleet_page.context(snapshot, selection, pieces),
         )
 
     async def _variant(self, request: web.Request) -> web.Response:
@@ -212,7 +213,7 @@ class Pages:
         snapshot: Snapshot,
         template: str,
         asked: str,
-        context: Any,
+        context: Callable[[Pieces], Awaitable[Mapping[str, Any]]],
     ) -> web.Response:
         """A page that is the same for all who ask the same of one snapshot."""
         fragment = _fragment(request)
@@ -220,9 +221,9 @@ class Pages:
         async with self._rendering:
             body = self._rendered.get(key)
             if body is None:
-                pieces = rendering.Pieces(self._budget)
-                values = context()
-                pieces.end()
+                pieces = Pieces(self._budget)
+                values = await context(pieces)
+                await pieces.rest()
                 name = f"_{template}.html" if fragment else f"{template}.html"
                 body = await rendering.page(name, values, self._budget)
                 self._rendered = {

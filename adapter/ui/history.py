@@ -7,6 +7,7 @@ and for no more than `MOST_VARIANTS`. Decisions are in the variants' states.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ FIELDS = (
     "itl_p95",
 )
 """Numbers of one sample, as attributes of `rows.Row`."""
+
+_numbers = operator.attrgetter(*FIELDS)
 
 TIERS = ((10.0, 60), (60.0, 60), (300.0, 72))
 """Seconds per slot and number of slots of each ring: ten minutes, one hour, six hours."""
@@ -155,11 +158,10 @@ class History:
         for key in new[: max(room, 0)]:
             self._rows[key] = self._row()
         samples = np.full((self._size, len(FIELDS)), np.nan, dtype=np.float32)
-        for key, place in self._rows.items():
-            row = by_key[key]
-            samples[place] = [
-                np.nan if (value := getattr(row, name)) is None else value for name in FIELDS
-            ]
+        if self._rows:
+            # None becomes NaN.
+            numbers = [_numbers(by_key[key]) for key in self._rows]
+            samples[list(self._rows.values())] = np.array(numbers, dtype=np.float32)
         return samples
 
     def series(self, key: str, *, now: float) -> Series | None:

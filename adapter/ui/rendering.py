@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-import time
 import urllib.parse
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from adapter.tasks import Pieces
 from adapter.ui import charts
 
 if TYPE_CHECKING:
     import jinja2
-
-PIECE_SECONDS = 0.002
-"""Longest work on a page before other requests have their turn, as far as single steps allow."""
 
 UNKNOWN = "\u2013"
 """Dash in place of a number that is not known."""
@@ -62,34 +59,9 @@ class Budget:
         self._spent_then = self.spent
 
 
-class Pieces:
-    """Work in pieces: between two of them the event loop runs, and the CPU time that they take is counted.
-
-    The time of this thread, not that of a clock: a busy machine makes updates no more seldom.
-    """
-
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self._began = time.thread_time()
-
-    async def breathe(self) -> None:
-        """Let other tasks run if this piece has lasted long enough."""
-        now = time.thread_time()
-        if now - self._began >= PIECE_SECONDS:
-            self._budget.spent += now - self._began
-            await asyncio.sleep(0)
-            self._began = time.thread_time()
-
-    def end(self) -> None:
-        """Count the last piece."""
-        now = time.thread_time()
-        self._budget.spent += now - self._began
-        self._began = now
-
-
 @functools.cache
 def environment() -> jinja2.Environment:
-    """The templates; loaded with the first page, as `serve` needs none to start."""
+    """The templates, all compiled; loaded with the first page, as `serve` needs none to start."""
     import jinja2  # noqa: PLC0415 - see above
 
     templates = jinja2.Environment(
@@ -114,12 +86,21 @@ def environment() -> jinja2.Environment:
         svg=charts.svg,
         bar=charts.bar,
     )
+    for name in templates.list_templates(extensions=["html"]):
+        templates.get_template(name)
     return templates
+
+
+async def ready() -> jinja2.Environment:
+    """The templates; the first page waits for them in a thread, so that nothing else does."""
+    if environment.cache_info().currsize:
+        return environment()
+    return await asyncio.to_thread(environment)
 
 
 async def page(template: str, context: Mapping[str, Any], budget: Budget) -> bytes:
     """Render a template."""
-    compiled = environment().get_template(template)  # compiled once, which counts for no update
+    compiled = (await ready()).get_template(template)  # compiled once, which counts for no update
     pieces = Pieces(budget)
     texts = []
     for text in compiled.generate(**context):

@@ -1,4 +1,4 @@
-"""The fleet as rows: made of the documents of `/variants`, totalled, sorted and filtered.
+"""The fleet as rows: made of the documents of `/variants`, sorted and filtered.
 
 Shared by the page and by `variant-adapter top`, so both show what `/variants` says. Rates are requests per
 minute, latencies milliseconds, costs cents per hour.
@@ -25,7 +25,8 @@ STATES: Mapping[str, str] = {
 }
 """States of a variant with their meaning, the most urgent first."""
 
-_URGENCY = {state: place for place, state in enumerate(STATES)}
+URGENCY: Mapping[str, int] = {state: place for place, state in enumerate(STATES)}
+"""Places of the states; 0 is the most urgent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,32 +128,7 @@ class Row:
     @property
     def urgency(self) -> int:
         """Place among the states; 0 is the most urgent."""
-        return _URGENCY[self.state]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Total:
-    """Sums over some rows.
-
-    Attributes:
-        label: What the rows have in common.
-        variants: Number of rows.
-        urgent: Number of rows with a state before `scaling`.
-        offered: Requests that arrive, where it is known.
-        cost: Cost of desired replicas, where it is known.
-        state: Most urgent state.
-
-    """
-
-    label: str
-    variants: int
-    urgent: int
-    ready: int
-    starting: int
-    desired: int
-    offered: float
-    cost: float
-    state: str
+        return URGENCY[self.state]
 
 
 def of_document(document: Mapping[str, Any]) -> Row:
@@ -171,7 +147,8 @@ def of_document(document: Mapping[str, Any]) -> Row:
     ready = int(document["readyReplicas"])
     asked = max(int(document["currentReplicas"]), int(document["specReplicas"]))
     offered = load.get("arrivalRatePerMinute")
-    states = tuple(_states(document, load, decision, ready=ready))
+    measured = (Measured.of(document, "ttft"), Measured.of(document, "itl"))
+    states = tuple(_states(document, load, decision, measured, ready=ready))
     reasons = [document["problem"], document["reason"], *document["heldBackBy"]]
     return Row(
         namespace=str(document["namespace"]),
@@ -200,8 +177,8 @@ def of_document(document: Mapping[str, Any]) -> Row:
         ttft_slo=targets["ttftMilliseconds"],
         itl_slo=targets["itlMilliseconds"],
         percentile=targets["percentile"],
-        ttft_measured=Measured.of(document, "ttft"),
-        itl_measured=Measured.of(document, "itl"),
+        ttft_measured=measured[0],
+        itl_measured=measured[1],
         kv=load.get("kvCacheUsage"),
         cost=document.get("targetCost"),
         advisory=bool(document.get("advisory")),
@@ -227,6 +204,7 @@ def _states(
     document: Mapping[str, Any],
     load: Mapping[str, Any],
     decision: Mapping[str, Any],
+    measured: Iterable[Measured],
     *,
     ready: int,
 ) -> Iterable[str]:
@@ -246,8 +224,8 @@ def _states(
         (load.get("ttftMilliseconds"), targets["ttftMilliseconds"]),
         (load.get("itlMilliseconds"), targets["itlMilliseconds"]),
     )
-    misses = (Measured.of(document, name).misses(targets["percentile"]) for name in ("ttft", "itl"))
-    above = (measured and target and measured > target for measured, target in pairs)
+    misses = (item.misses(targets["percentile"]) for item in measured)
+    above = (mean and target and mean > target for mean, target in pairs)
     if any(above) or any(misses):
         states.append("slow")
     desired = document["desiredReplicas"]
@@ -280,9 +258,11 @@ def ordered(rows: Iterable[Row], sort: str) -> list[Row]:
     if sort in SORTS and sort != "attention":
         return sorted(by_name, key=lambda row: -_measure(row, sort))
     worst: dict[tuple[str, str], int] = {}
-    for row in by_name:
-        worst[row.bundle] = min(worst.get(row.bundle, len(STATES)), row.urgency)
-    return sorted(by_name, key=lambda row: (worst[row.bundle], *row.bundle[::-1], row.urgency))
+    placed = [(row.bundle, row.urgency, row) for row in by_name]
+    for bundle, urgency, _ in placed:
+        worst[bundle] = min(worst.get(bundle, urgency), urgency)
+    placed.sort(key=lambda item: (worst[item[0]], item[0][1], item[0][0], item[1]))
+    return [row for _, _, row in placed]
 
 
 def _measure(row: Row, sort: str) -> float:
@@ -317,28 +297,3 @@ def _has(row: Row, words: Sequence[str]) -> bool:
     names = (row.key, row.model, row.service_class, row.accelerator, row.bundle[1])
     text = " ".join(names).casefold()
     return all(word in text for word in words)
-
-
-def total(label: str, rows: Iterable[Row]) -> Total:
-    """Sums over rows."""
-    some = list(rows)
-    return Total(
-        label=label,
-        variants=len(some),
-        urgent=sum(row.urgency < _URGENCY["scaling"] for row in some),
-        ready=sum(row.ready for row in some),
-        starting=sum(row.starting for row in some),
-        desired=sum(row.desired or 0 for row in some),
-        offered=sum(row.offered or 0.0 for row in some),
-        cost=sum(row.cost or 0.0 for row in some),
-        state=min((row.state for row in some), key=_URGENCY.__getitem__, default="ok"),
-    )
-
-
-def totals(rows: Iterable[Row], field: str) -> list[Total]:
-    """Sums by `service_class`, `accelerator` or `state`, in the order of the label."""
-    parts: dict[str, list[Row]] = {}
-    for row in rows:
-        parts.setdefault(str(getattr(row, field)), []).append(row)
-    labels = sorted(parts, key=lambda label: (_URGENCY.get(label, 0), label))
-    return [total(label, parts[label]) for label in labels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from adapter.controller.loop import ControlLoop
 from adapter.controller.state import VariantState
 from adapter.diagnostics import explain
 from adapter.resources.inputs import InvalidVariant
+from adapter.tasks import Pieces
 from adapter.ui import rows
+from adapter.ui.groups import Sums
 from adapter.ui.history import History
-from adapter.ui.rendering import Budget, Pieces
+from adapter.ui.rendering import Budget
 from adapter.ui.rows import Row
 
 FRESH_SHARE = 0.05
@@ -73,6 +76,7 @@ class Snapshot:
         states: State of every variant, by key.
         refused: Invalid VariantAutoscalings, by key.
         rows: One per variant, refusals included.
+        sums: Sums over them.
 
     """
 
@@ -81,6 +85,7 @@ class Snapshot:
     states: Mapping[str, VariantState]
     refused: Mapping[str, InvalidVariant]
     rows: tuple[Row, ...]
+    sums: Sums
     leading: bool
     leader: str
     problem: str | None
@@ -130,6 +135,7 @@ class Snapshots:
         """Add the present state to the history."""
         snapshot = await self.current()
         pieces = Pieces(self._budget)
+        await pieces.rest()
         self.history.record(self._source.time(), snapshot.rows)
         pieces.end()
 
@@ -148,11 +154,16 @@ class Snapshots:
     async def _make(self) -> Snapshot:
         source, pieces = self._source, Pieces(self._budget)
         states, refused, now = dict(source.states()), source.refused(), source.time()
-        variant_rows = []
-        for state in states.values():
-            variant_rows.append(rows.of_document(explain.of_state(state, now=now)))
+        variant_rows, sums = [], Sums()
+        documents = itertools.chain(
+            (explain.of_state(state, now=now) for state in states.values()),
+            (explain.of_refusal(item) for item in refused),
+        )
+        for document in documents:
+            row = rows.of_document(document)
+            variant_rows.append(row)
+            sums.add(row)
             await pieces.breathe()
-        variant_rows += [rows.of_document(explain.of_refusal(item)) for item in refused]
         pieces.end()
         return Snapshot(
             number=1 if self._last is None else self._last.number + 1,
@@ -160,6 +171,7 @@ class Snapshots:
             states=states,
             refused={item.key: item for item in refused},
             rows=tuple(variant_rows),
+            sums=sums,
             leading=source.leading(),
             leader=source.leader(),
             problem=source.problem(),

@@ -281,4 +281,5 @@ async def served(
 
 def show_every_update(endpoints: Endpoints) -> None:
     """Let the pages take all of the processor: a busy machine makes updates seldom otherwise."""
-    endpoints._metrics._pages._budget._share = 1.0
+    budget = endpoints._metrics._pages._budget
+    budget._share, budget._least = 1.0, 0.0

@@ -6,6 +6,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +32,27 @@ class Histogram:
 
         Beyond the last bound it is that bound: more is not known.
         """
-        rank, below, lower = share * self.count, 0.0, 0.0
-        if self.count <= 0:
+        count = self.count
+        if count <= 0:
             return None
-        for bound, inside in zip(self.bounds, self.counts, strict=False):
-            if inside > 0 and below + inside >= rank:
-                part = max(rank - below, 0.0) / inside
-                return min(lower + (bound - lower) * part, bound)
-            below += inside
-            lower = bound
-        return self.bounds[-1]
+        rank, counts, bounds = share * count, self.counts, self.bounds
+        sums = list(accumulate(counts))
+        place = bisect_left(sums, rank)
+        while place < len(bounds) and counts[place] <= 0:
+            place += 1
+        if place >= len(bounds):
+            return bounds[-1]
+        below, lower = (sums[place - 1], bounds[place - 1]) if place else (0.0, 0.0)
+        part = max(rank - below, 0.0) / counts[place]
+        return min(lower + (bounds[place] - lower) * part, bounds[place])
 
     def within(self, seconds: float) -> float | None:
         """Share of the observations of at most that many seconds, 0 to 1; None without any.
 
         What is beyond the last bound counts as longer, whatever the number of seconds.
         """
-        return min(self.below(seconds) / self.count, 1.0) if self.count > 0 else None
+        count = self.count
+        return min(self.below(seconds) / count, 1.0) if count > 0 else None
 
     def below(self, seconds: float) -> float:
         """Observations of at most that many seconds."""

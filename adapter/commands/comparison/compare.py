@@ -24,6 +24,17 @@ ours:    replicas that were decided, and latencies predicted for them; nothing s
 within:  share of the time in which mean latencies were within the SLO targets"""
 
 
+_NOTHING_REMEMBERED = (
+    "there is no history of any variant in that time: the leader keeps it in memory, from its second"
+    " reconcile cycle on; give --prometheus for the time before"
+)
+
+_NOTHING_SCRAPED = (
+    "Prometheus has no history of any variant in that time: it must have scraped the adapter's /metrics"
+    " (variant_adapter_present_replicas) for more than a minute; without --prometheus the leader's memory of"
+    " the last day is compared"
+)
+
 _SHOWN = 10
 """Most names of variants in an error."""
 
@@ -86,10 +97,7 @@ def run(args: argparse.Namespace) -> int:
             f" {', '.join(known[:_SHOWN])}{more}"
         )
     if not variants:
-        raise errors.InputError(
-            "there is no history of any variant in that time: the leader keeps it in memory, from its second"
-            " reconcile cycle on; give --prometheus for the time before"
-        )
+        raise errors.InputError(_NOTHING_REMEMBERED if options is None else _NOTHING_SCRAPED)
     if args.variant:
         variants = {args.variant: variants[args.variant]}
     if args.json:

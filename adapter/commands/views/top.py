@@ -12,7 +12,7 @@ from adapter import errors
 from adapter.commands import flags, kubeconfig
 from adapter.commands.views import leader
 from adapter.logs import printable
-from adapter.ui import rows
+from adapter.ui import groups, rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -133,7 +133,7 @@ def table(document: Mapping[str, Any], args: argparse.Namespace) -> Table:
         if args.namespace in {None, row.namespace}
     ]
     grid = Table(box=None, pad_edge=False, show_footer=bool(some))
-    total = rows.total("", some)
+    total = groups.total("", some)
     footers = {
         "NAMESPACE": f"{total.variants} variant{'' if total.variants == 1 else 's'}",
         "READY": _ready(total.ready, total.starting),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adapter.tasks import Pieces
 from adapter.ui import groups as grouping
 from adapter.ui import rows
 from adapter.ui.snapshots import Snapshot
@@ -62,16 +63,18 @@ class Selection:
         return urllib.parse.urlencode(some, errors="replace")
 
 
-def context(snapshot: Snapshot, selection: Selection) -> dict[str, Any]:
+async def context(snapshot: Snapshot, selection: Selection, pieces: Pieces) -> dict[str, Any]:
     """What the template needs."""
-    everything = snapshot.rows
+    everything, sums = snapshot.rows, snapshot.sums
     some = rows.selected(
         everything,
         words=selection.words,
         state=selection.state,
         service_class=selection.service_class,
     )
+    await pieces.breathe()
     order = rows.ordered(some, selection.sort)
+    await pieces.breathe()
     pages = max(-(-len(order) // PAGE_ROWS), 1)
     page = min(selection.page, pages)
     shown = order[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
@@ -82,11 +85,11 @@ def context(snapshot: Snapshot, selection: Selection) -> dict[str, Any]:
         "asked": selection,
         "states": rows.STATES,
         "sorts": rows.SORTS,
-        "classes": sorted({row.service_class for row in everything} - {""}),
-        "by_state": _by_state(everything),
-        "by_class": rows.totals(everything, "service_class"),
-        "by_accelerator": rows.totals(everything, "accelerator"),
-        "whole": rows.total("fleet", everything),
+        "classes": [part.label for part in sums.by_class if part.label],
+        "by_state": sums.by_state,
+        "by_class": sums.by_class,
+        "by_accelerator": sums.by_accelerator,
+        "whole": sums.whole,
         "matching": len(order),
         "groups": groups,
         "headed": headed,
@@ -108,15 +111,6 @@ def common(snapshot: Snapshot) -> dict[str, Any]:
         "capacity": snapshot.capacity,
         "states": rows.STATES,
     }
-
-
-def _by_state(everything: tuple[rows.Row, ...]) -> list[rows.Total]:
-    """Number of variants in each state; a variant may be in several."""
-    totals = [
-        rows.total(state, [row for row in everything if state in row.states])
-        for state in rows.STATES
-    ]
-    return [item for item in totals if item.variants]
 
 
 def _near(page: int, pages: int) -> list[int | None]:

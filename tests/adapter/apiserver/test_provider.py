@@ -95,7 +95,7 @@ async def test_two_methods_are_enough() -> None:
     assert source.calls == [("ns", "queue", parse("a=b")), ("ns", "queue", parse(""))]
     assert source.callers[0].user == users.ANONYMOUS
     assert source.callers[0].path_qs == f"{METRIC}?labelSelector=a%3Db"
-    assert b'freshness_seconds_sum{group="external.metrics.k8s.io"} 7.0' in shared.metrics()
+    assert b'freshness_seconds_sum{group="external.metrics.k8s.io"} 7.0' in await shared.metrics()
 
 
 @pytest.mark.parametrize("query", ["labelSelector=a%3D%3D%3Db", "limit=x", "watch=true"])

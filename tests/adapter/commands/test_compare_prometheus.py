@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from adapter import cli
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.commands.comparison import compare, series
 from tests.fakes import prometheus_server
@@ -80,3 +81,16 @@ async def test_the_past_is_compared(tmp_path: Path) -> None:
     text = "\n".join(compare.lines(comparisons))
     assert "50% of the time more, by up to 1; 50% of the time fewer, by up to 2" in text
     assert "cost of all: 240 / 200 cents (-16.7%)" in text
+
+
+async def test_a_prometheus_that_does_not_scrape_the_adapter_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The error says what Prometheus lacks, not to name the Prometheus that was named."""
+    async with prometheus_server.running() as server:
+        command = ["compare", "--since", "1h", "--prometheus", server.url]
+        assert await asyncio.to_thread(cli.main, command) != 0
+    error = capsys.readouterr().err
+    assert "Prometheus has no history of any variant" in error
+    assert "variant_adapter_present_replicas" in error
+    assert "give --prometheus" not in error

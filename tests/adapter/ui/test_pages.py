@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -15,6 +16,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from adapter import tasks
 from adapter.app.endpoints import Endpoints
 from adapter.collector.servers.histogram import Histogram
 from adapter.collector.windows.latencies import Distribution
@@ -22,7 +24,7 @@ from adapter.controller.state import VariantState
 from adapter.diagnostics import explain_text
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.stored_status import Decided
-from adapter.ui import snapshots
+from adapter.ui import rendering, snapshots
 from emulator.demo import scenario
 from tests.fakes import fleet_states
 
@@ -139,6 +141,37 @@ async def test_measured_percentiles_stand_beside_the_slo(endpoints: Endpoints) -
     assert "TTFT p50 222.2 ms, p95 1000.0 ms, 93.3% within the SLO target" in "\n".join(
         explain_text.lines(document)
     )
+
+
+@pytest.mark.parametrize("path", ["/ui", "/ui?sort=cost", "/variants", "/metrics"])
+async def test_others_have_their_turn_between_variants(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """What names every variant is made in pieces, between which the API answers."""
+    await rendering.ready()
+    rests = 0
+
+    async def rest(pieces: tasks.Pieces) -> None:
+        nonlocal rests
+        rests += 1
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(tasks, "PIECE_SECONDS", 0.0)
+    monkeypatch.setattr(tasks.Pieces, "rest", rest)
+    await page(endpoints, path)
+    assert rests >= len(endpoints.loop.states)
+
+
+async def test_the_first_page_loads_templates_beside_the_event_loop() -> None:
+    """Compiling them takes a tenth of a second, in which the API answers."""
+    rendering.environment.cache_clear()
+    loading = asyncio.create_task(rendering.ready())
+    await asyncio.sleep(0)
+    assert not loading.done()
+    templates = await loading
+    assert templates is await rendering.ready()
+    assert templates.cache is not None
+    assert len(templates.cache) == len(templates.list_templates(extensions=["html"]))
 
 
 async def test_a_process_without_a_plan_says_so(endpoints: Endpoints) -> None:

@@ -163,14 +163,26 @@ def test_filters_take_words_state_and_class(states: dict[str, VariantState]) -> 
     }
 
 
-def test_totals_are_sums(states: dict[str, VariantState]) -> None:
-    """By class and by accelerator they add up to the fleet."""
+def test_sums_of_the_parts_are_those_of_their_rows(states: dict[str, VariantState]) -> None:
+    """By class and accelerator they add up to the fleet; a variant in two states counts in both."""
     known = [row_of(item) for item in states.values()]
-    whole = rows.total("fleet", known)
-    for field in ("service_class", "accelerator"):
-        parts = rows.totals(known, field)
-        assert sum(part.variants for part in parts) == whole.variants == COUNT
-        assert sum(part.cost for part in parts) == pytest.approx(whole.cost)
+    parts_of = groups.Sums(known)
+    assert parts_of.whole == groups.total("fleet", known)
+    assert parts_of.whole.variants == COUNT
+    for field, parts in (
+        ("service_class", parts_of.by_class),
+        ("accelerator", parts_of.by_accelerator),
+    ):
+        assert parts == [
+            groups.total(label, [row for row in known if getattr(row, field) == label])
+            for label in sorted({getattr(row, field) for row in known})
+        ]
+    assert any(len(row.states) > 1 for row in known)
+    assert parts_of.by_state == [
+        groups.total(state, some)
+        for state in rows.STATES
+        if (some := [row for row in known if state in row.states])
+    ]
 
 
 @pytest.mark.parametrize(
