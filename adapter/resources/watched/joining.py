@@ -64,6 +64,7 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
     scraped += monitors.of_services(
         (item["monitor"] for _, item in seen.service_monitors),
         ((namespace, item["service"]) for (namespace, _), item in seen.services),
+        trusted=scope.config_namespace,
     )
     monitored = monitors.applied(_with_claims(seen), scraped, trusted=scope.config_namespace)
     by_label = pods.ByLabel(target_ports.applied(monitored, seen.ported))
