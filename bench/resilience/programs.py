@@ -197,7 +197,7 @@ def stranger(world: worlds.World) -> ssl.SSLContext:
 
 
 async def ask_and_read_nothing(port: int, path: str, context: ssl.SSLContext | None) -> str:
-    """Send one request after the other on one connection, without reading, until it is closed; how it ended."""
+    """Send requests on one connection without reading until it is closed; give how it ended."""
     taking = socket.socket()
     taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     taking.setblocking(False)

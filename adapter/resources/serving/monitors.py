@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adapter.kube import labels
+from adapter.kube import labels, quantity
 from adapter.resources import pods
 from adapter.resources.pods import ByLabel
 
@@ -47,12 +47,15 @@ class Endpoint:
 
     def url(self, pod: Mapping[str, Any]) -> str:
         """Its URL at a pod; empty where the pod has no such port."""
-        number = pod["ports"].get(self.port, self.port)
-        if not str(number).isdigit() or not 0 < int(number) < 65536:
+        try:
+            number = quantity.whole(
+                str(pod["ports"].get(self.port, self.port)), least=1, most=65535
+            )
+        except ValueError:
             return ""
         address = pod["address"]
         host = f"[{address}]" if ":" in address else address
-        return f"{self.scheme}://{host}:{int(number)}/{self.path}"
+        return f"{self.scheme}://{host}:{number}/{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
