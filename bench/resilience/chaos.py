@@ -157,7 +157,9 @@ async def slow_readers(cluster: Cluster) -> str:
         context, files = programs.front_proxy(cluster.world), program.descriptors()
         before = program.memory_mib()
         api = [(program.port, path, context) for path in ("/openapi/v2", "/openapi/v3", "/metrics")]
-        plain = [(program.metrics_port, path, None) for path in ("/metrics", "/variants", "/ui/events")]
+        plain = [
+            (program.metrics_port, path, None) for path in ("/metrics", "/variants", "/ui/events")
+        ]
         async with Watcher(cluster, program).watching() as watcher:
             askers = [
                 asyncio.create_task(programs.ask_and_read_nothing(*item))

@@ -211,7 +211,9 @@ async def ask_and_read_nothing(port: int, path: str, context: ssl.SSLContext | N
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         while True:
             head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n"
-            writer.write(f"{head}X-Remote-User: a\r\nX-Remote-Group: system:masters\r\n\r\n".encode() * 100)
+            writer.write(
+                f"{head}X-Remote-User: a\r\nX-Remote-Group: system:masters\r\n\r\n".encode() * 100
+            )
             await writer.drain()
             if writer.transport.is_closing():
                 return "closed"

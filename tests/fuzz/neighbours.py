@@ -53,6 +53,7 @@ POD = {
         "containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}],
     },
 }
+PLAIN_POD = {**POD, "metadata": _named("q", labels=LABELS)}
 DEPLOYMENT = {
     "metadata": _named("v", uid="u", annotations={"llmd.ai/max-replicas": "3"}),
     "spec": {
@@ -142,9 +143,11 @@ KINDS: Mapping[str, tuple[Mapping[str, Any], Callable[[Object], Object]]] = {
 
 
 def places(kind: str, of: type) -> list[tuple[str | int, ...]]:
-    """Paths of the values of a type in the sample; the API server lets through no others, and checks names."""
+    """Paths of the values of a type in a sample; the API server checks types, and names."""
     paths = [*_paths(KINDS[kind][0], of)]
-    return [path for path in paths if path[-2:] not in {("metadata", "namespace"), ("metadata", "name")}]
+    return [
+        path for path in paths if path[-2:] not in {("metadata", "namespace"), ("metadata", "name")}
+    ]
 
 
 def _paths(value: Any, of: type) -> Iterator[tuple[str | int, ...]]:
@@ -186,7 +189,8 @@ def joined(kind: str, document: Mapping[str, Any]) -> inputs.Inputs:
         variants=[*items["variants"], ((OTHER, "w"), good)],
         deployments=[*items["deployments"], ((OTHER, "w"), trimming.deployment(target))],
         scalers=items["scalers"],
-        pods=items["pods"],
+        # Monitors count for those without annotations.
+        pods=[*items["pods"], ((TENANT, "q"), pods.trimmed(PLAIN_POD))],
         configs=[],
         nodes={},
         slices=[],

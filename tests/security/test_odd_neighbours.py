@@ -14,8 +14,6 @@ TEXTS = ("\u00b2", "9" * 5000, "http://[", "\ud800", "", "-", "a" * 70_000, "1e9
 NUMBERS = (-1, 0, 10**18)
 
 
-
-
 @pytest.mark.parametrize("kind", sorted(neighbours.KINDS))
 def test_no_value_at_any_place_takes_away_other_variants(kind: str) -> None:
     """Texts that are no numbers, long ones, and numbers that are none of anything."""
@@ -29,7 +27,7 @@ def test_no_value_at_any_place_takes_away_other_variants(kind: str) -> None:
 @pytest.mark.parametrize("port", ["\u00b2", "9" * 5000, "0", "65536", "-1", "+80", " 80"])
 @pytest.mark.parametrize("kind", ["monitors", "service_monitors"])
 def test_a_port_that_is_none_is_not_used(kind: str, port: str) -> None:
-    """The pod keeps its own URL; such a port ended every cycle."""
+    """Pods keep their own URLs; such a port ended every cycle."""
     sample = neighbours.KINDS[kind][0]
     spec = sample["spec"]
     name = "podMetricsEndpoints" if kind == "monitors" else "endpoints"

@@ -63,9 +63,7 @@ class Seen:
 def join(scope: Scope, seen: Seen) -> joined.Inputs:
     reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
     running: Sequence[Object] = _with_claims(seen)
-    running = _or_as_before(
-        reader, "monitors", running, lambda: _monitored(scope, seen, running)
-    )
+    running = _or_as_before(reader, "monitors", running, lambda: _monitored(scope, seen, running))
     ported = running
     running = _or_as_before(
         reader, "InferencePools", ported, lambda: target_ports.applied(ported, seen.ported)
@@ -272,7 +270,9 @@ def _read_managed(reader: joined.Reader, seen: Seen) -> None:
                 status = managed.status_of(targets, f"{namespace}/{document['metadata']['name']}")
                 reader.read_variant(where, {**document, "status": status})
         except Exception as error:
-            log.exception("managed HPA cannot be read; leaving it out", namespace=namespace, name=name)
+            log.exception(
+                "managed HPA cannot be read; leaving it out", namespace=namespace, name=name
+            )
             reader.problems.append(f"{where}: cannot be read ({type(error).__name__})")
 
 
