@@ -36,7 +36,7 @@ endif
 READERS := annotations answers budgets configmaps leases neighbours objects pages paths pickers requests selectors status
 RUNS ?= 1000000
 # YAML takes some milliseconds for 4,096 characters: what is short and odd finds more in the same time.
-SHORT_TEXTS := budgets configmaps objects
+SHORT_TEXTS := budgets configmaps neighbours objects
 
 fuzz: $(STAMP) ## every reader of foreign bytes under RUNS inputs of the coverage-guided fuzzer, with a time check
 	@scripts/test-tools
