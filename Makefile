@@ -33,10 +33,10 @@ else
 endif
 
 # The readers are those of tests/fuzz/readers.py.
-READERS := annotations answers budgets configmaps leases objects pages paths pickers requests selectors status
+READERS := annotations answers budgets configmaps leases neighbours objects pages paths pickers requests selectors status
 RUNS ?= 1000000
 # YAML takes some milliseconds for 4,096 characters: what is short and odd finds more in the same time.
-SHORT_TEXTS := budgets configmaps objects
+SHORT_TEXTS := budgets configmaps neighbours objects
 
 fuzz: $(STAMP) ## every reader of foreign bytes under RUNS inputs of the coverage-guided fuzzer, with a time check
 	@scripts/test-tools

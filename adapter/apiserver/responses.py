@@ -11,8 +11,6 @@ from adapter.apiserver import negotiation
 from adapter.apiserver.status import StatusError
 
 COMPRESSED_FROM_BYTES = 128 * 1024
-PIECE_BYTES = 64 * 1024
-"""Longer bodies are sent in pieces of that many bytes, each when those before it have been taken."""
 
 _INDENTING_AGENTS = ("curl", "Wget", "Mozilla")
 
@@ -32,10 +30,8 @@ def of_bytes(request: web.Request, body: bytes, kind: str, *, status: int = 200)
         response.headers["Vary"] = "Accept-Encoding"
         if "gzip" in request.headers.get("Accept-Encoding", ""):
             response.enable_compression(web.ContentCoding.gzip)
-            return response
-    if len(body) > PIECE_BYTES:
-        # All at once, it would wait in the connection's buffer for a client that is slow.
-        response.body = io.BytesIO(body)
+            # Compressed piece by piece, as it is taken, and not as a whole before the first one is sent.
+            response.body = io.BytesIO(body)
     return response
 
 

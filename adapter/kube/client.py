@@ -231,8 +231,13 @@ class Cluster:
             asked = [*query, ("limit", str(most))]
             if token:
                 asked.append(("continue", token))
+            # One object may be as long as it is.
+            longest = pages.MOST_BYTES if most > 1 else None
             try:
-                document, length = await self._call("GET", path, query=asked)
+                document, length = await self._call("GET", path, query=asked, longest=longest)
+            except pages.TooLongError:
+                most = max(1, most // pages.FEWER)
+                continue
             except _FAILURES as error:
                 raise _unavailable(path, error) from error
             most = pages.following(most, length)
@@ -319,8 +324,9 @@ class Cluster:
         body: Any = None,
         query: list[tuple[str, str]] | None = None,
         content_type: str = "application/json",
+        longest: int | None = None,
     ) -> tuple[dict[str, Any], int]:
-        """The object of a response, and the number of bytes that it had."""
+        """The object of a response, and the number of bytes that it had: at most `longest`."""
         response = await self._open(
             method,
             path,
@@ -330,7 +336,7 @@ class Cluster:
             timeout=TIMEOUT_SECONDS,
         )
         async with response:
-            body_read = await response.read()
+            body_read = await pages.body(response, longest)
         document = json.loads(body_read)
         if not isinstance(document, dict):
             raise ValueError("the response is not a JSON object")  # noqa: TRY004 - as any bad response

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Operator = Literal["=", "!=", "in", "notin", "exists", "!", ">", "<"]
@@ -42,15 +42,20 @@ class Requirement:
     key: str
     operator: Operator
     values: tuple[str, ...] = ()
+    _among: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index the values: there may be thousands, to be compared with thousands of objects."""
+        object.__setattr__(self, "_among", frozenset(self.values))
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether labels satisfy this term."""
         value = labels.get(self.key)
         match self.operator:
             case "=" | "in":
-                return value is not None and value in self.values
+                return value is not None and value in self._among
             case "!=" | "notin":
-                return value is None or value not in self.values
+                return value is None or value not in self._among
             case "exists":
                 return value is not None
             case "!":
@@ -74,10 +79,15 @@ class Selector:
 
     def equality(self, key: str) -> str | None:
         """The only value that `key` may have; None where several are possible."""
-        for item in self.requirements:
-            if item.key == key and item.operator in {"=", "in"} and len(item.values) == 1:
-                return item.values[0]
-        return None
+        return self.equalities().get(key)
+
+    def equalities(self) -> dict[str, str]:
+        """The only value of each label that may have but one."""
+        return {
+            item.key: item.values[0]
+            for item in reversed(self.requirements)
+            if item.operator in {"=", "in"} and len(item.values) == 1
+        }
 
 
 def parse(text: str) -> Selector:

@@ -149,8 +149,8 @@ def parse(item: Mapping[str, Any]) -> Scaler:
     def disabled(direction: str) -> bool:
         return (behavior.get(direction) or {}).get("selectPolicy") == "Disabled"
 
-    scaled_object, metrics = _scaled_object(metadata), list(spec.get("metrics") or ())
-    of_keda = [bool(scaled_object and _OF_KEDA.fullmatch(name)) for name in map(_external, metrics)]
+    owner, metrics = scaled_object(metadata), list(spec.get("metrics") or ())
+    of_keda = [bool(owner and _OF_KEDA.fullmatch(name)) for name in map(_external, metrics)]
     return Scaler(
         namespace=str(metadata.get("namespace") or ""),
         name=str(metadata.get("name") or ""),
@@ -170,9 +170,9 @@ def parse(item: Mapping[str, Any]) -> Scaler:
         down_seconds=int(of("scaleDown", "stabilizationWindowSeconds", 300)),
         up_disabled=disabled("scaleUp"),
         down_disabled=disabled("scaleDown"),
-        scaled_object=scaled_object,
+        scaled_object=owner,
         by_keda=any(of_keda),
-        by_prometheus=bool(scaled_object)
+        by_prometheus=bool(owner)
         and any(_OF_PROMETHEUS.fullmatch(_external(metric)) for metric in metrics),
         others=tuple(
             _other(metric)
@@ -200,7 +200,7 @@ def of_target(
     )
 
 
-def _scaled_object(metadata: Mapping[str, Any]) -> str:
+def scaled_object(metadata: Mapping[str, Any]) -> str:
     """Name of the ScaledObject that owns an HPA."""
     for owner in metadata.get("ownerReferences") or ():
         if owner.get("kind") == "ScaledObject":

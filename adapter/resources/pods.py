@@ -41,6 +41,9 @@ MESH_PATH = "/stats/prometheus"
 _PATH_TEXT = re.compile(r"[\x21\x24-\x7e]{0,512}")
 """Visible ASCII without `"` and `#`, which ends a path."""
 
+MOST_TERMS = 64
+"""Most terms of the selector of an object: each is compared with every pod of its namespace."""
+
 _PROBLEMS = 3
 """Most problems of one target's pods that are reported."""
 
@@ -162,16 +165,19 @@ class ByLabel:
             for key, value in pod["metadata"]["labels"].items():
                 self._by_label.setdefault((namespace, key, value), []).append(pod)
 
+    @property
+    def namespaces(self) -> Iterable[str]:
+        """Namespaces of the pods."""
+        return self._by_namespace.keys()
+
     def matching(self, namespace: str, selector: labels.Selector) -> list[Mapping[str, Any]]:
         """Pods of the namespace that the selector matches; none for an empty one."""
         if not selector.requirements:
             return []
         among = self._by_namespace.get(namespace, [])
-        for requirement in selector.requirements:
-            value = selector.equality(requirement.key)
-            if value is not None:
-                labelled = self._by_label.get((namespace, requirement.key, value), [])
-                among = min(among, labelled, key=len)
+        for key, value in selector.equalities().items():
+            labelled = self._by_label.get((namespace, key, value), [])
+            among = min(among, labelled, key=len)
         return [pod for pod in among if selector.matches(pod["metadata"]["labels"])]
 
     def serving(self, namespace: str, selector: labels.Selector) -> Serving:
@@ -251,11 +257,12 @@ def selector_of(spec: Mapping[str, Any]) -> labels.Selector:
 
 
 def parsed(text: str) -> labels.Selector:
-    """A selector from text; one that we cannot read selects nothing."""
+    """A selector from text; one that we cannot read, or with too many terms, selects nothing."""
     try:
-        return labels.parse(text)
+        selector = labels.parse(text)
     except labels.SelectorError:
         return labels.Selector()
+    return selector if len(selector.requirements) <= MOST_TERMS else labels.Selector()
 
 
 def _between(first: object, last: object) -> float | None:

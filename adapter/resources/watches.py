@@ -22,6 +22,7 @@ from adapter.resources import variant as variants
 from adapter.resources.configuration.last_good import NOTHING
 from adapter.resources.devices import dra
 from adapter.resources.serving import groups, monitors, pools
+from adapter.resources.watched import trimming
 from adapter.resources.watched.joining import Items, Seen, join
 from adapter.resources.watched.scope import Scope
 from adapter.resources.wva import managed
@@ -86,15 +87,20 @@ class ClusterObjects:
         noted = listeners.note_status
         self._variants = informers(VARIANTS, "variantautoscalings", query=query, noted=noted)
         self._deployments = informers(
-            DEPLOYMENTS, "deployments", same=same_but_scale, noted=listeners.note_scale
+            DEPLOYMENTS,
+            "deployments",
+            trim=trimming.deployment,
+            same=same_but_scale,
+            noted=listeners.note_scale,
         )
-        self._scalers = informers(SCALERS, "horizontalpodautoscalers")
+        self._scalers = informers(SCALERS, "horizontalpodautoscalers", trim=trimming.scaler)
         # GPUs are held by pods of every namespace.
         of_pods = () if scope.limited else scope.namespaces
         self._pods = informers(
             CORE, "pods", of_pods, trim=pods.trimmed, changed=listeners.pods_changed
         )
-        (self._configs,) = informers(CORE, "configmaps", (scope.config_namespace,))
+        among = (scope.config_namespace,)
+        (self._configs,) = informers(CORE, "configmaps", among, trim=trimming.config_map)
         (self._nodes,) = informers(CORE, "nodes", (), trim=inventory.trimmed)
         # Not every cluster has the API, and nothing waits for it.
         self._slices = _of_dra(cluster, "resourceslices", changed, dra.trimmed_slice, scope)

@@ -8,6 +8,7 @@ A value is taken from the flag, then the ConfigMap, then the environment, then t
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -145,6 +146,7 @@ def setting(
     return value
 
 
+@functools.cache
 def declarations(group: type[Any]) -> tuple[Declaration, ...]:
     """All settings of a group, in the order of its fields."""
     return tuple(_declaration(item) for item in dataclasses.fields(group))

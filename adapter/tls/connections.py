@@ -19,12 +19,14 @@ import resource
 import select
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
+
+from adapter.tls.slow_readers import Noting, Progress, too_many
 
 log = structlog.get_logger()
 
@@ -101,7 +103,7 @@ class _Connection:
         self.since = asyncio.get_running_loop().time()
         self.task: asyncio.Task[None] | None = None
         self.protocol: RequestHandler | None = None
-        self.paused_since: float | None = None
+        self.progress = Progress()
 
     def reach(self, stage: _Stage) -> None:
         """Note that the connection has come that far."""
@@ -118,10 +120,6 @@ class _Connection:
             return True
         return self.protocol is not None and self.protocol.transport is not None
 
-    def takes_nothing(self, now: float, seconds: float) -> bool:
-        """Whether its buffer has been full for that many seconds, and never had room in between."""
-        return self.paused_since is not None and now - self.paused_since >= seconds
-
     def close(self) -> None:
         """Close it at once, whatever it is doing."""
         if self.task is not None and self.task is not asyncio.current_task():
@@ -131,43 +129,6 @@ class _Connection:
         if self.socket is not None:
             self.socket.close()
             self.socket = None
-
-
-class _Noting(asyncio.Protocol):
-    """The protocol of a connection, and since when it may not write.
-
-    Who looked now and then would always find a slow client's buffer full, though it has room in between.
-    """
-
-    def __init__(self, connection: _Connection, served: RequestHandler) -> None:
-        self._connection = connection
-        self._served = served
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        self._served.connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """End."""
-        self._served.connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Read."""
-        self._served.data_received(data)
-
-    def eof_received(self) -> None:
-        """Read the end."""
-        self._served.eof_received()
-
-    def pause_writing(self) -> None:
-        """Note that the buffer is full."""
-        self._connection.paused_since = asyncio.get_running_loop().time()
-        self._served.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Note that the client has taken most of it."""
-        self._connection.paused_since = None
-        self._served.resume_writing()
 
 
 class Connections:
@@ -197,6 +158,15 @@ class Connections:
         connection = self._by_protocol.get(protocol)
         if connection is not None:
             connection.reach(max(connection.stage, _Stage.TOKEN))
+
+    def answering(self, protocol: asyncio.BaseProtocol, length: int) -> None:
+        """Note that a long answer of so many bytes begins; make room for it among those that wait."""
+        connection = self._by_protocol.get(protocol)
+        if connection is None:
+            return
+        connection.progress.answer_bytes = length
+        others = {item.progress: item for item in self._all if item is not connection}
+        self._close_slow([others[progress] for progress in too_many(others)])
 
     def accept(self, listening: socket.socket) -> None:
         """Accept what waits on a listening socket; called when there is something."""
@@ -234,10 +204,10 @@ class Connections:
         assert accepted is not None  # noqa: S101 - set until this task hands it on
         limits = self._limits
 
-        def protocol() -> _Noting:
+        def protocol() -> Noting:
             connection.protocol = made = self._server()
             self._by_protocol[made] = connection
-            return _Noting(connection, made)
+            return Noting(connection.progress, made)
 
         loop = asyncio.get_running_loop()
         try:
@@ -266,12 +236,15 @@ class Connections:
     def _look(self) -> None:
         """Close connections whose clients do not take what is sent: each holds a request and its answer."""
         loop, seconds = asyncio.get_running_loop(), self._limits.write_seconds
-        slow = [item for item in self._all if item.takes_nothing(loop.time(), seconds)]
-        for connection in slow:
-            self._forget(connection)
-        if slow:
-            log.warning("clients do not take their answers; closed", connections=len(slow))
+        slow = [item for item in self._all if item.progress.takes_nothing(loop.time(), seconds)]
+        self._close_slow(slow)
         self._next_look = loop.call_later(seconds / LOOKS, self._look)
+
+    def _close_slow(self, connections: Sequence[_Connection]) -> None:
+        for connection in connections:
+            self._forget(connection)
+        if connections:
+            log.warning("clients do not take their answers; closed", connections=len(connections))
 
     def _make_room(self) -> None:
         """Close connections while there are too many."""

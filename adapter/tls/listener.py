@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from adapter import errors, tasks
+from adapter.tls import slow_readers
 from adapter.tls.certificates import Certificates
 from adapter.tls.connections import (
     CONNECTIONS,
@@ -104,6 +105,7 @@ async def listening(
         StartupError: the address is in use, or not of this machine.
 
     """
+    application.on_response_prepare.append(_send_in_pieces)
     runner = web.AppRunner(
         application,
         access_log=None,
@@ -138,6 +140,15 @@ async def listening(
         # Again where no address could be listened on.
         connections.close()
         await runner.cleanup()
+
+
+async def _send_in_pieces(request: web.Request, response: web.StreamResponse) -> None:
+    """Have a long answer sent piece by piece, and what is kept for slow clients bounded."""
+    length = slow_readers.length(response)
+    if length:
+        slow_readers.cut(response)
+        for connections in request.app[CONNECTIONS]:
+            connections.answering(request.protocol, length)
 
 
 async def _listen(host: str, port: int, flag: str) -> list[socket.socket]:

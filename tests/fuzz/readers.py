@@ -134,7 +134,7 @@ def _object(text: str) -> None:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        document = _replaced(VARIANT, _chosen(PLACES, text), text)
+        document = replaced(VARIANT, _chosen(PLACES, text), text)
     reader = Reader()
     reader.read_object("", document)
     reader.inputs()
@@ -155,14 +155,24 @@ def _places(value: Any) -> Iterator[tuple[str | int, ...]]:
 PLACES = tuple(_places(VARIANT))
 
 
-def _replaced(value: Any, path: Sequence[str | int], text: str) -> Any:
+def replaced(value: Any, path: Sequence[str | int], text: object) -> Any:
     """A copy of a document with the text at one of its places."""
     if not path:
         return text
     key, rest = path[0], path[1:]
     if isinstance(value, Mapping):
-        return {**value, key: _replaced(value[key], rest, text)}
-    return [_replaced(item, rest, text) if at == key else item for at, item in enumerate(value)]
+        return {**value, key: replaced(value[key], rest, text)}
+    return [replaced(item, rest, text) if at == key else item for at, item in enumerate(value)]
+
+
+def _neighbours(text: str) -> None:
+    """A kind of object that tenants write, with the text at one of its places."""
+    from tests.fuzz import neighbours  # noqa: PLC0415
+
+    kind = _chosen(tuple(neighbours.KINDS), text)
+    document = neighbours.KINDS[kind][0]
+    path = _chosen(neighbours.places(kind, str), text[::-1])
+    neighbours.check(kind, replaced(document, path, text))
 
 
 def _status(text: str) -> None:
@@ -293,6 +303,7 @@ vllm:cache_config_info{num_gpu_blocks="10",block_size="16"} 1.0
         ),
     ),
     "objects": (_object, (json.dumps(VARIANT), "v")),
+    "neighbours": (_neighbours, ("v", "8000", "a=b", "/metrics", "100m")),
     "status": (_status, (json.dumps(VARIANT["status"]), "3", '"2026-01-01T00:00:00Z"')),
     "pickers": (
         _picker,

@@ -10,11 +10,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FIRST, LEAST, MOST = 100, 5, 500
+import aiohttp
+
+FIRST, LEAST, MOST = 100, 2, 500
 """Objects of the first page of a list, and the bounds of later ones."""
 
 WANTED_BYTES = 4 * 2**20
 """Bytes that a page should have: parsing them takes some hundredths of a second."""
+
+MOST_BYTES = 2 * WANTED_BYTES
+"""Bytes of a page that are read. A longer one is asked for again with fewer objects: whatever came before
+says nothing of the size of those that follow.
+"""
+
+FEWER = 4
+"""Factor by which fewer objects are asked for after a page that is too long."""
+
+
+class TooLongError(Exception):
+    """A response is longer than it may be."""
+
+
+async def body(response: aiohttp.ClientResponse, most: int | None) -> bytes:
+    """The body of a response.
+
+    Args:
+        response: Response of which nothing was read.
+        most: Most bytes that it may have; None for any number.
+
+    Raises:
+        TooLongError: It has more of them; what is left of it is not read.
+
+    """
+    if most is None:
+        return await response.read()
+    read = bytearray()
+    async for piece in response.content.iter_any():
+        read += piece
+        if len(read) > most:
+            response.close()
+            raise TooLongError
+    return bytes(read)
 
 
 @dataclass(frozen=True, slots=True)

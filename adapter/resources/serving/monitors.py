@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adapter.kube import labels
+from adapter.kube import labels, quantity
 from adapter.resources import pods
 from adapter.resources.pods import ByLabel
 
@@ -27,7 +27,7 @@ _PATH = re.compile(r"[\x21\x24-\x7e]{0,512}")
 _MOST = 16
 """Most endpoints of a monitor that are used."""
 _MOST_MONITORS = 256
-"""Most monitors of one namespace that are used, those of Services by Service."""
+"""Most monitors of one namespace that are used, those of Services by Service, and as many ServiceMonitors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,15 @@ class Endpoint:
 
     def url(self, pod: Mapping[str, Any]) -> str:
         """Its URL at a pod; empty where the pod has no such port."""
-        number = pod["ports"].get(self.port, self.port)
-        if not str(number).isdigit() or not 0 < int(number) < 65536:
+        try:
+            number = quantity.whole(
+                str(pod["ports"].get(self.port, self.port)), least=1, most=65535
+            )
+        except ValueError:
             return ""
         address = pod["address"]
         host = f"[{address}]" if ":" in address else address
-        return f"{self.scheme}://{host}:{int(number)}/{self.path}"
+        return f"{self.scheme}://{host}:{number}/{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,32 +153,42 @@ _SERVICE_PORT = "service port "
 
 
 def of_services(
-    monitors: Iterable[Monitor], services: Iterable[tuple[str, Service]]
+    monitors: Iterable[Monitor], services: Iterable[tuple[str, Service]], *, trusted: str
 ) -> Iterable[Monitor]:
     """ServiceMonitors as monitors of the pods behind the Services that they select.
 
     Args:
         monitors: ServiceMonitors.
         services: Services with their namespaces.
+        trusted: Namespace whose monitors count for the Services of others too.
 
     """
-    among: dict[str, list[Service]] = {}
-    for namespace, service in services:
-        if service.selector.requirements:
-            among.setdefault(namespace, []).append(service)
+    index = ByLabel(
+        {"metadata": {"namespace": namespace, "labels": service.labelled}, "service": service}
+        for namespace, service in services
+        if service.selector.requirements
+    )
+    # All monitors of a namespace with all of its Services would be quadratic.
+    looks: Counter[str] = Counter()
+    used: Counter[str] = Counter()
     for monitor in monitors:
-        # An empty selector selects every Service here, and every pod of a namespace is too much.
-        spaces = among if monitor.namespaces is None else monitor.namespaces
-        for namespace in sorted(spaces) if monitor.selector.requirements else ():
-            for service in among.get(namespace, ()):
-                if monitor.selector.matches(service.labelled):
-                    endpoints = tuple(_resolved(item, service) for item in monitor.endpoints)
-                    yield replace(
-                        monitor,
-                        namespaces=(namespace,),
-                        selector=service.selector,
-                        endpoints=tuple(item for item in endpoints if item.port),
-                    )
+        spaces = index.namespaces if monitor.namespaces is None else monitor.namespaces
+        own = monitor.home != trusted
+        for namespace in sorted({monitor.home} & {*spaces} if own else spaces):
+            looks[monitor.home] += 1
+            if own and max(looks[monitor.home], used[monitor.home] + 1) > _MOST_MONITORS:
+                break
+            # An empty selector selects every Service here, and every pod of a namespace is too much.
+            for item in index.matching(namespace, monitor.selector)[:_MOST_MONITORS]:
+                used[monitor.home] += 1
+                service = item["service"]
+                endpoints = tuple(_resolved(each, service) for each in monitor.endpoints)
+                yield replace(
+                    monitor,
+                    namespaces=(namespace,),
+                    selector=service.selector,
+                    endpoints=tuple(each for each in endpoints if each.port),
+                )
 
 
 def _resolved(endpoint: Endpoint, service: Service) -> Endpoint:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from adapter import logs
 from adapter.installation import (
@@ -34,6 +34,8 @@ log = logs.LazyLogger()
 
 Items = list[tuple[tuple[str, str], Object]]
 
+Joined = TypeVar("Joined")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
@@ -60,13 +62,13 @@ class Seen:
 
 def join(scope: Scope, seen: Seen) -> joined.Inputs:
     reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
-    scraped = [item["monitor"] for _, item in seen.monitors]
-    scraped += monitors.of_services(
-        (item["monitor"] for _, item in seen.service_monitors),
-        ((namespace, item["service"]) for (namespace, _), item in seen.services),
+    running: Sequence[Object] = _with_claims(seen)
+    running = _or_as_before(reader, "monitors", running, lambda: _monitored(scope, seen, running))
+    ported = running
+    running = _or_as_before(
+        reader, "InferencePools", ported, lambda: target_ports.applied(ported, seen.ported)
     )
-    monitored = monitors.applied(_with_claims(seen), scraped, trusted=scope.config_namespace)
-    by_label = pods.ByLabel(target_ports.applied(monitored, seen.ported))
+    by_label = pods.ByLabel(running)
     seen_names = {name for (_, name), _ in seen.configs}
     for (_, name), item in seen.configs:
         if name in READ_CONFIG_MAPS or name.endswith(CONFIG_SUFFIX):
@@ -81,7 +83,12 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
     reader.scalers = Scalers(_scalers(reader, seen))
     _read_managed(reader, seen)
     variant_pods = _read_targets(reader, seen, by_label)
-    reader.gateways = pools.endpoints(seen.pickers, by_label, variant_pods.labels)
+    reader.gateways = _or_as_before(
+        reader,
+        "InferencePools",
+        reader.gateways,
+        lambda: pools.endpoints(seen.pickers, by_label, variant_pods.labels),
+    )
     if scope.limited:
         gpus = inventory.take(
             seen.nodes.values(),
@@ -96,6 +103,30 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
         reader.problems.extend(problems)
         reader.closed = gpus.closed()
     return advisory.completed(reader.inputs(), seen.variants, actuate=scope.actuate)
+
+
+def _monitored(scope: Scope, seen: Seen, running: Sequence[Object]) -> Sequence[Object]:
+    """The pods with the URLs that monitors have for them."""
+    trusted = scope.config_namespace
+    scraped = [item["monitor"] for _, item in seen.monitors]
+    scraped += monitors.of_services(
+        (item["monitor"] for _, item in seen.service_monitors),
+        ((namespace, item["service"]) for (namespace, _), item in seen.services),
+        trusted=trusted,
+    )
+    return monitors.applied(running, scraped, trusted=trusted)
+
+
+def _or_as_before(
+    reader: joined.Reader, what: str, before: Joined, join_them: Callable[[], Joined]
+) -> Joined:
+    """What objects of tenants add to what is known; without all of them where one cannot be joined."""
+    try:
+        return join_them()
+    except Exception as error:
+        log.exception("objects cannot be joined; going on without them", objects=what)
+        reader.problems.append(f"{what}: cannot be used ({type(error).__name__})")
+        return before
 
 
 def _with_claims(seen: Seen) -> list[Object]:
@@ -230,13 +261,19 @@ def _read_managed(reader: joined.Reader, seen: Seen) -> None:
     targets = next((item for (_, name), item in seen.configs if name == MANAGED_TARGETS), {})
     taken = {(key[0], variants.reference(item)) for key, (_, item) in reader.variants.items()}
     for (namespace, name), item in seen.scalers:
-        document = managed.variant_of(item)
-        if document is None or (namespace, document["metadata"]["name"]) in reader.variants:
-            continue
-        if (namespace, hpa.parse(item).reference) not in taken:
-            status = managed.status_of(targets, f"{namespace}/{document['metadata']['name']}")
-            document = {**document, "status": status}
-            reader.read_variant(f"HorizontalPodAutoscaler {namespace}/{name}", document)
+        where = f"HorizontalPodAutoscaler {namespace}/{name}"
+        try:
+            document = managed.variant_of(item)
+            if document is None or (namespace, document["metadata"]["name"]) in reader.variants:
+                continue
+            if (namespace, hpa.parse(item).reference) not in taken:
+                status = managed.status_of(targets, f"{namespace}/{document['metadata']['name']}")
+                reader.read_variant(where, {**document, "status": status})
+        except Exception as error:
+            log.exception(
+                "managed HPA cannot be read; leaving it out", namespace=namespace, name=name
+            )
+            reader.problems.append(f"{where}: cannot be read ({type(error).__name__})")
 
 
 def _scalers(reader: joined.Reader, seen: Seen) -> list[hpa.Scaler]:

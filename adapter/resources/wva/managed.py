@@ -63,7 +63,7 @@ def variant_of(item: Mapping[str, Any]) -> Mapping[str, Any] | None:
                 for name in ("namespace", "labels", "annotations", "creationTimestamp")
                 if metadata.get(name) is not None
             },
-            "name": hpa.parse(item).scaled_object or metadata.get("name"),
+            "name": hpa.scaled_object(metadata) or metadata.get("name"),
         },
         "spec": {
             "modelID": notes.get(MODEL) or "",

@@ -11,7 +11,7 @@ from adapter.installation import CLASSES, COSTS
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.config_maps import ConfigMaps
-from adapter.resources.configuration import profiles
+from adapter.resources.configuration import profiles, rows
 from adapter.resources.configuration.last_good import HELD, NOTHING, LastGood
 
 PREMIUM = """\
@@ -304,3 +304,18 @@ def test_a_row_of_theirs_that_is_broken_does_not_become_the_default(*, first: bo
         settings, _ = with_defaults(broken, first=first, last=last)
         settings.prices(["A100"])
         assert prices(settings)["A100"] == 7.0
+
+
+def test_a_row_that_did_not_change_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cycle reads all rows, and long YAML takes a second; a changed row counts at once."""
+    long = "name: A\npriority: 1\ndata:\n" + "".join(
+        f"- {{model: m{number}, slo-tpot: 24}}\n" for number in range(200)
+    )
+    texts = [long, "name: A\npriority: 1\ndata: [{model: m, slo-tpot: 24}]"]
+    first = [rows.parse_class(text) for text in texts]
+    with monkeypatch.context() as patched:
+        patched.delattr(rows, "parse_yaml")
+        assert [rows.parse_class(text) for text in texts] == first
+    changed = rows.parse_class(long.replace("24", "25")).service_class
+    assert changed is not None
+    assert changed.targets["m0"].itl_ms == 25

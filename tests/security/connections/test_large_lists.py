@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from adapter import tasks
@@ -42,8 +43,9 @@ def fat(number: int, kibibytes: int) -> dict[str, Any]:
 class Served:
     """An API with a list of objects; it keeps the number of objects and bytes of each page."""
 
-    def __init__(self, count: int, kibibytes: int) -> None:
-        self.count, self.kibibytes = count, kibibytes
+    def __init__(self, count: int, kibibytes: int, *, small: int = 0) -> None:
+        """`small`: so many objects at the beginning have nothing in them."""
+        self.count, self.kibibytes, self.small = count, kibibytes, small
         self.pages: list[tuple[int, int]] = []
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -53,7 +55,10 @@ class Served:
         end = min(self.count, begin + int(request.query["limit"]))
         body = json.dumps(
             {
-                "items": [fat(number, self.kibibytes) for number in range(begin, end)],
+                "items": [
+                    fat(number, 0 if number < self.small else self.kibibytes)
+                    for number in range(begin, end)
+                ],
                 "metadata": {
                     "resourceVersion": "7",
                     "continue": str(end) if end < self.count else "",
@@ -106,6 +111,28 @@ async def test_a_list_is_never_in_memory_as_a_whole(unused_tcp_port: int) -> Non
     assert peak < 2 * sent
     # Later ones are as large as wanted.
     assert all(length < 2 * pages.WANTED_BYTES for _, length in api.pages[1:])
+
+
+@pytest.mark.parametrize("small", [0, 300])
+async def test_pages_that_are_too_long_are_not_read(unused_tcp_port: int, small: int) -> None:
+    """40 pods of 300 KiB, first or after 300 small ones, of which a page was small: all come, few at once."""
+    api = Served(count=small + 40, kibibytes=150, small=small)
+    async with served(api, unused_tcp_port) as cluster:
+        names, read = [], []
+        async for page in cluster.list_pages("/api/v1/pods"):
+            names += [item["metadata"]["name"] for item in page.items]
+            read.append(sum(len(json.dumps(item)) for item in page.items))
+    assert names == [f"p{number}" for number in range(small + 40)]
+    assert max(read) < pages.MOST_BYTES
+    assert max(length for _, length in api.pages) > pages.MOST_BYTES  # the attack is one
+
+
+async def test_one_object_may_be_longer_than_a_page(unused_tcp_port: int) -> None:
+    """It comes alone."""
+    api = Served(count=2, kibibytes=4500)
+    async with served(api, unused_tcp_port) as cluster:
+        items, _ = await cluster.list_objects("/api/v1/pods")
+    assert [item["metadata"]["name"] for item in items] == ["p0", "p1"]
 
 
 async def test_small_objects_come_in_large_pages(unused_tcp_port: int) -> None:

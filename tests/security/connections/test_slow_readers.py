@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import random
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,18 +15,21 @@ from aiohttp import web
 
 from adapter.apiserver import responses
 from adapter.errors import StartupError
-from adapter.tls import connections, listener
+from adapter.tls import connections, listener, slow_readers
 from adapter.tls.certificates import Certificates
 from adapter.tls.connections import CONNECTIONS, ConnectionLimits
 from tests.fakes import kubernetes_stand_in as stand_ins
 from tests.security.test_strangers import Server, status
 
-BODY_BYTES = 8 * 2**20
+BODY_BYTES = 6 * 2**20
+BODY = random.Random(1).randbytes(BODY_BYTES)  # noqa: S311 - no secrets
 LIMITS = ConnectionLimits(connections=20, unauthenticated=20)
 PIECE, SLOW = 16384, 30_000
 """Bytes that a slow client takes at once, and in a second."""
 
 REQUEST = b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n"
+ZIPPED = REQUEST.replace(b"Host:", b"Accept-Encoding: gzip\r\nHost:")
+MADE = REQUEST.replace(b"/long", b"/made")
 
 
 @contextlib.asynccontextmanager
@@ -34,11 +39,12 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Server, web.Application]]
     certificates = Certificates(
         folder / "serving.crt", folder / "serving.key", issued.authorities["ca"].cert_pem
     )
-    body = b"x" * BODY_BYTES
 
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.path == "/long":
-            return responses.of_bytes(request, body, "application/json")
+            return responses.of_bytes(request, BODY, "application/json")
+        if request.path == "/made":
+            return web.Response(body=bytes(BODY_BYTES))
         return web.Response(text="ok")
 
     application = web.Application()
@@ -50,8 +56,8 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Server, web.Application]]
         yield Server(port, folder, []), application
 
 
-async def lazy(server: Server) -> asyncio.StreamWriter:
-    """A client that asks for the long answer ten times, on one connection, and never reads."""
+async def lazy(server: Server, request: bytes) -> asyncio.StreamWriter:
+    """A client that asks for a long answer ten times, on one connection, and never reads."""
     receiver = socket.socket()
     receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     receiver.setblocking(False)
@@ -60,7 +66,7 @@ async def lazy(server: Server) -> asyncio.StreamWriter:
         sock=receiver, ssl=server.context("alice"), server_hostname="localhost", limit=1024
     )
     writer.transport.pause_reading()  # type: ignore[attr-defined]
-    writer.write(REQUEST * 10)
+    writer.write(request * 10)
     return writer
 
 
@@ -76,10 +82,13 @@ def held(application: web.Application) -> list[int]:
 
 
 @pytest.mark.virtual_time
-async def test_who_takes_nothing_holds_little_and_is_closed(tmp_path: Path) -> None:
-    """Of 8 MiB that each of ten clients asked for, less than 384 KiB wait; after 30 s they are closed."""
+@pytest.mark.parametrize("request_line", [REQUEST, ZIPPED, MADE], ids=["shared", "zipped", "made"])
+async def test_who_takes_nothing_holds_little_and_is_closed(
+    tmp_path: Path, request_line: bytes
+) -> None:
+    """Of 6 MiB that each of ten clients asked for, less than 384 KiB wait; after 30 s they are closed."""
     async with serving(tmp_path) as (server, application):
-        clients = [await lazy(server) for _ in range(10)]
+        clients = [await lazy(server, request_line) for _ in range(10)]
         await asyncio.sleep(5)
         waiting = held(application)
         assert len(waiting) == 10
@@ -91,6 +100,37 @@ async def test_who_takes_nothing_holds_little_and_is_closed(tmp_path: Path) -> N
         assert await server.status("/short", "alice") == 200
         for writer in clients:
             writer.transport.abort()
+
+
+@pytest.mark.virtual_time
+async def test_answers_that_are_kept_for_slow_clients_have_a_limit_together(tmp_path: Path) -> None:
+    """Of 18 clients with 6 MiB each, those that took nothing for longest go at once, and no other."""
+    async with serving(tmp_path) as (server, application):
+        reader, writer = await server.connect("alice")
+        clients = [await lazy(server, MADE) for _ in range(18)]
+        await asyncio.sleep(1)
+        assert len(held(application)) == 1 + slow_readers.KEPT_BYTES // BODY_BYTES + 1
+        assert await status(reader, writer, MADE) == 200
+        for item in clients:
+            item.transport.abort()
+        writer.close()
+
+
+@pytest.mark.virtual_time
+async def test_a_zipped_answer_is_whole(tmp_path: Path) -> None:
+    """What is compressed in pieces is what was to be sent."""
+    async with serving(tmp_path) as (server, _):
+        reader, writer = await server.connect("alice")
+        writer.write(ZIPPED.replace(b"Host:", b"Connection: close\r\nHost:"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"Content-Encoding: gzip" in head
+        assert b"Transfer-Encoding: chunked" in head
+        zipped = bytearray()
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            zipped += await reader.readexactly(size)
+            await reader.readexactly(2)
+        assert gzip.decompress(zipped) == BODY
+        writer.close()
 
 
 @pytest.mark.virtual_time

@@ -36,7 +36,7 @@ def urls(
     scraped: monitors.Monitor, behind: monitors.Service, *, namespace: str = "n"
 ) -> tuple[str, ...]:
     """URLs of a pod in `namespace` with the monitor and a Service there."""
-    by_service = monitors.of_services([scraped], [(namespace, behind)])
+    by_service = monitors.of_services([scraped], [(namespace, behind)], trusted="adapter")
     (changed,) = monitors.applied([pod(namespace=namespace)], by_service, trusted="adapter")
     listed: tuple[str, ...] = changed["urls"]
     return listed

@@ -1,0 +1,75 @@
+"""The fields of watched objects that are read: most of what tenants write into them is not.
+
+Pods, nodes and monitors are trimmed by the modules that read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from adapter.installation import CONFIG_SUFFIX, MANAGED_TARGETS, READ_CONFIG_MAPS
+from adapter.kube.informer import Object
+
+DOMAINS = ("llmd.ai/", "llm-d.ai/")
+"""Ends of the prefixes of annotations that are read."""
+
+_METADATA = ("namespace", "name", "resourceVersion", "uid", "generation", "creationTimestamp")
+_SCALER = ("scaleTargetRef", "minReplicas", "maxReplicas", "metrics", "behavior")
+_CONTAINER = ("resources", "restartPolicy")
+
+
+def deployment(item: Object) -> Object:
+    """Fields of a Deployment that are read; environments and volumes of its pods are not."""
+    spec = item.get("spec") or {}
+    kept = _only(spec, ("replicas", "selector"))
+    if spec.get("template"):
+        kept["template"] = _template(spec["template"])
+    return {
+        "metadata": _metadata(item, ()),
+        "spec": kept,
+        "status": _only(item.get("status") or {}, ("replicas",)),
+    }
+
+
+def scaler(item: Object) -> Object:
+    """Fields of a HorizontalPodAutoscaler that are read; its status is not."""
+    return {
+        "metadata": _metadata(item, ("labels", "ownerReferences")),
+        "spec": _only(item.get("spec") or {}, _SCALER),
+    }
+
+
+def config_map(item: Object) -> Object:
+    """A ConfigMap that is read; of another one in the same namespace only that it is there."""
+    kept: dict[str, Any] = {"metadata": _metadata(item, ())}
+    name = str(kept["metadata"].get("name"))
+    if name in (*READ_CONFIG_MAPS, MANAGED_TARGETS) or name.endswith(CONFIG_SUFFIX):
+        kept |= _only(item, ("data",))
+    return kept
+
+
+def _template(template: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the pods of a Deployment their labels, the nodes that they may run on, and their devices."""
+    spec = template.get("spec") or {}
+    kept = _only(spec, ("nodeSelector", "tolerations"))
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity")
+    if affinity:
+        kept["affinity"] = {"nodeAffinity": affinity}
+    for name in ("containers", "initContainers"):
+        kept[name] = [_only(container, _CONTAINER) for container in spec.get(name) or ()]
+    return {"metadata": _only(template.get("metadata") or {}, ("labels",)), "spec": kept}
+
+
+def _metadata(item: Object, more: Iterable[str]) -> Mapping[str, Any]:
+    metadata = item.get("metadata") or {}
+    notes = {
+        name: value
+        for name, value in (metadata.get("annotations") or {}).items()
+        if name[: name.find("/") + 1].endswith(DOMAINS)
+    }
+    return {**_only(metadata, (*_METADATA, *more)), "annotations": notes}
+
+
+def _only(item: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: item[name] for name in names if name in item}

@@ -1,0 +1,112 @@
+"""Clients that take their answers slowly or not at all: how far each is, and how much is kept for them.
+
+An answer is in memory until its client has taken the last piece of it, however small what waits in the
+connection's buffer is; some are made anew for each request and have some MiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+PIECE_BYTES = 64 * 1024
+"""Longer answers are sent in pieces of that many bytes, each when those before it have been taken."""
+
+KEPT_BYTES = 64 * 2**20
+"""Bytes of all answers of one listener together whose clients have to be waited for."""
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """How a client takes what is sent to it.
+
+    Attributes:
+        paused_since: time of the event loop since which its buffer is full; None while it is not.
+        answer_bytes: bytes of the last long answer.
+
+    """
+
+    paused_since: float | None = None
+    answer_bytes: int = 0
+
+    def takes_nothing(self, now: float, seconds: float) -> bool:
+        """Whether its buffer has been full for that many seconds, and never had room in between."""
+        return self.paused_since is not None and now - self.paused_since >= seconds
+
+
+class Noting(asyncio.Protocol):
+    """The protocol of a connection, and since when it may not write.
+
+    Who looked now and then would always find a slow client's buffer full, though it has room in between.
+    """
+
+    def __init__(self, progress: Progress, served: RequestHandler) -> None:
+        self._progress = progress
+        self._served = served
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._served.connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self._served.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read."""
+        self._served.data_received(data)
+
+    def eof_received(self) -> None:
+        """Read the end."""
+        self._served.eof_received()
+
+    def pause_writing(self) -> None:
+        """Note that the buffer is full."""
+        self._progress.paused_since = asyncio.get_running_loop().time()
+        self._served.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Note that the client has taken most of it."""
+        self._progress.paused_since = None
+        self._served.resume_writing()
+
+
+def too_many(waited_for: Iterable[Progress]) -> list[Progress]:
+    """Those of some clients that are closed, so that what is kept for the others has at most KEPT_BYTES.
+
+    Who has taken nothing for longest goes first; one that takes piece after piece is hardly ever among them.
+    """
+    paused = [item for item in waited_for if item.paused_since is not None and item.answer_bytes]
+    kept = sum(item.answer_bytes for item in paused)
+    if kept <= KEPT_BYTES:
+        return []
+    closed = []
+    for item in sorted(paused, key=lambda item: item.paused_since or 0.0):
+        closed.append(item)
+        kept -= item.answer_bytes
+        if kept <= KEPT_BYTES:
+            break
+    return closed
+
+
+def length(response: web.StreamResponse) -> int:
+    """Bytes of an answer that is long; 0 for others, such as streams, which keep nothing."""
+    if not isinstance(response, web.Response):
+        return 0
+    body = response.body
+    known = body.size if isinstance(body, aiohttp.Payload) else len(body or b"")
+    return known if known is not None and known > PIECE_BYTES else 0
+
+
+def cut(response: web.StreamResponse) -> None:
+    """Have a long answer sent in pieces: all at once, it would wait in the buffer of a slow client."""
+    if isinstance(response, web.Response) and not response.compression and length(response):
+        body = response.body
+        if isinstance(body, bytes | bytearray):
+            response.body = io.BytesIO(body)

@@ -1,0 +1,217 @@
+"""Objects of a tenant beside those of another one: whatever they hold, the other one's variant is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import structlog
+
+from adapter.kube import labels
+from adapter.kube.informer import Object
+from adapter.resources import inputs, pods
+from adapter.resources.configuration.last_good import NOTHING
+from adapter.resources.serving import monitors, pools
+from adapter.resources.watched import trimming
+from adapter.resources.watched.joining import Items, Seen, join
+from adapter.resources.watched.scope import Scope
+
+SYSTEM, TENANT, OTHER = "system", "tenant", "other"
+LABELS = {"app": "v"}
+
+
+def _named(name: str, **more: Any) -> dict[str, Any]:
+    return {"namespace": TENANT, "name": name, **more}
+
+
+POD = {
+    "metadata": _named(
+        "p",
+        labels={"app": "v", "llm-d.ai/role": "decode", "kueue.x-k8s.io/queue-name": "q"},
+        annotations={"prometheus.io/port": "8000", "prometheus.io/path": "/metrics"},
+        creationTimestamp="2026-01-01T00:00:00Z",
+    ),
+    "spec": {
+        "nodeName": "a",
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
+        "containers": [
+            {
+                "name": "vllm",
+                "args": ["serve", "--port=8000", "--data-parallel-size", "2"],
+                "ports": [{"name": "http", "containerPort": 8000}],
+                "resources": {"limits": {"nvidia.com/gpu": "1"}},
+            }
+        ],
+    },
+    "status": {
+        "phase": "Running",
+        "podIP": "10.0.0.1",
+        "conditions": [
+            {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:01:00Z"}
+        ],
+        "containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}],
+    },
+}
+PLAIN_POD = {**POD, "metadata": _named("q", labels=LABELS)}
+DEPLOYMENT = {
+    "metadata": _named("v", uid="u", annotations={"llmd.ai/max-replicas": "3"}),
+    "spec": {
+        "replicas": 1,
+        "selector": {
+            "matchLabels": LABELS,
+            "matchExpressions": [{"key": "x", "operator": "NotIn", "values": ["y"]}],
+        },
+        "template": {"metadata": {"labels": LABELS}, "spec": POD["spec"]},
+    },
+    "status": {"replicas": 1},
+}
+SCALER = {
+    "metadata": _named(
+        "h",
+        labels={"scaledobject.keda.sh/name": "s"},
+        annotations={
+            "llm-d.ai/managed": "true",
+            "llm-d.ai/model-id": "m",
+            "llm-d.ai/variant-cost": "4",
+        },
+        ownerReferences=[{"kind": "ScaledObject", "name": "s"}],
+    ),
+    "spec": {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"},
+        "minReplicas": 1,
+        "maxReplicas": 9,
+        "behavior": {"scaleUp": {"tolerance": "100m", "stabilizationWindowSeconds": 3}},
+        "metrics": [
+            {
+                "type": "External",
+                "external": {
+                    "metric": {
+                        "name": "inferno_desired_replicas",
+                        "selector": {"matchLabels": {"variant_name": "v"}},
+                    },
+                    "target": {"type": "AverageValue", "averageValue": "1"},
+                },
+            }
+        ],
+    },
+}
+ENDPOINT = {"port": "http", "scheme": "http", "path": "/metrics", "targetPort": "8000"}
+MONITOR = {
+    "metadata": _named("m"),
+    "spec": {
+        "selector": {"matchLabels": LABELS},
+        "namespaceSelector": {"matchNames": [TENANT]},
+        "podMetricsEndpoints": [ENDPOINT],
+    },
+}
+OF_SERVICES = {
+    "metadata": _named("m"),
+    "spec": {"selector": {"matchLabels": LABELS}, "endpoints": [ENDPOINT]},
+}
+SERVICE = {
+    "metadata": _named("s", labels=LABELS),
+    "spec": {"selector": LABELS, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
+}
+POOL = {
+    "metadata": _named("pool"),
+    "spec": {
+        "selector": {"matchLabels": LABELS},
+        "targetPorts": [{"number": 8000}, {"number": 8001}],
+        "endpointPickerRef": {"kind": "Service", "name": "s"},
+    },
+}
+VARIANT = {
+    "apiVersion": "llmd.ai/v1alpha1",
+    "kind": "VariantAutoscaling",
+    "metadata": _named("v", annotations={"llmd.ai/group": "other/g"}),
+    "spec": {"modelID": "m", "sloClassRef": {"name": "c", "key": "c"}},
+    "status": {"history": [{"time": "2026-01-01T00:00:00Z", "replicas": 1, "before": 2}]},
+}
+
+KINDS: Mapping[str, tuple[Mapping[str, Any], Callable[[Object], Object]]] = {
+    "pods": (POD, pods.trimmed),
+    "deployments": (DEPLOYMENT, trimming.deployment),
+    "scalers": (SCALER, trimming.scaler),
+    "monitors": (MONITOR, monitors.trimmed),
+    "service_monitors": (OF_SERVICES, monitors.trimmed_of_services),
+    "services": (SERVICE, monitors.trimmed_service),
+    "pools": (POOL, pools.trimmed),
+    "variants": (VARIANT, lambda item: item),
+}
+"""A sample of each kind of object that tenants write, and what a watch keeps of it."""
+
+
+def places(kind: str, of: type) -> list[tuple[str | int, ...]]:
+    """Paths of the values of a type in a sample; the API server checks types, and names."""
+    paths = [*_paths(KINDS[kind][0], of)]
+    return [
+        path for path in paths if path[-2:] not in {("metadata", "namespace"), ("metadata", "name")}
+    ]
+
+
+def _paths(value: Any, of: type) -> Iterator[tuple[str | int, ...]]:
+    if isinstance(value, of):
+        yield ()
+    items: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, inner in items:
+        yield from ((key, *path) for path in _paths(inner, of))
+
+
+def _kept(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Items]:
+    """What the watches keep of objects; one that cannot be trimmed is left out, as an informer does."""
+    items: dict[str, Items] = {}
+    for kind, document in documents.items():
+        try:
+            trimmed = KINDS[kind][1](document)
+        except Exception:  # noqa: BLE001 - as in the informer
+            items[kind] = []
+            continue
+        metadata = document.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, Mapping) else ""
+        items[kind] = [((TENANT, str(name)), trimmed)]
+    return items
+
+
+def joined(kind: str, document: Mapping[str, Any]) -> inputs.Inputs:
+    """All kinds of a tenant's objects, one of them replaced, beside another tenant's variant."""
+    items = _kept({name: sample for name, (sample, _) in KINDS.items()} | {kind: document})
+    picked = [
+        pools.Picked(TENANT, item["pool"], labels.parse("app=v")) for _, item in items["pools"]
+    ]
+    good = {**VARIANT, "metadata": {"namespace": OTHER, "name": "w"}}
+    target = {**DEPLOYMENT, "metadata": {"namespace": OTHER, "name": "w", "uid": "w"}}
+    seen = Seen(
+        variants=[*items["variants"], ((OTHER, "w"), good)],
+        deployments=[*items["deployments"], ((OTHER, "w"), trimming.deployment(target))],
+        scalers=items["scalers"],
+        # Monitors count for those without annotations.
+        pods=[*items["pods"], ((TENANT, "q"), pods.trimmed(PLAIN_POD))],
+        configs=[],
+        nodes={},
+        slices=[],
+        claims=[],
+        pickers=picked,
+        ported=[(TENANT, item["pool"]) for _, item in items["pools"]],
+        monitors=items["monitors"],
+        service_monitors=items["service_monitors"],
+        services=items["services"],
+        others={},
+        configs_read=True,
+        unread="",
+        last_good=NOTHING,
+    )
+    return join(Scope(config_namespace=SYSTEM), seen)
+
+
+def check(kind: str, document: Mapping[str, Any]) -> None:
+    """Join them, and look for the other tenant's variant among those that were read."""
+    with structlog.testing.capture_logs():
+        read = joined(kind, document)
+    known = {(item.namespace, item.name) for item in read.variants}
+    known |= {(item.namespace, item.name) for item in read.refused}
+    assert (OTHER, "w") in known

@@ -1,0 +1,138 @@
+"""Of objects that tenants write nothing is kept but what is read, and that reads as it did."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from adapter.resources import gpus, hpa, pods
+from adapter.resources.devices import products, taints
+from adapter.resources.watched import trimming
+from adapter.resources.wva import managed
+
+LONG = "x" * 500_000
+
+DEPLOYMENT: dict[str, Any] = {
+    "metadata": {
+        "namespace": "n",
+        "name": "v",
+        "resourceVersion": "7",
+        "uid": "u",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "labels": {"a": "b"},
+        "annotations": {"llmd.ai/max-replicas": "3", "wva.llmd.ai/exclude": "true", "note": LONG},
+    },
+    "spec": {
+        "replicas": 2,
+        "selector": {"matchLabels": {"app": "v"}},
+        "template": {
+            "metadata": {"labels": {"app": "v"}, "annotations": {"note": LONG}},
+            "spec": {
+                "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
+                "tolerations": [{"key": "gpu", "operator": "Exists"}],
+                "affinity": {
+                    "nodeAffinity": {
+                        "requiredDuringSchedulingIgnoredDuringExecution": {
+                            "nodeSelectorTerms": [
+                                {
+                                    "matchExpressions": [
+                                        {
+                                            "key": "cloud.google.com/gke-accelerator",
+                                            "operator": "In",
+                                            "values": ["nvidia-l4"],
+                                        }
+                                    ]
+                                }
+                            ]
+                        }
+                    },
+                    "podAntiAffinity": {"note": LONG},
+                },
+                "initContainers": [
+                    {"restartPolicy": "Always", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+                ],
+                "containers": [
+                    {
+                        "env": [{"name": "A", "value": LONG}],
+                        "resources": {"limits": {"nvidia.com/gpu": "4"}},
+                    }
+                ],
+                "volumes": [{"name": LONG}],
+            },
+        },
+    },
+    "status": {"replicas": 1, "conditions": [{"message": LONG}]},
+}
+
+SCALER: dict[str, Any] = {
+    "metadata": {
+        "namespace": "n",
+        "name": "keda-hpa-v",
+        "labels": {"scaledobject.keda.sh/name": "v"},
+        "annotations": {"llm-d.ai/managed": "true", "llm-d.ai/model-id": "m", "note": LONG},
+        "ownerReferences": [{"kind": "ScaledObject", "name": "v"}],
+    },
+    "spec": {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "v"},
+        "maxReplicas": 9,
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu"}}],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 7, "selectPolicy": "Disabled"}},
+    },
+    "status": {"conditions": [{"message": LONG}]},
+}
+
+
+def size(item: object) -> int:
+    return len(json.dumps(item))
+
+
+def test_a_deployment_reads_as_it_did() -> None:
+    """Devices, products, tolerations, labels, selector and our annotations; no more than a KiB is kept."""
+    kept = trimming.deployment(DEPLOYMENT)
+    assert size(kept) < 1200
+    before, after = pods.template_of(DEPLOYMENT), pods.template_of(kept)
+    assert pods.gpus_of(after) == pods.gpus_of(before) == 5
+    assert products.of_pod(after) == products.of_pod(before)
+    assert len(products.of_pod(after)) == 2
+    assert taints.of_pod(after) == taints.of_pod(before) != ()
+    assert kept["spec"]["selector"] == DEPLOYMENT["spec"]["selector"]
+    assert kept["spec"]["template"]["metadata"] == {"labels": {"app": "v"}}
+    assert kept["status"] == {"replicas": 1}
+    assert set(kept["metadata"]["annotations"]) == {"llmd.ai/max-replicas", "wva.llmd.ai/exclude"}
+    without = {"metadata": {"name": "v"}}
+    assert trimming.deployment(without)["spec"] == {}
+
+
+def test_an_hpa_reads_as_it_did() -> None:
+    """Bounds, metrics, behaviour, its ScaledObject, and what it stands for."""
+    kept = trimming.scaler(SCALER)
+    assert size(kept) < 1000
+    assert hpa.parse(kept) == hpa.parse(SCALER)
+    expected = copy.deepcopy(managed.variant_of(SCALER))
+    assert expected is not None
+    del expected["metadata"]["annotations"]["note"]
+    assert managed.variant_of(kept) == expected
+
+
+def test_config_maps_of_others_are_not_kept() -> None:
+    """Those that are read keep their data."""
+    for name, read in (
+        ("accelerator-unit-costs", True),
+        ("service-classes-config-defaults", True),
+        ("my-variantautoscaling-config", True),
+        ("variant-adapter-managed-targets", True),
+        ("kube-root-ca.crt", False),
+    ):
+        item = {"metadata": {"name": name}, "data": {"a": LONG}, "binaryData": {"b": LONG}}
+        kept = trimming.config_map(item)
+        assert kept.get("data") == ({"a": LONG} if read else None)
+        assert "binaryData" not in kept
+
+
+def test_nodes_and_pods_were_trimmed_already() -> None:
+    """As objects that are all text."""
+    node = {"metadata": {"name": "a", "annotations": {"note": LONG}}, "status": {"images": [LONG]}}
+    pod = {"metadata": {"name": "a"}, "spec": {"containers": [{"env": [LONG]}]}}
+    assert size(gpus.trimmed(node)) < 1000
+    assert len(repr(pods.trimmed(pod))) < 2000
