@@ -77,6 +77,7 @@ def apply(
     present: int = 0,
     brief: bool = False,
     rising: bool = False,
+    partial: bool = False,
 ) -> StableTarget:
     """The target of one variant, from what was planned.
 
@@ -92,6 +93,8 @@ def apply(
         brief: True where a queue asks for what was planned, not the arrivals alone.
         rising: True while the rate rises: a trend that is not proven yet asks for no replicas, but keeps
             those that are there.
+        partial: True where a part of the load is known, so that no less than `published` was planned: that
+            holds the target, but asks for nothing, and what the last cycle asked for counts on.
 
     """
     candidate, history = decision.candidate, before.recommendations
@@ -117,7 +120,10 @@ def apply(
     )
     if rising and published is not None and stable.replicas < published:
         stable = replace(stable, replicas=published, reason=f"held at {published}: the rate rises")
-    after = replace(before, accelerator=candidate.accelerator, recommendations=stable.history)
+    recommended = stable.history
+    if partial and history and published is not None and candidate.replicas <= published:
+        recommended = (*recommended[:-1], replace(history[-1], at=now))
+    after = replace(before, accelerator=candidate.accelerator, recommendations=recommended)
     if published is not None:
         lasting = max((item.replicas for item in history if not item.brief), default=published)
         after = _with_change(

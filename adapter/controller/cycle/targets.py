@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from adapter.controller import stabilization
@@ -44,6 +44,7 @@ def stabilized(
     bounds: Bounds,
     *,
     rates: Mapping[str, SizingRate],
+    partial: Collection[str],
     unforeseen: Unforeseen,
     now: float,
 ) -> tuple[Mapping[str, StableTarget], dict[str, VariantRecord]]:
@@ -55,6 +56,7 @@ def stabilized(
         stepped: Targets of members of groups, which are stable already: a group steps as one.
         bounds: What bounds the targets.
         rates: Rates that variants were sized for, by key.
+        partial: Keys of variants of whose load only a part is known.
         unforeseen: Errors of single variants.
         now: Monotonic seconds.
 
@@ -78,6 +80,7 @@ def stabilized(
                 limits=bounds.settings.limits_for(item.source),
                 brief=rate is not None and rate.in_flight > 0,
                 rising=rate is not None and rate.rising,
+                partial=key in partial,
             )
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
             why = unforeseen.clause("its target cannot be stabilized", key, error)

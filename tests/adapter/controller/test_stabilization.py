@@ -65,6 +65,7 @@ def stabilized(
     present: int = 0,
     brief: bool = False,
     rising: bool = False,
+    partial: bool = False,
 ) -> tuple[dict[str, StableTarget], Before]:
     """Targets by variant name, and the stabilization of the next cycle."""
     targets = {
@@ -79,6 +80,7 @@ def stabilized(
             present=present,
             brief=brief,
             rising=rising,
+            partial=partial,
         )
         for name, replicas in planned.items()
     }
@@ -124,6 +126,34 @@ def test_replicas_for_a_queue_stay_while_it_is_there() -> None:
     _, before = stabilized({"v": 20}, {"v": 5}, now=10.0, brief=True)
     targets, _ = stabilized({"v": 12}, {"v": 20}, before, now=90.0, brief=True)
     assert replicas(targets) == {"v": 20}
+
+
+def test_a_target_that_is_held_for_missing_metrics_is_not_asked_for() -> None:
+    """New pods without metrics hold what a queue asked for; after their first metrics it goes as it would."""
+    _, before = stabilized({"v": 20}, {"v": 5}, now=0.0, brief=True)
+    _, before = stabilized({"v": 8}, {"v": 20}, before, now=10.0)
+    targets, before = stabilized({"v": 20}, {"v": 20}, before, now=40.0, partial=True)
+    assert replicas(targets) == {"v": 20}
+    targets, _ = stabilized({"v": 8}, {"v": 20}, before, now=50.0)
+    assert replicas(targets) == {"v": 8}
+
+
+def test_what_was_asked_for_before_metrics_were_missing_counts_on() -> None:
+    """However long they were, the first cycle that knows the whole load lowers nothing."""
+    _, before = stabilized({"v": 9}, {"v": 9}, now=0.0)
+    for now in (50.0, 100.0, 150.0):
+        _, before = stabilized({"v": 9}, {"v": 9}, before, now=now, partial=True)
+    targets, _ = stabilized({"v": 2}, {"v": 9}, before, now=200.0)
+    assert replicas(targets) == {"v": 9}
+
+
+def test_more_than_is_published_is_asked_for_whatever_part_is_known() -> None:
+    """A part of the load is a lower bound: a rise counts, and for the whole window."""
+    _, before = stabilized({"v": 4}, {"v": 4}, now=0.0)
+    targets, before = stabilized({"v": 9}, {"v": 4}, before, now=10.0, partial=True)
+    assert replicas(targets) == {"v": 9}
+    targets, _ = stabilized({"v": 4}, {"v": 9}, before, now=100.0)
+    assert replicas(targets) == {"v": 9}
 
 
 def test_replicas_stay_while_the_rate_rises() -> None:
