@@ -173,6 +173,7 @@ class Reconciler:
                 carried=self.groups.carried,
             ),
             rates={k: item.rate for k, item in sized.items() if item.rate is not None},
+            partial={k for k, item in sized.items() if not item.observation.complete},
             unforeseen=self._unforeseen,
             now=self._clock.monotonic(),
         )

@@ -119,10 +119,9 @@ class Sizing:
         if unprofiled:
             saturation = self._saturated(source, traffic, rate, minimum)
         # A learned profile says nothing before the lengths of requests are known.
-        measured = traffic is not None and traffic.output_tokens is not None
-        known = measured or not unprofiled
-        usable = tuning.profiles(record.tuned, source) if known else source.profiles
-        profiles = with_live_cache(usable, source, traffic)
+        usable = not unprofiled or (traffic is not None and traffic.output_tokens is not None)
+        given = tuning.profiles(record.tuned, source) if usable else source.profiles
+        profiles = with_live_cache(given, source, traffic)
         if not profiles:
             return SizedVariant(observation=observation, saturation=saturation)
         keep = source.keep_accelerator
@@ -179,6 +178,7 @@ class Sizing:
             running=traffic.running,
             waiting=traffic.waiting,
             served_rps=backlog.served_rps(traffic),
+            most_rps=backlog.most_rps(traffic, record.state.decision, source.ready),
             queued_at=traffic.queued_at,
             elsewhere=traffic.waiting_elsewhere,
             expected=demand.expected_waiting(traffic, record.state.decision, source.targets),

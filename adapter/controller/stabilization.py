@@ -12,20 +12,9 @@ from dataclasses import dataclass, field, replace
 from adapter.planning import fleet, plan
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
+from optimizer import returns
+from optimizer.returns import Returns
 from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
-
-REGRET_WINDOWS = 3.0
-"""Stabilization windows after a fall within which taking it back means that it came too early."""
-
-REGRETTED_SHARE = 0.8
-"""Share of the replicas before the fall that must be there again, and must not have been there in between."""
-
-REGRETTED_REPLICAS = 2
-"""Replicas that a fall must have taken away: one more or less may be the noise of the rate."""
-
-MOST_PATIENCE = 3.0
-"""Largest factor on the stabilization window."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stabilization:
@@ -35,18 +24,14 @@ class Stabilization:
         accelerator: Accelerator that they count replicas of; empty before the first one.
         recommendations: Planned replicas with their monotonic times, oldest first.
         raised_at: Monotonic time of the last target that was higher than the one before; None before it.
-        lowered_at: Monotonic time of the last target that was lower, while it can still be regretted.
-        lowered_from: Replicas before that fall.
-        patience: Factor on the stabilization window, 1 where no fall had to be taken back lately.
+        returns: How long load stayed away that fell and came back.
 
     """
 
     accelerator: str = ""
     recommendations: tuple[Recommendation, ...] = ()
     raised_at: float | None = None
-    lowered_at: float | None = None
-    lowered_from: int = 0
-    patience: float = 1.0
+    returns: Returns = field(default_factory=Returns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +62,8 @@ def apply(
     present: int = 0,
     brief: bool = False,
     rising: bool = False,
+    partial: bool = False,
+    needed: int | None = None,
 ) -> StableTarget:
     """The target of one variant, from what was planned.
 
@@ -92,6 +79,9 @@ def apply(
         brief: True where a queue asks for what was planned, not the arrivals alone.
         rising: True while the rate rises: a trend that is not proven yet asks for no replicas, but keeps
             those that are there.
+        partial: True where a part of the load is known, so that no less than `published` was planned: that
+            holds the target, but asks for nothing, and what the last cycle asked for counts on.
+        needed: Replicas of those planned that the arrivals need, where others are for a queue.
 
     """
     candidate, history = decision.candidate, before.recommendations
@@ -105,7 +95,7 @@ def apply(
     if candidate.accelerator != recommended_on:
         # Replicas of another accelerator are another number.
         published, history = None, ()
-    window = limits.down_seconds * before.patience
+    window = returns.hold_seconds(before.returns, now=now, window=limits.down_seconds)
     stable = stabilize(
         candidate.replicas,
         before=published,
@@ -117,42 +107,26 @@ def apply(
     )
     if rising and published is not None and stable.replicas < published:
         stable = replace(stable, replicas=published, reason=f"held at {published}: the rate rises")
-    after = replace(before, accelerator=candidate.accelerator, recommendations=stable.history)
-    if published is not None:
-        lasting = max((item.replicas for item in history if not item.brief), default=published)
-        after = _with_change(
-            after, published, stable.replicas, now=now, window=window, lasting=lasting
-        )
+    recommended = stable.history
+    if partial and history and published is not None and candidate.replicas <= published:
+        recommended = (*recommended[:-1], replace(history[-1], at=now))
+    raised = published is not None and stable.replicas > published
+    after = replace(
+        before,
+        accelerator=candidate.accelerator,
+        recommendations=recommended,
+        raised_at=now if raised else before.raised_at,
+        returns=returns.seen(
+            before.returns,
+            recommended[-1].replicas if needed is None else needed,
+            recommended[-1].replicas,
+            now=now,
+            window=limits.down_seconds,
+        ),
+    )
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
 
 
-def _with_change(
-    state: Stabilization, before: int, replicas: int, *, now: float, window: float, lasting: int
-) -> Stabilization:
-    """The state after a target, with how long the next fall is to be put off.
-
-    Keeping a replica costs its price for that time, and one that was given back too early costs requests for
-    a start-up. Whoever had to take back a fall keeps longer the next time: the problem of renting or buying.
-    """
-    open_for = REGRET_WINDOWS * window
-    if state.lowered_at is not None and now - state.lowered_at > open_for:
-        patience = max(state.patience - 0.5, 1.0)
-        state = replace(state, lowered_at=None, patience=patience)
-    if replicas > before:
-        state = replace(state, raised_at=now)
-        whole = REGRETTED_SHARE * state.lowered_from
-        fell = before <= min(whole, state.lowered_from - REGRETTED_REPLICAS)
-        if state.lowered_at is not None and fell and replicas >= whole:
-            patience = min(state.patience + 1.0, MOST_PATIENCE)
-            state = replace(state, lowered_at=None, patience=patience)
-    elif replicas < before:
-        # Replicas for a queue go when it is worked off: a later rise does not make that a mistake.
-        highest = min(before, lasting)
-        if highest > replicas:
-            if state.lowered_at is not None:
-                highest = max(highest, state.lowered_from)
-            state = replace(state, lowered_at=now, lowered_from=highest)
-    return state
 
 
 def release_devices(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from adapter.controller import stabilization
@@ -44,6 +45,7 @@ def stabilized(
     bounds: Bounds,
     *,
     rates: Mapping[str, SizingRate],
+    partial: Collection[str],
     unforeseen: Unforeseen,
     now: float,
 ) -> tuple[Mapping[str, StableTarget], dict[str, VariantRecord]]:
@@ -55,6 +57,7 @@ def stabilized(
         stepped: Targets of members of groups, which are stable already: a group steps as one.
         bounds: What bounds the targets.
         rates: Rates that variants were sized for, by key.
+        partial: Keys of variants of whose load only a part is known.
         unforeseen: Errors of single variants.
         now: Monotonic seconds.
 
@@ -78,6 +81,8 @@ def stabilized(
                 limits=bounds.settings.limits_for(item.source),
                 brief=rate is not None and rate.in_flight > 0,
                 rising=rate is not None and rate.rising,
+                partial=key in partial,
+                needed=_needed(decision, rate),
             )
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
             why = unforeseen.clause("its target cannot be stabilized", key, error)
@@ -90,6 +95,14 @@ def stabilized(
             targets, plan.decisions, bounds.inputs, bounds.capacity
         )
     return _within_budgets(targets, plan, records, bounds), records
+
+
+def _needed(decision: planning.Decision, rate: SizingRate | None) -> int | None:
+    """Replicas of those planned that the arrivals need; None where none is there for a queue."""
+    if rate is None or rate.in_flight <= 0 or rate.rate_rps <= 0:
+        return None
+    share = 1.0 - rate.backlog_rps / rate.rate_rps
+    return max(math.floor(share * decision.candidate.replicas), 1)
 
 
 def _within_budgets(

@@ -33,6 +33,7 @@ class Queue:
         running: Requests in service.
         waiting: Requests in the pods' queues.
         served_rps: Requests per second that are served; None where that is not known.
+        most_rps: Requests per second that the ready replicas serve at most; infinite where that is not known.
         queued_at: Pods whose queues hold more than the usual.
         elsewhere: Requests of `waiting` that no pod has yet, so that any replica can serve them.
         expected: Requests that were expected to wait for their first token at this load.
@@ -52,6 +53,7 @@ class Queue:
     start_seconds: float
     loading_seconds: float
     served_rps: float | None = None
+    most_rps: float = math.inf
     queued_at: int = 0
     elsewhere: float = 0.0
     expected: float = 0.0
@@ -115,6 +117,17 @@ def served_rps(traffic: Traffic) -> float | None:
     return traffic.running / (traffic.output_tokens * traffic.itl_ms / 1000.0)
 
 
+def most_rps(traffic: Traffic, decision: plan.Decision | None, ready: int) -> float:
+    """Requests per second that `ready` replicas serve with full batches, by Little's law; infinite if not known.
+
+    Full batches take longer steps than those that were observed, so it is rather less.
+    """
+    batch = 0 if decision is None else decision.candidate.max_batch
+    if not (batch and traffic.itl_ms and traffic.output_tokens):
+        return math.inf
+    return ready * batch / (traffic.output_tokens * traffic.itl_ms / 1000.0)
+
+
 def certain_growth(growth_rps: float, *, rate_rps: float, seconds: float) -> float:
     """The part of a growth over some seconds that is not chance, where so many arrive and are begun."""
     error = math.sqrt(2.0 * max(rate_rps, 1.0 / seconds) / seconds)
@@ -139,13 +152,14 @@ def backlog_of(
     queued = queues_up(queue.waiting, ready=queue.ready, expected=queue.expected)
     # In a surge the queue has just begun: what is usual of steady arrivals says nothing of it.
     usual = max(SURGE_PER_REPLICA * max(queue.ready, 1), queue.expected)
-    begins = surge and queue.waiting > usual
+    overload = rate_rps - queue.most_rps if surge else 0.0
+    begins = surge and (queue.waiting > usual or overload > 0)
     if not (queued or begins):
         return Backlog()
     loading = queue.ordered > queue.ready
     seconds = queue.loading_seconds if loading else queue.start_seconds
-    growth = queue.growth_rps
-    if queue.served_rps is not None:
+    growth = max(queue.growth_rps, overload)
+    if queue.served_rps is not None and (queued or queue.waiting > usual):
         # Sooner than the queue shows it: what arrives beyond what those that are full serve will wait.
         growth = max(growth, rate_rps - queue.served_rps)
     requests = queue.waiting + growth * seconds

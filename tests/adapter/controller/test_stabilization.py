@@ -65,6 +65,8 @@ def stabilized(
     present: int = 0,
     brief: bool = False,
     rising: bool = False,
+    partial: bool = False,
+    needed: int | None = None,
 ) -> tuple[dict[str, StableTarget], Before]:
     """Targets by variant name, and the stabilization of the next cycle."""
     targets = {
@@ -79,6 +81,8 @@ def stabilized(
             present=present,
             brief=brief,
             rising=rising,
+            partial=partial,
+            needed=needed,
         )
         for name, replicas in planned.items()
     }
@@ -126,6 +130,34 @@ def test_replicas_for_a_queue_stay_while_it_is_there() -> None:
     assert replicas(targets) == {"v": 20}
 
 
+def test_a_target_that_is_held_for_missing_metrics_is_not_asked_for() -> None:
+    """New pods without metrics hold what a queue asked for; after their first metrics it goes as it would."""
+    _, before = stabilized({"v": 20}, {"v": 5}, now=0.0, brief=True)
+    _, before = stabilized({"v": 8}, {"v": 20}, before, now=10.0)
+    targets, before = stabilized({"v": 20}, {"v": 20}, before, now=40.0, partial=True)
+    assert replicas(targets) == {"v": 20}
+    targets, _ = stabilized({"v": 8}, {"v": 20}, before, now=50.0)
+    assert replicas(targets) == {"v": 8}
+
+
+def test_what_was_asked_for_before_metrics_were_missing_counts_on() -> None:
+    """However long they were, the first cycle that knows the whole load lowers nothing."""
+    _, before = stabilized({"v": 9}, {"v": 9}, now=0.0)
+    for now in (50.0, 100.0, 150.0):
+        _, before = stabilized({"v": 9}, {"v": 9}, before, now=now, partial=True)
+    targets, _ = stabilized({"v": 2}, {"v": 9}, before, now=200.0)
+    assert replicas(targets) == {"v": 9}
+
+
+def test_more_than_is_published_is_asked_for_whatever_part_is_known() -> None:
+    """A part of the load is a lower bound: a rise counts, and for the whole window."""
+    _, before = stabilized({"v": 4}, {"v": 4}, now=0.0)
+    targets, before = stabilized({"v": 9}, {"v": 4}, before, now=10.0, partial=True)
+    assert replicas(targets) == {"v": 9}
+    targets, _ = stabilized({"v": 4}, {"v": 9}, before, now=100.0)
+    assert replicas(targets) == {"v": 9}
+
+
 def test_replicas_stay_while_the_rate_rises() -> None:
     """The window is over, but the rate is on its way up; once it stands, they go."""
     _, before = stabilized({"a": 2}, {}, now=0.0)
@@ -136,26 +168,16 @@ def test_replicas_stay_while_the_rate_rises() -> None:
     assert gone["a"].replicas == 2
 
 
-def test_a_fall_that_is_taken_back_puts_off_the_next_one() -> None:
-    """Twice the window after it, and once again where nothing comes back for a while."""
-    _, before = stabilized({"v": 9}, {"v": 9}, now=0.0)
-    _, before = stabilized({"v": 4}, {"v": 9}, before, now=100.0)
-    _, before = stabilized({"v": 9}, {"v": 4}, before, now=200.0)
-    assert before["v"].patience == 2.0
-    targets, before = stabilized({"v": 4}, {"v": 9}, before, now=390.0)
-    assert replicas(targets) == {"v": 9}
-    targets, before = stabilized({"v": 4}, {"v": 9}, before, now=401.0)
-    assert replicas(targets) == {"v": 4}
-    _, before = stabilized({"v": 4}, {"v": 4}, before, now=1100.0)
-    assert before["v"].patience == 1.5
-
-
-def test_one_replica_more_or_less_is_no_regret() -> None:
-    """The noise of the rate does that, and a longer window would only cost."""
-    _, before = stabilized({"v": 5}, {"v": 5}, now=0.0)
-    _, before = stabilized({"v": 4}, {"v": 5}, before, now=100.0)
-    _, before = stabilized({"v": 5}, {"v": 4}, before, now=200.0)
-    assert before["v"].patience == 1.0
+def test_load_that_came_back_keeps_its_replicas_longer() -> None:
+    """It was away for 200 s, and the window is 100 s: the next fall waits for 250 s."""
+    before: Before | None = None
+    published, targets = 9, {}
+    for now in range(0, 1200, 10):
+        needed = 9 if now < 300 or 500 <= now < 800 else 4
+        found, before = stabilized({"v": needed}, {"v": published}, before, now=float(now))
+        targets[now] = published = found["v"].replicas
+    assert (targets[380], targets[400], targets[490]) == (9, 4, 4)
+    assert (targets[510], targets[1030], targets[1050]) == (9, 9, 4)
 
 
 def test_a_raised_target_is_dated() -> None:
@@ -221,11 +243,14 @@ def test_variants_without_a_profile_take_their_devices_first() -> None:
     assert stabilization.within_capacity(rule, inputs(*bare, devices=None), None) == (rule, None)
 
 
-def test_what_a_queue_asked_for_is_given_back_without_regret() -> None:
-    """Load that rises within three windows of it is another rise, not one that was given up too early."""
-    _, before = stabilized({"v": 4}, {"v": 4}, now=0.0)
-    _, before = stabilized({"v": 9}, {"v": 4}, before, now=10.0, brief=True)
-    targets, before = stabilized({"v": 4}, {"v": 9}, before, now=60.0)
-    assert replicas(targets) == {"v": 4}
-    _, before = stabilized({"v": 9}, {"v": 4}, before, now=200.0)
-    assert before["v"].patience == 1.0
+def test_what_a_queue_asked_for_is_no_load_that_falls_and_returns() -> None:
+    """Replicas that work off a queue go when it is gone; another queue is no return of the load."""
+    before: Before | None = None
+    published, targets = 4, {}
+    for now in range(0, 700, 10):
+        queue = 100 <= now < 140 or 400 <= now < 440
+        found, before = stabilized(
+            {"v": 12 if queue else 4}, {"v": published}, before, now=float(now), brief=queue, needed=4
+        )
+        targets[now] = published = found["v"].replicas
+    assert (targets[130], targets[190], targets[430], targets[490]) == (12, 4, 12, 4)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
+from adapter.collector.traffic import Traffic
 from adapter.controller.demand.backlog import (
     Backlog,
     Queue,
     backlog_of,
     certain_growth,
+    most_rps,
     queues_up,
 )
+from adapter.planning import plan
+from optimizer.explain import Explanation
+from optimizer.problem import Candidate
 
 QUEUE = Queue(
     running=8.0,
@@ -121,6 +127,44 @@ def test_a_queue_that_begins_in_a_surge_counts(
     else:
         assert asked.requests == pytest.approx(waiting + 720)
         assert asked.queued_at == queued_at
+
+
+@pytest.mark.parametrize(
+    ("most", "surge", "requests"),
+    [
+        pytest.param(5.0, True, 360.0, id="more-than-is-served"),
+        pytest.param(9.0, True, 0.0, id="within-what-is-served"),
+        pytest.param(5.0, False, 0.0, id="no-surge"),
+        pytest.param(math.inf, True, 0.0, id="not-known"),
+    ],
+)
+def test_a_surge_beyond_full_batches_will_queue(
+    most: float, requests: float, *, surge: bool
+) -> None:
+    """8 a second come and 5 can be served: 360 wait in 120 s, though as yet none does."""
+    queue = replace(QUEUE, waiting=0.0, growth_rps=0.0, ready=4, ordered=4, most_rps=most)
+    asked = backlog_of(queue, drain_seconds=60.0, rate_rps=8.0, surge=surge)
+    assert asked.requests == pytest.approx(requests)
+    assert asked.queued_at == (4 if requests else 0)
+
+
+def test_full_batches_serve_as_many_as_end_in_the_time_of_one() -> None:
+    """2 replicas of 8 requests, each of 100 tokens of 20 ms: 8 a second."""
+    traffic = Traffic(
+        arrival_rate_rps=2.0, input_tokens=1.0, output_tokens=100.0, ttft_ms=None, itl_ms=20.0,
+        idle=False,
+    )  # fmt: skip
+    candidate = Candidate(
+        accelerator="", replicas=2, max_batch=8, cost=1.0, itl_ms=1.0, ttft_ms=1.0, max_rate_rpm=1.0
+    )
+    explanation = Explanation(binding="", sized="", runner_up=None, shortages=())
+    decision = plan.Decision(
+        candidate=candidate, value=0.0, served="full", arrival_rate_rps=1.0,
+        explanation=explanation, reason="",
+    )  # fmt: skip
+    assert most_rps(traffic, decision, 2) == pytest.approx(8.0)
+    assert most_rps(traffic, None, 2) == math.inf
+    assert most_rps(replace(traffic, itl_ms=None), decision, 2) == math.inf
 
 
 def test_requests_that_are_expected_to_wait_are_no_backlog() -> None:

@@ -1,0 +1,87 @@
+"""Falls and returns of load: what counts as one, and how long replicas are kept for the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import pytest
+
+from optimizer.returns import MOST_WINDOWS, REMEMBERED_SECONDS, Returns, hold_seconds, seen
+
+WINDOW, STEP = 100.0, 10.0
+
+
+def after(phases: Iterable[tuple[float, int]]) -> tuple[Returns, float]:
+    """What is known after phases of so many seconds that need so many replicas, and the time then."""
+    returns, now = Returns(), 0.0
+    for seconds, needed in phases:
+        end = now + seconds
+        while now < end:
+            returns = seen(returns, needed, needed, now=now, window=WINDOW)
+            now += STEP
+    return returns, now
+
+
+def hold(*phases: tuple[float, int]) -> float:
+    returns, now = after(phases)
+    return hold_seconds(returns, now=now, window=WINDOW)
+
+
+def test_without_a_return_the_window_counts() -> None:
+    """Neither constant load, nor a rise, nor a fall says that load comes back."""
+    assert hold((500.0, 5)) == WINDOW
+    assert hold((200.0, 5), (300.0, 9)) == WINDOW
+    assert hold((200.0, 9), (300.0, 5)) == WINDOW
+
+
+def test_load_that_came_back_is_waited_for_as_long_as_it_was_away() -> None:
+    """And a quarter longer."""
+    assert hold((200.0, 9), (200.0, 4), (100.0, 9)) == pytest.approx(250.0)
+
+
+def test_a_time_away_that_costs_more_than_coming_back_is_not_waited_for() -> None:
+    """Longer than the price of a return: 100 s of 9 replicas for the 5 that are kept, and 2.4 times that."""
+    assert hold((200.0, 9), (500.0, 4), (100.0, 9)) == WINDOW
+
+
+def test_more_replicas_for_the_queue_of_a_return_make_it_dearer() -> None:
+    """20 in all, where 9 serve what arrives: 500 s of 5 cost less than another return."""
+    returns, now = after(((200.0, 9), (500.0, 4), (100.0, 9)))
+    returns = seen(returns, 9, 20, now=now, window=WINDOW)
+    assert hold_seconds(returns, now=now, window=WINDOW) == pytest.approx(625.0)
+
+
+def test_the_longest_time_away_that_pays_is_waited_for() -> None:
+    assert hold(
+        (200.0, 9), (200.0, 4), (200.0, 9), (300.0, 4), (200.0, 9), (150.0, 4), (50.0, 9)
+    ) == pytest.approx(375.0)
+
+
+def test_load_that_stayed_away_is_not_waited_for() -> None:
+    """Once it came back, and twice not: to wait costs more than it saves."""
+    stays_away = ((200.0, 9), ((MOST_WINDOWS + 1.0) * WINDOW, 4))
+    returns, now = after(((200.0, 9), (200.0, 4), *stays_away, *stays_away))
+    assert [item.seconds for item in returns.times] == [200.0, math.inf, math.inf]
+    assert hold_seconds(returns, now=now, window=WINDOW) == WINDOW
+
+
+def test_a_replica_more_or_less_is_no_return() -> None:
+    """The noise of the rate does that, and so do a tenth of many."""
+    assert hold((200.0, 5), (100.0, 4), (100.0, 5)) == WINDOW
+    assert hold((200.0, 20), (100.0, 17), (100.0, 20)) == WINDOW
+
+
+def test_one_cycle_alone_is_no_level() -> None:
+    """What a single look shows may be chance."""
+    assert hold((200.0, 4), (STEP, 9), (100.0, 4), (100.0, 9)) == WINDOW
+
+
+def test_returns_are_forgotten() -> None:
+    returns, now = after(((200.0, 9), (200.0, 4), (100.0, 9)))
+    assert hold_seconds(returns, now=now + REMEMBERED_SECONDS, window=WINDOW) == WINDOW
+
+
+def test_a_window_that_is_switched_off_stays_off() -> None:
+    returns, now = after(((200.0, 9), (200.0, 4), (100.0, 9)))
+    assert hold_seconds(returns, now=now, window=0.0) == 0.0
