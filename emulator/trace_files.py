@@ -13,7 +13,7 @@ neither `chat_id` nor `hash_ids` does not say its unit, and is refused unless th
 
 Columns are found by name: releases of BurstGPT differ in theirs. A request without a generated token is a
 failure (as documented for BurstGPT): it is left out and counted in `Trace.skipped`. Wrong lines are left out
-too and named in `Lines.left_out`, up to one in a hundred and at least one; more are an error.
+too and named in `Trace.left_out`, up to one in a hundred and at least one; more are an error.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ import numpy as np
 
 from emulator import servegen
 from emulator.trace_lines import Lines
+from emulator.trace_selection import Selection
 from emulator.traces import Trace, TraceError
 
 Format = Literal["azure", "burstgpt", "mooncake", "bailian"]
@@ -98,12 +99,18 @@ _JSON_FORMS = frozenset({"mooncake", "bailian"})
 _BAILIAN_FIELD, _MOONCAKE_FIELD = "chat_id", "hash_ids"
 
 
-def read(path: Path | str, *, format: Format | None = None) -> Trace:  # noqa: A002 - the common name of the argument
-    """Read the requests of a trace file in order of arrival, the first at 0.
+def read(
+    path: Path | str,
+    *,
+    format: Format | None = None,  # noqa: A002 - the common name of the argument
+    selection: Selection = Selection(),  # noqa: B008 - immutable
+) -> Trace:
+    """Read the requests of a trace file in order of arrival: the first one, or the selected time, begins at 0.
 
     Args:
         path: Trace file, plain or gzipped (detected by its first bytes).
         format: Format of the file; None to detect it by the header.
+        selection: Part of the trace to return, and factor on its rate.
 
     Raises:
         TraceError: The file is wrong; the message names the file, the line, the field and the fix.
@@ -111,7 +118,12 @@ def read(path: Path | str, *, format: Format | None = None) -> Trace:  # noqa: A
     """
     path = Path(path)
     if format is None and (path.is_dir() or servegen.is_client(path)):
-        return servegen.read(path)
+        return servegen.read(path, selection)
+    return selection.of(_read(path, format))
+
+
+def _read(path: Path, format: Format | None) -> Trace:  # noqa: A002 - see `read`
+    """All of a trace file."""
     try:
         with _text(path) as lines:
             first, rest = _peek(lines)
@@ -288,7 +300,8 @@ def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
         duration_seconds=float(seconds[-1]),
         name=path.name,
         skipped=skipped,
-        lines=Lines(str(path), np.array(numbers, dtype=np.int64)[order], left_out),
+        lines=Lines(str(path), np.array(numbers, dtype=np.int64)[order]),
+        left_out=left_out,
     )
 
 

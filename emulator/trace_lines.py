@@ -15,13 +15,11 @@ class Lines:
     Attributes:
         path: Name of the file.
         numbers: Line of each request, from 1.
-        left_out: Wrong lines that were left out, with their reasons.
 
     """
 
     path: str
     numbers: npt.NDArray[np.int64]
-    left_out: tuple[str, ...] = ()
 
     def taken(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Lines:
         """The lines of some requests: of a mask, or by their indices."""

@@ -49,6 +49,7 @@ class Trace:
         name: Name to show.
         skipped: Rows of the file that are no requests, such as failures.
         lines: Lines of the requests in their file; None without a file of lines.
+        left_out: What is wrong and was left out, such as lines, with the reasons.
 
     """
 
@@ -59,6 +60,7 @@ class Trace:
     name: str = "trace"
     skipped: int = 0
     lines: Lines | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         arrivals, inputs, outputs = self.arrival_seconds, self.input_tokens, self.output_tokens

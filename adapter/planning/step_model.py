@@ -23,6 +23,7 @@ from adapter.planning.options import (
 from analyzer import capacity, queueing
 from analyzer.engine import columns as engine_columns
 from analyzer.engine import conversion, latencies, search, sizing
+from analyzer.routing.apart import replicas_apart
 from analyzer.engine.columns import Engines
 from analyzer.engine.nodes import columns_of_shares
 from analyzer.errors import InvalidParameterError
@@ -48,14 +49,15 @@ LEAST_GAIN = 1e-3
 class StepModel:
     """M options as `Engines`.
 
-    Replicas behind a load-aware gateway have a steadier ITL, of which percentiles gain. Nothing else of them
-    is counted: a prompt is computed by one replica whatever the others do, so they do not act as one of
-    N-fold speed.
+    Replicas behind a load-aware gateway have a steadier ITL, of which percentiles gain, and as many as there
+    are requests compute each alone. Nothing else of them is counted: a prompt is computed by one replica
+    whatever the others do, so they do not act as one of N-fold speed.
     """
 
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
         self._gains = np.zeros(len(engines), dtype=np.bool_)
+        self._apart = np.zeros(len(engines), dtype=np.bool_)
 
     def size(self, asked: Requirements) -> Sized:
         """Replicas that the rates need, with the margin for step times kept free."""
@@ -75,6 +77,7 @@ class StepModel:
             needed[rows] = self._needed_together(
                 rows, asked.select(rows), needed[rows], sized.rate_rps[rows]
             )
+        self._fewer_apart(asked, needed, np.flatnonzero(asked.shared & reached & (needed > 1)))
         return Sized(
             goodput_rps=sized.rate_rps,
             binding=_BINDING[sized.binding],
@@ -116,6 +119,34 @@ class StepModel:
             left = left[numbers[left] < alone[left]]
         return numbers
 
+    def _fewer_apart(self, asked: Requirements, needed: IntArray, rows: NDArray[np.intp]) -> None:
+        """Lower `needed` of these rows to the replicas at which requests seldom meet, where these are fewer.
+
+        What one replica carries among random arrivals says little where a request must be alone to meet its
+        targets: those of a load-aware gateway are, while there is an empty replica for each.
+        """
+        engines, one = self._engines, np.ones(len(self._engines))
+        chunks = 1.0 + engines.input_tokens / engines.max_num_batched_tokens
+        alone_ms = engines.prefill_ms * engines.input_tokens + engines.decode_ms(one) * (
+            chunks + engines.decodes
+        )
+        at_once = asked.rate_rps * alone_ms / 1000.0 / (1.0 - asked.step_margin)
+        # Nearly always there are far more requests than replicas.
+        rows = rows[(at_once[rows] < needed[rows]) & ~np.isnan(asked.percentile[rows])]
+        rows = rows[np.isnan(asked.tps[rows])]
+        if not rows.size:
+            return
+        missed = latencies.missed_alone(
+            engines.take(rows), ttft_ms=asked.ttft_ms[rows], itl_ms=asked.itl_ms[rows]
+        )
+        for row, share in zip(rows.tolist(), (1.0 - asked.percentile[rows] - missed).tolist(), strict=True):
+            apart = replicas_apart(
+                float(at_once[row]), share, dispersion=float(asked.dispersion[row])
+            )
+            if apart is not None and apart < needed[row]:
+                needed[row] = apart
+                self._apart[row] = True
+
     def _rates_together(
         self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray
     ) -> FloatArray:
@@ -143,6 +174,8 @@ class StepModel:
 
     def reason_together(self, row: int) -> str:
         """They gain a steadier ITL, or nothing that is counted."""
+        if self._apart[row]:
+            return "; behind a least-loaded gateway so many replicas compute nearly every request alone"
         if self._gains[row]:
             return "; replicas behind a least-loaded gateway have a steadier ITL, and serve more together"
         return "; the gain of the least-loaded gateway is not counted"

@@ -57,3 +57,22 @@ def quantiles(
         ttft[part] = np.where(state.stable, times.ttft_quantile(share[part]), np.inf)
         itl[part] = times.itl_quantile(share[part])
     return ttft, itl
+
+
+def missed_alone(engines: Engines, *, ttft_ms: FloatArray, itl_ms: FloatArray) -> FloatArray:
+    """Share of requests that miss a target even where a replica computes nothing else, shape (M,).
+
+    Args:
+        engines: M of them.
+        ttft_ms: target, shape (M,); NaN: none.
+        itl_ms: the same of the mean ITL of a request.
+
+    """
+    missed = np.zeros(len(engines))
+    for part in parts(engines):
+        some = engines.take(part)
+        times = latency(some, engine_state.at_rate(some, np.full(part.size, _LEAST_RATE)))
+        for target, exceeds in ((ttft_ms, times.ttft_exceeds), (itl_ms, times.itl_exceeds)):
+            given = ~np.isnan(target[part])
+            missed[part] += np.where(given, exceeds(np.where(given, target[part], np.inf)), 0.0)
+    return missed

@@ -160,12 +160,11 @@ def public(folder: Path | None, *, quick: bool) -> list[Case]:
     """Every trace of the folder with each start-up time."""
     cases = []
     for name, path in trace_folder.entries(folder).items() if folder else ():
-        trace = trace_files.read(path)
+        window = Selection(end=1500.0 if quick else 3600.0)
+        trace = _servable(trace_files.read(path, selection=window))
         for startup in STARTUPS[1:2] if quick else STARTUPS:
-            window = Selection(end=1500.0 if quick else 3600.0)
-            part = window.of(_servable(trace))
-            made = model_on(H100, slo={"ttft": _ttft_target(part), "itl": 50}, startup=startup)
-            part = _scaled(made, part, 3.0 if quick else MEAN_REPLICAS)
+            made = model_on(H100, slo={"ttft": _ttft_target(trace), "itl": 50}, startup=startup)
+            part = _scaled(made, trace, 3.0 if quick else MEAN_REPLICAS)
             policies = QUICK_FRONTIER if quick else FRONTIER
             sized = _begin_with(made, part)
             cases.append(

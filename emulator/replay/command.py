@@ -219,7 +219,7 @@ def run(args: argparse.Namespace) -> int:
     # To stderr, so that the output can be piped.
     console = Console(stderr=True)
     for offered in traffic.values():
-        for line in offered.trace.lines.left_out if offered.trace.lines else ():
+        for line in offered.trace.left_out:
             console.print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)
     with _how_to_resume(console, args.out), progress.bar(console, quiet=args.quiet) as report_share:
         comparison = compare.compare(

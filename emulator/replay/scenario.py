@@ -245,7 +245,7 @@ def traffic(
         try:
             if isinstance(where, Path):
                 where = _existing(where, base, folder)
-            trace = selection.of(load(where, format=own_format))
+            trace = load(where, format=own_format, selection=selection)
         except (errors.InputError, traces.TraceError) as error:
             raise errors.InputError(f"models.{model.model}.trace: {error}") from error
         if not len(trace) or trace.arrival_seconds[-1] < scenario.warm_up:
@@ -319,12 +319,14 @@ def load(
     where: Path | Mapping[str, Any],
     *,
     format: trace_files.Format | None = None,  # noqa: A002 - the common name of the argument
+    selection: Selection = Selection(),  # noqa: B008 - immutable
 ) -> Trace:
     """Load one trace: a file of a public format, or a generator's description.
 
     Args:
         where: The file, or the description itself.
         format: Format of the file; None to tell it by its fields.
+        selection: Part of the trace to return, and factor on its rate.
 
     Raises:
         InputError: The file cannot be read or is neither of these.
@@ -332,16 +334,20 @@ def load(
     """
     try:
         if not isinstance(where, Path):
-            return traces.generate(where)
+            return selection.of(traces.generate(where))
         if where.suffix not in _GENERATORS:
-            return trace_files.read(where, format=format)
+            return trace_files.read(where, format=format, selection=selection)
     except traces.TraceError as error:
         raise errors.InputError(str(error)) from error
     try:
-        return traces.generate(yaml.safe_load(where.read_text(encoding="utf-8")))
+        trace = traces.generate(yaml.safe_load(where.read_text(encoding="utf-8")))
     except OSError as error:
         raise errors.InputError(f"{where}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise errors.InputError(f"{where}: cannot be read: not UTF-8") from error
     except (traces.TraceError, yaml.YAMLError) as error:
         raise errors.InputError(f"{where}: {' '.join(str(error).split())}") from error
+    try:
+        return selection.of(trace)
+    except traces.TraceError as error:
+        raise errors.InputError(str(error)) from error

@@ -151,8 +151,7 @@ def test_a_format_can_be_forced(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
     """Each problem has the file, the line, the field, what is there, and what to do."""
     try:
-        lines = trace_files.read(write(tmp_path, text)).lines
-        problems = lines.left_out if lines else ()
+        problems = trace_files.read(write(tmp_path, text)).left_out
     except TraceError as error:
         problems = (str(error),)
     assert len(problems) == 1
@@ -167,7 +166,7 @@ def test_few_wrong_lines_are_left_out(tmp_path: Path) -> None:
     trace = trace_files.read(path)
     assert len(trace) == 297
     assert trace.lines is not None
-    assert [line.split(": ")[:2] for line in trace.lines.left_out] == [
+    assert [line.split(": ")[:2] for line in trace.left_out] == [
         [f"{path}:100", "ContextTokens"],
         [f"{path}:200", "GeneratedTokens"],
         [f"{path}:301", "GeneratedTokens"],

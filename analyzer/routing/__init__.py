@@ -1,0 +1,1 @@
+"""What a router in front of several replicas changes for each of them."""
