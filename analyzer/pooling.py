@@ -89,22 +89,52 @@ def replicas_needed(
         low[rows] = np.where(enough, low[rows], middle + 1)
 
 
+def carried_rps(
+    replicas: Replicas,
+    numbers: NDArray[np.int64],
+    *,
+    ttft_ms: FloatArray,
+    itl_ms: FloatArray,
+    percentile: FloatArray,
+    stability_margin: FloatArray,
+) -> FloatArray:
+    """Largest rate within the targets that so many of each row's replicas carry together, shape (M,).
+
+    No less than what they carry alone. Arguments as those of `replicas_needed`; NaN where none is within.
+    """
+
+    def largest(group: NDArray[np.int64]) -> FloatArray:
+        sized = capacity.size_all(
+            pooled(replicas, group),
+            ttft_ms=ttft_ms,
+            itl_ms=itl_ms,
+            percentile=percentile,
+            stability_margin=stability_margin,
+            every_target=False,
+        )
+        return np.asarray(sized.goodput_rps / group * numbers)
+
+    return np.asarray(
+        np.fmax(largest(np.ones_like(numbers)), largest(together(replicas, numbers)))
+    )
+
+
 def bursty(
     numbers: NDArray[np.int64], busy: FloatArray, dispersion: FloatArray
 ) -> NDArray[np.int64]:
     """Numbers of replicas for arrivals in bursts, from those for Poisson arrivals.
 
-    What is there beyond the load is for its variation, and grows with the standard deviation: the
-    square-root rule with peakedness (Whitt 1992, Management Science 38, "Understanding the efficiency of
-    multi-server service systems").
+    What Poisson arrivals need beyond the load is for their variation, and grows with the standard deviation:
+    the square-root rule with peakedness (Whitt 1992, Management Science 38, "Understanding the efficiency of
+    multi-server service systems"). That is what is idle at the largest load which the number carries; at a
+    smaller one more is idle, but by rounding up, and to count that would take replicas away when load rises.
 
     Args:
         numbers: for Poisson arrivals, shape (M,).
-        busy: replicas that the load alone keeps busy, shape (M,).
+        busy: replicas that the largest load which these carry keeps busy (`carried_rps`), shape (M,).
         dispersion: variance of the arrivals' number over its mean, shape (M,); below 1 counts as 1.
 
     """
-    spare = np.maximum(numbers - busy, 0.0) * np.sqrt(np.maximum(dispersion, 1.0))
-    pooled = np.ceil((busy + spare) * (1.0 - capacity.REPLICA_ROUNDING)).astype(np.int64)
-    most: NDArray[np.int64] = np.maximum(pooled, numbers)
-    return most
+    more = np.sqrt(np.maximum(dispersion, 1.0)) - 1.0
+    spare = np.maximum(numbers - busy, 0.0) * more
+    return np.asarray(numbers + np.ceil(spare * (1.0 - capacity.REPLICA_ROUNDING)).astype(np.int64))

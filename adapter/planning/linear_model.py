@@ -47,15 +47,12 @@ class LinearModel:
         needed = capacity.replicas_needed(asked.rate_rps, np.where(reached, sized.goodput_rps, 1.0))
         rows = np.flatnonzero(asked.shared & reached & (needed > 1))
         if rows.size:
-            some = replicas.take(rows)
-            needed[rows] = pooling.replicas_needed(
-                some,
+            needed[rows] = _together(
+                replicas.take(rows),
                 asked.rate_rps[rows],
                 needed[rows],
-                **{name: values[rows] for name, values in targets.items()},
-            )
-            needed[rows] = pooling.bursty(
-                needed[rows], asked.rate_rps[rows] / some.max_rate_rps, asked.dispersion[rows]
+                asked.dispersion[rows],
+                {name: values[rows] for name, values in targets.items()},
             )
         bound = np.where(reached, sized.binding, np.maximum(sized.unreachable, 0))
         return Sized(
@@ -100,6 +97,26 @@ class LinearModel:
     def reason_together(self, row: int) -> str:  # noqa: ARG002 - as all models
         """They take over each other's bursts."""
         return "; replicas behind a least-loaded gateway serve more together"
+
+
+def _together(
+    replicas: queueing.Replicas,
+    rate_rps: FloatArray,
+    alone: IntArray,
+    dispersion: FloatArray,
+    targets: dict[str, FloatArray],
+) -> IntArray:
+    """Replicas behind a least-loaded gateway, also for arrivals in bursts; `alone` are enough without one."""
+    numbers = pooling.replicas_needed(replicas, rate_rps, alone, **targets)
+    rows = np.flatnonzero(dispersion > 1.0)
+    if rows.size:
+        some = replicas.take(rows)
+        carried = pooling.carried_rps(
+            some, numbers[rows], **{name: values[rows] for name, values in targets.items()}
+        )
+        busy = carried / some.max_rate_rps
+        numbers[rows] = pooling.bursty(numbers[rows], busy, dispersion[rows])
+    return numbers
 
 
 def model(

@@ -58,6 +58,13 @@ class Case:
         )
         return int(replicas[0])
 
+    def needed_by_bursts(self, rate_rps: float, dispersion: float) -> int:
+        """The same for arrivals in bursts."""
+        numbers = np.array([self.needed(rate_rps)])
+        carried = pooling.carried_rps(self.replicas, numbers, **self.targets)
+        busy = carried / self.replicas.max_rate_rps
+        return int(pooling.bursty(numbers, busy, np.array([dispersion]))[0])
+
     def carries(self, number: int) -> float:
         """What that many carry together within the targets, requests per second."""
         group = int(pooling.together(self.replicas, [number])[0])
@@ -91,6 +98,29 @@ def test_more_load_needs_no_fewer(case: Case, load: float, growth: float) -> Non
     """The number never falls when the rate rises."""
     rate = load * float(case.one_rps[0])
     assert case.needed(rate) <= case.needed(growth * rate)
+
+
+@given(cases, loads, st.floats(min_value=1.0, max_value=1.5), st.floats(1.0, 20.0))
+def test_more_load_in_bursts_needs_no_fewer(
+    case: Case, load: float, growth: float, dispersion: float
+) -> None:
+    """Nor does it where arrivals come in bursts, whatever is idle only since numbers are whole."""
+    rate = load * float(case.one_rps[0])
+    less, more = (case.needed_by_bursts(by * rate, dispersion) for by in (1.0, growth))
+    assert case.needed(rate) <= less <= more
+
+
+def test_bursts_by_what_is_idle_at_the_load_that_numbers_carry() -> None:
+    """From 1 % of a replica's load to all that two carry, bursts take the replicas of the largest load."""
+    replica = Replica(alpha_ms=20, beta_ms=0.4, gamma_ms=5, delta_ms=0.05, input_tokens=128,
+                      output_tokens=128, max_batch=16, max_queue=160)  # fmt: skip
+    case = Case(replica, slack=1.5, share=0.95, margin=0.1)
+    least, most = case.carries(1), case.carries(2)
+    rates = np.linspace(least * 1.001, most * 0.999, 9)
+    assert {case.needed(float(rate)) for rate in rates} == {2}
+    (number,) = {case.needed_by_bursts(float(rate), 9.0) for rate in rates}
+    busy = most / replica.max_rate_rps
+    assert number == math.ceil(busy + 3.0 * (2.0 - busy))
 
 
 def test_rows_do_not_influence_each_other() -> None:
