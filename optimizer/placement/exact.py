@@ -230,7 +230,7 @@ class Component:
         return None if part is None else Solved(part.placed, None, finished=False)
 
     def _cut_short(self, pricing: Pricing) -> Solved | None:
-        """The best plan of the patterns that are listed, within the time limit, with its distance to the bound."""
+        """The best plan of the listed patterns within the time limit, with its distance to the bound."""
         own = {
             item.name: _with(item, pricing.table.lists[item.name], self._feasible[item.name])
             for item in self._problem.items

@@ -162,7 +162,7 @@ def _listed(item: Item, prices: Loaded, speeds: Sequence[float], limit: float) -
 
 
 def _relaxed(item: Item, prices: Loaded, speed: float) -> float:
-    """A price that no plan of one speed is below: the least replicas, and parts of the best one for the rest."""
+    """A price that no plan of one speed is below: least replicas, and parts of the best one for the rest."""
     worths = _worths(item, speed)
     some = worths > 0
     if not some.any():

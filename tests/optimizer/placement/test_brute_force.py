@@ -135,7 +135,7 @@ def brute_force(problem: Problem) -> Objective:
 
 
 def check(problem: Problem) -> None:
-    """The exact plan is proven and the best of all; neither solver exceeds a limit, and greedy is no better."""
+    """The exact plan is proven and the best; neither solver exceeds a limit, and greedy is no better."""
     best, quick = solve.solve(problem), solve.solve(problem, "greedy")
     assert best.termination == "optimal"
     reached, expected = exact.objective(problem, best.placed), brute_force(problem)

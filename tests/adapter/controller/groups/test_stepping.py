@@ -53,7 +53,7 @@ def test_a_queue_that_is_worked_off_soon_asks_for_nothing() -> None:
 
 
 def test_requests_that_were_expected_to_wait_are_no_backlog() -> None:
-    """Long prompts keep 84 of a steady load waiting for their first token; a tenth of that would be a queue."""
+    """Long prompts keep 84 of a steady load waiting; where few are expected to, that is a queue."""
     queued = replace(NO_TRAFFIC, arrival_rate_rps=10.0, running=60.0, waiting=84.0, idle=False)
     for expected, backlog in ((80.0, 0.0), (8.0, 144.0)):
         need = demanded.sized(
