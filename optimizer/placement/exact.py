@@ -14,6 +14,7 @@ import numpy as np
 
 from optimizer.objective import Objective, Outcome, of_plan
 from optimizer.placement import near, worth
+from optimizer.placement.gaps import STEP, gap_of, price_of, value_of
 from optimizer.placement.patterns import Patterns, priced
 from optimizer.placement.pricing import Bound, Pricing, Stage
 from optimizer.placement.problem import FloatArray, Item, Placed, Problem, nothing
@@ -21,7 +22,6 @@ from optimizer.placement.program import Program, Terms
 
 _INTEGRAL = 1e-6
 _FINISHED = 0
-_STEP = 1.0 - 1e-6
 _NODES = 300
 _WIDER = (1e-4, 5e-4, 2e-3, np.inf)
 _WIDER_OF_NUMBERS = (-1.0, 1e-4, 2e-3, 1e-2, np.inf)
@@ -47,12 +47,6 @@ def objective(problem: Problem, placed: Mapping[str, Placed]) -> Objective:
         for got in (placed[item.name],)
     ]
     return of_plan(outcomes, problem.policy, price_of(problem.items, placed))
-
-
-def price_of(items: Sequence[Item], placed: Mapping[str, Placed]) -> float:
-    """Cost plus transitions of a plan."""
-    counts = [np.array([placed[item.name].counts], dtype=np.int64) for item in items]
-    return sum(float(item.prices(plan)[0]) for item, plan in zip(items, counts, strict=True))
 
 
 def served_whole(items: Sequence[Item], known: Mapping[str, Placed]) -> set[int]:
@@ -140,16 +134,18 @@ class Component:
             return self._cut_short(pricing)
         if finished and final.finished:
             return final
-        return replace(final, gap=self._gap(pricing, final.placed), finished=False)
+        return replace(
+            final, gap=gap_of(self._problem, self._whole, pricing, final.placed), finished=False
+        )
 
     def _stage(self, pricing: Pricing, stage: Stage, best: Mapping[str, Placed]) -> Solved | None:
         """The best plan of a stage; None where too many patterns matter or time runs out."""
         bound = pricing.bound(stage)
         if not np.isfinite(bound.value):
             return None
-        value = self._value(stage, best)
+        value = value_of(self._problem.items, stage, best)
         slack = 1e-9 * max(abs(value), 1.0)
-        step = 0.0 if stage.priority is None else _STEP
+        step = 0.0 if stage.priority is None else STEP
         scale = max(abs(bound.value), 1.0) if stage.priority is None else 100.0
         gap: float | None = 0.0
         for share in _WIDER if stage.priority is None else _WIDER_OF_NUMBERS:
@@ -176,8 +172,8 @@ class Component:
                     break
                 continue
             gap = part.gap
-            if self._value(stage, part.placed) < value - slack:
-                best, value = part.placed, self._value(stage, part.placed)
+            if value_of(self._problem.items, stage, part.placed) < value - slack:
+                best, value = part.placed, value_of(self._problem.items, stage, part.placed)
             if distance >= 0 and distance >= value - bound.value - step:
                 if self._proven(stage, value, bound):
                     continue
@@ -196,24 +192,8 @@ class Component:
 
     def _proven(self, stage: Stage, value: float, bound: Bound) -> bool:
         if stage.priority is not None:
-            return value - bound.value < _STEP
+            return value - bound.value < STEP
         return value - bound.value <= self._problem.gap * max(abs(value), 1.0)
-
-    def _value(self, stage: Stage, placed: Mapping[str, Placed]) -> float:
-        items = self._problem.items
-        if stage.priority is None:
-            whole = {
-                name: got if got.kind == "full" else got._replace(counts=(0,) * len(got.counts))
-                for name, got in placed.items()
-            }
-            return price_of(items, whole)
-        return -float(
-            sum(
-                1
-                for item in items
-                if item.priority == stage.priority and placed[item.name].kind == "full"
-            )
-        )
 
     def _in_part(
         self, pricing: Pricing, floors: Mapping[int, int], best: Mapping[str, Placed]
@@ -230,36 +210,17 @@ class Component:
         return None if part is None else Solved(part.placed, None, finished=False)
 
     def _cut_short(self, pricing: Pricing) -> Solved | None:
-        """The best plan of the patterns that are listed, within the time limit, with its distance to the bound."""
+        """The best plan of the listed patterns within the time limit, with its distance to the bound."""
+        problem = self._problem
         own = {
             item.name: _with(item, pricing.table.lists[item.name], self._feasible[item.name])
-            for item in self._problem.items
+            for item in problem.items
         }
         part = self._listed(own, {}).solve()
         if part is None:
             return None
-        return Solved(part.placed, self._gap(pricing, part.placed), finished=False)
-
-    def _gap(self, pricing: Pricing, placed: Mapping[str, Placed]) -> float | None:
-        """The largest distance of a plan to the bound of a stage, each with what it reached in those before.
-
-        None where there is no bound, and under a saturation policy: partial service has none.
-        """
-        if self._problem.policy != "None":
-            return None
-        gap, floors = 0.0, dict[int, int]()
-        priorities = sorted({item.priority for item in self._problem.items} - self._whole)
-        for priority in (*priorities, None):
-            stage = Stage(priority, dict(floors))
-            value, bound = self._value(stage, placed), pricing.bound(stage).value
-            if not np.isfinite(bound):
-                return None
-            distance = value - bound
-            if priority is None or distance >= _STEP:
-                gap = max(gap, distance / max(abs(value), 1.0))
-            if priority is not None:
-                floors[priority] = round(-value)
-        return gap
+        gap = gap_of(problem, self._whole, pricing, part.placed)
+        return Solved(part.placed, gap, finished=False)
 
 
 def _with(item: Item, patterns: Patterns, got: Placed) -> Patterns:

@@ -78,32 +78,19 @@ def near(item: Item, prices: Loaded, above: float) -> IntArray | None:
     if item.demand <= 0:
         return item.least[None, :]
     speeds = _speeds(item)
-    # Up to the price of one plan the least is among them: mostly few more than are asked for.
-    top = math.inf
-    if above > 0 and item.routing != "round-robin":
-        top = min(_cover(item, prices, speed) for speed in speeds)
-    counts = _listed(item, prices, speeds, top + above) if math.isfinite(top) else None
-    if counts is None:
-        counts = _near_least(item, prices, speeds, above)
-    if counts is None or not counts.shape[0]:
-        return counts
-    total = prices.total(item, counts)
-    limit = float(total.min())
-    limit += 1e-9 * max(abs(limit), 1.0)
-    near_best: IntArray = counts[total <= limit + above]
-    return near_best
-
-
-def _near_least(
-    item: Item, prices: Loaded, speeds: Sequence[float], above: float
-) -> IntArray | None:
-    """Patterns up to a price above the least, and maybe others; None where they are too many."""
     counts = _least(item, prices, speeds)
-    if counts is None or not counts.shape[0] or above <= 0:
+    if counts is None or not counts.shape[0]:
         return counts
     limit = float(prices.total(item, counts).min())
     limit += 1e-9 * max(abs(limit), 1.0)
-    return _listed(item, prices, speeds, limit + above)
+    if above > 0:
+        listed = _listed(item, prices, speeds, limit + above)
+        if listed is None:
+            return None
+        counts = listed
+    total = prices.total(item, counts)
+    near_best: IntArray = counts[total <= limit + above]
+    return near_best
 
 
 def _least(item: Item, prices: Loaded, speeds: Sequence[float]) -> IntArray | None:
@@ -162,7 +149,7 @@ def _listed(item: Item, prices: Loaded, speeds: Sequence[float], limit: float) -
 
 
 def _relaxed(item: Item, prices: Loaded, speed: float) -> float:
-    """A price that no plan of one speed is below: the least replicas, and parts of the best one for the rest."""
+    """A price that no plan of one speed is below: least replicas, and parts of the best one for the rest."""
     worths = _worths(item, speed)
     some = worths > 0
     if not some.any():

@@ -134,8 +134,7 @@ class Pricing:
                 inexact = [
                     at
                     for at in table.large
-                    if at in relaxed_ones
-                    or not table.grow(at, answer.duals, float(factors[at]))
+                    if at in relaxed_ones or not table.grow(at, answer.duals, float(factors[at]))
                 ]
                 if stage.priority is None:
                     # Too many patterns at one price are too many at the next: each try takes its time.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from adapter.controller import demand
 from adapter.controller.groups import demanded, transitions
 from adapter.controller.groups.demanded import Cycle, ready
 from adapter.controller.groups.planned import PlannedGroup, asked, unit_cost
@@ -67,7 +68,7 @@ def step(
     else:
         stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
-    stepped = _steady(stepped, parts, item, cycle)
+    stepped = _served_first(_steady(stepped, parts, item, cycle), parts, records)
     record = replace(
         _stepped(record, item, parts, stepped, decision=decision, cycle=cycle),
         demands=_demands(record, item, parts, cycle),
@@ -163,6 +164,26 @@ def _steady(stepped: Step, parts: Sequence[Part], item: PlannedGroup, cycle: Cyc
         stepped = Step(replicas=replicas, reasons=reasons)
     limits = cycle.settings.limits
     return transitions.limited(stepped, parts, up=limits.step_up, down=limits.step_down)
+
+
+def _served_first(
+    stepped: Step, parts: Sequence[Part], records: Mapping[str, VariantRecord]
+) -> Step:
+    """The step without fewer replicas of a variant while requests queue at its pods.
+
+    They would come back all at once, at the others' pods, where they count as a rise of the load too.
+    """
+    replicas, reasons = dict(stepped.replicas), dict(stepped.reasons)
+    for part in parts:
+        state = records[part.key].state
+        if replicas[part.key] >= part.target or state.traffic is None:
+            continue
+        usual = demand.expected_waiting(state.traffic, state.decision, state.source.targets)
+        waiting = state.traffic.waiting - state.traffic.waiting_elsewhere
+        if part.ready and demand.queues_up(waiting, ready=part.ready, expected=usual):
+            replicas[part.key] = part.target
+            reasons[part.key] = f"held at {part.target}: {waiting:.0f} requests wait at its pods"
+    return Step(replicas=replicas, reasons=reasons)
 
 
 def _target(key: str, stepped: Step, record: VariantRecord, accelerator: str) -> StableTarget:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,12 +38,12 @@ variants = st.fixed_dictionaries(
 """A variant that may run on one or two accelerators, and runs on the first one now."""
 
 
-def rows_of(name: str, given_: dict[str, object], *, classes: bool) -> list[Row]:
+def rows_of(name: str, given_: dict[str, Any], *, classes: bool) -> list[Row]:
     """Its rows; moving away from the first accelerator has a price."""
     made = []
-    for place, kind in enumerate(given_["kinds"]):  # type: ignore[call-overload]
-        cost, speed = given_["costs"][place], given_["speeds"][place]  # type: ignore[index]
-        devices, running = float(given_["devices"]), int(given_["running"])  # type: ignore[call-overload, arg-type]
+    for place, kind in enumerate(given_["kinds"]):
+        cost, speed = given_["costs"][place], given_["speeds"][place]
+        devices, running = float(given_["devices"]), int(given_["running"])
         moves = bool(place and running)
         made.append(
             Row(
@@ -50,14 +51,14 @@ def rows_of(name: str, given_: dict[str, object], *, classes: bool) -> list[Row]
                 accelerator=TYPES[kind],
                 unit_cost=cost,
                 worth=speed,
-                least=given_["least"],  # type: ignore[arg-type]
-                most=given_["most"],  # type: ignore[arg-type]
+                least=given_["least"],
+                most=given_["most"],
                 uses=((kind, devices), (MONEY, cost)),
                 running=0 if place else running,
                 moved=0.1 * running * cost if moves else 0.0,
                 moved_each=0.1 * cost if moves else 0.0,
                 interruptible=bool(given_["spot"]),
-                weight=given_["weight"],  # type: ignore[arg-type]
+                weight=given_["weight"],
                 by_class=(speed * 2.0, speed * (0.5 + place)) if classes else (),
             )
         )
@@ -66,7 +67,7 @@ def rows_of(name: str, given_: dict[str, object], *, classes: bool) -> list[Row]
 
 def item_of(
     name: str,
-    parts: Sequence[dict[str, object]],
+    parts: Sequence[dict[str, Any]],
     routing: Routing,
     *,
     demand: float,
@@ -123,19 +124,19 @@ def brute_force(problem: Problem) -> Objective:
         if (sum(plan[3] for plan in combined) > limits + 1e-6).any():
             continue
         mine = zip(problem.items, combined, strict=True)
-        found = of_plan(
+        outcome = of_plan(
             [Outcome(item.priority, plan[0], plan[1]) for item, plan in mine],
             problem.policy,
             sum(plan[2] for plan in combined),
         )
-        found = found._replace(short=tuple(round(part, 5) for part in found.short))
-        best = found if best is None or found < best else best
+        outcome = outcome._replace(short=tuple(round(part, 5) for part in outcome.short))
+        best = outcome if best is None or outcome < best else best
     assert best is not None
     return best
 
 
 def check(problem: Problem) -> None:
-    """The exact plan is proven and the best of all; neither solver exceeds a limit, and greedy is no better."""
+    """The exact plan is proven and the best; neither solver exceeds a limit, and greedy is no better."""
     best, quick = solve.solve(problem), solve.solve(problem, "greedy")
     assert best.termination == "optimal"
     reached, expected = exact.objective(problem, best.placed), brute_force(problem)
@@ -152,11 +153,11 @@ def limits_of(problem: Problem) -> np.ndarray:
     return np.array([resource.limit for resource in problem.resources])
 
 
-def taken(problem: Problem, placed: dict[str, Placed] | object) -> np.ndarray:
+def taken(problem: Problem, placed: Mapping[str, Placed]) -> np.ndarray:
     """What a plan takes of every resource."""
     used = np.zeros(len(problem.resources))
     for item in problem.items:
-        used[list(item.resources)] += np.array(placed[item.name].counts) @ item.uses  # type: ignore[index]
+        used[list(item.resources)] += np.array(placed[item.name].counts) @ item.uses
     return used
 
 
@@ -191,7 +192,7 @@ def resources_of(given_: tuple[float, ...]) -> tuple[Resource, ...]:
     policy=st.sampled_from(POLICIES),
 )
 def test_groups_of_variants_with_several_accelerators(
-    groups: list[tuple[list[dict[str, object]], Routing, float, int]],
+    groups: list[tuple[list[dict[str, Any]], Routing, float, int]],
     there: tuple[float, ...],
     share: float,
     policy: SaturationPolicy,
@@ -212,12 +213,12 @@ def test_groups_of_variants_with_several_accelerators(
     policy=st.sampled_from(POLICIES[:2]),
 )
 def test_groups_with_length_classes(
-    parts: list[dict[str, object]],
+    parts: list[dict[str, Any]],
     demand: float,
     there: tuple[float, ...],
     policy: SaturationPolicy,
 ) -> None:
     """Each class goes where it fits best."""
-    parts = [{**part, "kinds": part["kinds"][:1], "spot": False} for part in parts]  # type: ignore[index]
+    parts = [{**part, "kinds": part["kinds"][:1], "spot": False} for part in parts]
     item = item_of("g", parts, "least-loaded", demand=demand, priority=1, share=1.0, classes=True)
     check(Problem(items=(item,), resources=resources_of(there), policy=policy))

@@ -94,11 +94,11 @@ def test_without_a_proof_the_distance_to_a_bound_is_stated(
     monkeypatch.setattr(patterns, "LARGEST_GRID", 1)
     monkeypatch.setattr(exact, "LISTED", 0)
     monkeypatch.setattr(near, "LARGEST", 12)
-    found = solve.solve(problem, "branch-and-bound")
-    assert found.gap is not None
-    assert found.termination in {"feasible", "optimal"}
-    reached = exact.objective(problem, found.placed)
+    relaxed = solve.solve(problem, "branch-and-bound")
+    assert relaxed.gap is not None
+    assert relaxed.termination in {"feasible", "optimal"}
+    reached = exact.objective(problem, relaxed.placed)
     least = exact.objective(problem, best.placed)
     assert least <= reached
     if reached.unserved == least.unserved:
-        assert least.cost >= reached.cost - found.gap * max(reached.cost, 1.0) - 1e-6
+        assert least.cost >= reached.cost - relaxed.gap * max(reached.cost, 1.0) - 1e-6

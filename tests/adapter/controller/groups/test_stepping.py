@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adapter.collector.gateway import Rates
+from adapter.collector.observation import Observation
 from adapter.controller.groups import demanded, stepping
 from adapter.controller.groups.demanded import NO_TRAFFIC, Cycle
 from adapter.controller.groups.pooling import AtGateway
 from adapter.controller.groups.state import GroupRecord
+from adapter.controller.groups.transitions import Step
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
+from adapter.controller.state import VariantRecord, VariantState
 from tests.adapter.controller.groups.test_transitions import part
 from tests.adapter.resources.model_groups.test_forming import source
 
@@ -53,7 +56,7 @@ def test_a_queue_that_is_worked_off_soon_asks_for_nothing() -> None:
 
 
 def test_requests_that_were_expected_to_wait_are_no_backlog() -> None:
-    """Long prompts keep 84 of a steady load waiting for their first token; a tenth of that would be a queue."""
+    """Long prompts keep 84 of a steady load waiting; where few are expected to, that is a queue."""
     queued = replace(NO_TRAFFIC, arrival_rate_rps=10.0, running=60.0, waiting=84.0, idle=False)
     for expected, backlog in ((80.0, 0.0), (8.0, 144.0)):
         need = demanded.sized(
@@ -61,3 +64,16 @@ def test_requests_that_were_expected_to_wait_are_no_backlog() -> None:
             ordered=1, partial=False, expected=expected, cycle=cycle(100.0),
         )  # fmt: skip
         assert need.in_flight == backlog
+
+
+def test_replicas_stay_while_requests_queue_at_their_pods() -> None:
+    """40 that wait at two pods are served there; one at each is what any busy engine has."""
+    state = VariantState(source=source("a/x"))
+    step = Step(replicas={"a/x": 0}, reasons={})
+    for waiting, elsewhere, kept in ((40.0, 0.0, 2), (2.0, 0.0, 0), (40.0, 39.0, 0)):
+        traffic = replace(NO_TRAFFIC, waiting=waiting, waiting_elsewhere=elsewhere, idle=False)
+        seen = Observation(traffic=traffic, metrics="MetricsFound")
+        record = VariantRecord(state=replace(state, observation=seen))
+        after = stepping._served_first(step, [part("a/x", 0, 2)], {"a/x": record})
+        assert after.replicas == {"a/x": kept}
+        assert bool(after.reasons) == bool(kept)
