@@ -1,14 +1,14 @@
 """Six hours of every variant in memory: samples in three rings, coarser with age.
 
 Bounds: 192 slots of 15 numbers of 4 bytes, and a count of each number in each ring's present slot, are 11,610
-bytes per variant: 11.6 MB for 1,000 variants. Rows are allocated for as many variants as there are, doubling,
-and for no more than `MOST_VARIANTS`. Decisions are in the variants' states.
+bytes per variant: 11.6 MB for 1,000 variants. Rows are allocated for as many variants as there are, at least
+doubling, and for no more than `MOST_VARIANTS`. Decisions are in the variants' states.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,9 @@ FIELDS = (
 """Numbers of one sample, as attributes of `rows.Row`."""
 
 _numbers = operator.attrgetter(*FIELDS)
+
+_STEP = 100
+"""Variants whose numbers are taken at a time."""
 
 TIERS = ((10.0, 60), (60.0, 60), (300.0, 72))
 """Seconds per slot and number of slots of each ring: ten minutes, one hour, six hours."""
@@ -140,29 +143,37 @@ class History:
             rows: One `rows.Row` per variant; the same object as before means that nothing has changed.
 
         """
-        if rows is not self._last:
-            self._samples = self._sampled(rows)
-            self._last = rows
+        for _ in self.sampling(rows):
+            pass
         self.since = now if self.since is None else self.since
         for ring in self._rings:
             ring.add(now, self._samples)
 
-    def _sampled(self, rows: Sequence[Any]) -> NDArray[np.float32]:
-        """Numbers of every variant by its row; rows are given to new variants and taken from those gone."""
+    def sampling(self, rows: Sequence[Any]) -> Iterator[None]:
+        """Take the numbers of every variant, some at each step, for `record` of the same rows.
+
+        Rows are given to new variants and taken from those gone.
+        """
+        if rows is self._last:
+            return
         by_key = {row.key: row for row in rows}
         for key in [key for key in self._rows if key not in by_key]:
             self._forget(key)
         new = [key for key in by_key if key not in self._rows]
         room = MOST_VARIANTS - len(self._rows)
         self.unrecorded = max(len(new) - room, 0)
+        self._reserve(len(self._rows) + min(len(new), max(room, 0)))
         for key in new[: max(room, 0)]:
-            self._rows[key] = self._row()
+            self._rows[key] = self._free.pop()
         samples = np.full((self._size, len(FIELDS)), np.nan, dtype=np.float32)
-        if self._rows:
+        known = list(self._rows.items())
+        for start in range(0, len(known), _STEP):
+            yield
+            some = known[start : start + _STEP]
             # None becomes NaN.
-            numbers = [_numbers(by_key[key]) for key in self._rows]
-            samples[list(self._rows.values())] = np.array(numbers, dtype=np.float32)
-        return samples
+            numbers = [_numbers(by_key[key]) for key, _ in some]
+            samples[[place for _, place in some]] = np.array(numbers, dtype=np.float32)
+        self._samples, self._last = samples, rows
 
     def series(self, key: str, *, now: float) -> Series | None:
         """Read what is known of one variant; None where nothing is."""
@@ -189,14 +200,14 @@ class History:
             values={name: values[:, place] for place, name in enumerate(FIELDS)},
         )
 
-    def _row(self) -> int:
-        if not self._free:
-            more = min(max(2 * self._size, 16), MOST_VARIANTS)
+    def _reserve(self, rows: int) -> None:
+        """Have room for so many variants."""
+        if rows > self._size:
+            more = min(max(rows, 2 * self._size, 16), MOST_VARIANTS)
             for ring in self._rings:
                 ring.resize(more)
-            self._free = list(range(more - 1, self._size - 1, -1))
+            self._free += range(more - 1, self._size - 1, -1)
             self._size = more
-        return self._free.pop()
 
     def _forget(self, key: str) -> None:
         row = self._rows.pop(key)

@@ -135,6 +135,8 @@ class Snapshots:
         """Add the present state to the history."""
         snapshot = await self.current()
         pieces = Pieces(self._budget)
+        for _ in self.history.sampling(snapshot.rows):
+            await pieces.breathe()
         await pieces.rest()
         self.history.record(self._source.time(), snapshot.rows)
         pieces.end()

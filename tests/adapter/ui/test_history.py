@@ -75,3 +75,23 @@ def test_memory_is_bounded() -> None:
     kept.record(START + 10, [row(f"v{n}") for n in range(3000)])
     assert kept.unrecorded == 1000
     assert kept.nbytes <= history.MOST_VARIANTS * 11_800
+
+
+def test_sampling_in_steps_is_sampling_at_once() -> None:
+    """Others have their turn between two steps; what is recorded then is the same, also of new variants."""
+    rows = [row(f"v{number}", offered=None if number % 3 else number) for number in range(250)]
+    stepwise, at_once = History(), History()
+    for now, some in ((START, rows[:200]), (START + history.SAMPLE_SECONDS, rows)):
+        assert len(list(stepwise.sampling(some))) >= 2
+        assert list(stepwise.sampling(some)) == []
+        stepwise.record(now, some)
+        at_once.record(now, some)
+    for item in rows:
+        one, other = (kept.series(item.key, now=START + 60) for kept in (stepwise, at_once))
+        assert one is not None
+        assert other is not None
+        for name in history.FIELDS:
+            np.testing.assert_array_equal(one.values[name], other.values[name])
+    series = stepwise.series("n/v3", now=START + 60)
+    assert series is not None
+    assert series.values["offered"].tolist() == [3.0, 3.0]
