@@ -146,9 +146,13 @@ def setting(
     return value
 
 
-@functools.cache
 def declarations(group: type[Any]) -> tuple[Declaration, ...]:
     """All settings of a group, in the order of its fields."""
+    return _declarations(group)
+
+
+@functools.cache
+def _declarations(group: type[Any]) -> tuple[Declaration, ...]:
     return tuple(_declaration(item) for item in dataclasses.fields(group))
 
 
