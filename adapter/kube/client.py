@@ -228,13 +228,11 @@ class Cluster:
         """
         most, token = pages.FIRST, ""
         while True:
-            asked = [*query, ("limit", str(most))]
-            if token:
-                asked.append(("continue", token))
-            # One object may be as long as it is.
-            longest = pages.MOST_BYTES if most > 1 else None
+            asked = [*query, ("limit", str(most)), *([("continue", token)] if token else [])]
             try:
-                document, length = await self._call("GET", path, query=asked, longest=longest)
+                document, length = await self._call(
+                    "GET", path, query=asked, longest=pages.longest(most)
+                )
             except pages.TooLongError:
                 most = max(1, most // pages.FEWER)
                 continue

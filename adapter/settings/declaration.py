@@ -8,7 +8,6 @@ A value is taken from the flag, then the ConfigMap, then the environment, then t
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -146,10 +145,17 @@ def setting(
     return value
 
 
-@functools.cache
 def declarations(group: type[Any]) -> tuple[Declaration, ...]:
     """All settings of a group, in the order of its fields."""
-    return tuple(_declaration(item) for item in dataclasses.fields(group))
+    known = _DECLARATIONS.get(group)
+    if known is None:
+        known = tuple(_declaration(item) for item in dataclasses.fields(group))
+        _DECLARATIONS[group] = known
+    return known
+
+
+_DECLARATIONS: dict[type[Any], tuple[Declaration, ...]] = {}
+"""Those of each group, made once: every cycle looks through them."""
 
 
 def resolve(

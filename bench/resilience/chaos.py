@@ -15,7 +15,6 @@ import resource
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -148,32 +147,6 @@ async def slow_senders(cluster: Cluster) -> str:
             for task in senders:
                 task.cancel()
         return f"{program.memory_mib() - before:+.0f} MiB; {watcher.served()}"
-
-
-async def slow_readers(cluster: Cluster) -> str:
-    """240 clients of each port ask for long answers and updates without end, and read nothing."""
-    async with cluster.program("a") as program:
-        await cluster.serves(program)
-        context, files = programs.front_proxy(cluster.world), program.descriptors()
-        before = program.memory_mib()
-        api = [(program.port, path, context) for path in ("/openapi/v2", "/openapi/v3", "/metrics")]
-        plain = [
-            (program.metrics_port, path, None) for path in ("/metrics", "/variants", "/ui/events")
-        ]
-        async with Watcher(cluster, program).watching() as watcher:
-            askers = [
-                asyncio.create_task(programs.ask_and_read_nothing(*item))
-                for _ in range(80)
-                for item in (*api, *plain)
-            ]
-            opened = await until(lambda: program.descriptors() > files + 400, "400 connections")
-            grown = program.memory_mib() - before
-            seconds = await until(
-                lambda: program.descriptors() < files + 10, "closed connections", seconds=90.0
-            )
-            ends = Counter(await asyncio.gather(*askers))
-        require(grown < 200, f"memory grew by {grown:.0f} MiB")
-        return f"all closed after {opened + seconds:.0f} s; {grown:+.0f} MiB; {dict(ends)} {watcher.served()}"
 
 
 async def flood_of_connections(cluster: Cluster) -> str:
@@ -363,7 +336,6 @@ FAULTS = (
     Fault(api_server_down, "all are answered; the next load is decided"),
     Fault(certificate_exchanged, "nobody who trusts the caBundle is turned away"),
     Fault(slow_senders, "the front proxy is answered"),
-    Fault(slow_readers, "all are closed within a minute; memory < 200 MiB; others are answered"),
     Fault(flood_of_connections, "the front proxy is answered; memory < 200 MiB; few log lines"),
     Fault(flood_of_paths_and_tokens, "at most 20 reviews at once and 5 a second"),
     Fault(odd_watch_lines, "all are answered; back-off; the next load is decided"),

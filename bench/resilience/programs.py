@@ -196,42 +196,6 @@ def stranger(world: worlds.World) -> ssl.SSLContext:
     return context
 
 
-async def ask_and_read_nothing(port: int, path: str, context: ssl.SSLContext | None) -> str:
-    """Send requests on one connection without reading until it is closed; give how it ended."""
-    taking = socket.socket()
-    taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    taking.setblocking(False)
-    loop = asyncio.get_running_loop()
-    try:
-        await loop.sock_connect(taking, ("127.0.0.1", port))
-        host = "localhost" if context else None
-        _, writer = await asyncio.open_connection(
-            sock=taking, ssl=context, server_hostname=host, limit=1024
-        )
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
-        while True:
-            head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n"
-            writer.write(
-                f"{head}X-Remote-User: a\r\nX-Remote-Group: system:masters\r\n\r\n".encode() * 100
-            )
-            await writer.drain()
-            if writer.transport.is_closing():
-                return "closed"
-            await asyncio.sleep(1.0)
-    except OSError as error:
-        return type(error).__name__
-    finally:
-        taking.close()
-
-
-def front_proxy(world: worlds.World) -> ssl.SSLContext:
-    """TLS with the client certificate of the front proxy."""
-    context = stranger(world)
-    folder = world.site.certificates.folder
-    context.load_cert_chain(folder / "fp.crt", folder / "fp.key")
-    return context
-
-
 def resident_mib(process_id: int) -> float:
     """Resident memory of a process."""
     for line in Path(f"/proc/{process_id}/status").read_text().splitlines():

@@ -67,6 +67,11 @@ class Page:
     version: str
 
 
+def longest(asked: int) -> int | None:
+    """Most bytes of a page of so many objects; one alone may be as long as it is."""
+    return MOST_BYTES if asked > 1 else None
+
+
 def following(asked: int, length: int) -> int:
     """Objects to ask for after a page that was asked for so many and had that many bytes."""
     fit = asked * WANTED_BYTES // max(length, 1)

@@ -79,10 +79,10 @@ def test_monitors_and_services_of_one_namespace_are_not_all_compared() -> None:
     services = [("tenant", service(tags))] * 3000 + [("other", service({"app": "v"}))]
     scraped = [monitor("tenant", {"app": "v"}, everywhere=True)] * 3000
     scraped += [monitor("other", {"app": "v"})]
-    found = list(monitors.of_services(scraped, services, trusted=TRUSTED))
+    monitored = list(monitors.of_services(scraped, services, trusted=TRUSTED))
     assert Counted.looks < 10**5
-    assert [item.home for item in found].count("other") == 1
-    assert {item.namespaces for item in found if item.home == "tenant"} == {("tenant",)}
+    assert [item.home for item in monitored].count("other") == 1
+    assert {item.namespaces for item in monitored if item.home == "tenant"} == {("tenant",)}
 
 
 def test_the_operators_monitors_are_for_all_namespaces() -> None:
