@@ -16,6 +16,7 @@ from optimizer import returns
 from optimizer.returns import Returns
 from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stabilization:
     """Recommendations for one variant within its stabilization window.
@@ -63,7 +64,7 @@ def apply(
     brief: bool = False,
     rising: bool = False,
     partial: bool = False,
-    needed: int | None = None,
+    rate_rps: float | None = None,
 ) -> StableTarget:
     """The target of one variant, from what was planned.
 
@@ -81,7 +82,7 @@ def apply(
             those that are there.
         partial: True where a part of the load is known, so that no less than `published` was planned: that
             holds the target, but asks for nothing, and what the last cycle asked for counts on.
-        needed: Replicas of those planned that the arrivals need, where others are for a queue.
+        rate_rps: Rate that it was planned for, without what works off a queue; None where that is not known.
 
     """
     candidate, history = decision.candidate, before.recommendations
@@ -116,17 +117,18 @@ def apply(
         accelerator=candidate.accelerator,
         recommendations=recommended,
         raised_at=now if raised else before.raised_at,
-        returns=returns.seen(
+    )
+    if rate_rps is not None:
+        known = returns.seen(
             before.returns,
-            recommended[-1].replicas if needed is None else needed,
+            rate_rps,
             recommended[-1].replicas,
+            queued=recommended[-1].brief,
             now=now,
             window=limits.down_seconds,
-        ),
-    )
+        )
+        after = replace(after, returns=known)
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
-
-
 
 
 def release_devices(
