@@ -174,10 +174,10 @@ def test_load_that_came_back_keeps_its_replicas_longer() -> None:
     published, targets = 9, {}
     for now in range(0, 1200, 10):
         needed = 9 if now < 300 or 500 <= now < 800 else 4
-        found, before = stabilized(
+        steady, before = stabilized(
             {"v": needed}, {"v": published}, before, now=float(now), rate_rps=needed
         )
-        targets[now] = published = found["v"].replicas
+        targets[now] = published = steady["v"].replicas
     assert (targets[380], targets[400], targets[490]) == (9, 4, 4)
     assert (targets[510], targets[1030], targets[1050]) == (9, 9, 4)
 
@@ -251,9 +251,9 @@ def test_what_a_queue_asked_for_is_no_load_that_falls_and_returns() -> None:
     published, targets = 4, {}
     for now in range(0, 700, 10):
         queue = 100 <= now < 140 or 400 <= now < 440
-        found, before = stabilized(
+        steady, before = stabilized(
             {"v": 12 if queue else 4}, {"v": published}, before, now=float(now), brief=queue,
             rate_rps=4.0,
         )  # fmt: skip
-        targets[now] = published = found["v"].replicas
+        targets[now] = published = steady["v"].replicas
     assert (targets[130], targets[190], targets[430], targets[490]) == (12, 4, 12, 4)
