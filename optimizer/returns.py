@@ -22,6 +22,9 @@ LEAST_REPLICAS = 2.0
 MOST_WINDOWS = 8.0
 """Windows after which load that is away is no longer waited for: the longest hold."""
 
+NOTICED = 0.5
+"""Part of the window within which a fall is noticed after the last need for more."""
+
 MARGIN = 1.25
 """Hold over the time away that it is to outlast: times away differ."""
 
@@ -29,9 +32,8 @@ REMEMBERED_SECONDS = 3600.0
 """Time for which a return is remembered."""
 
 LATE_SHARE = 0.003
-"""Share of the requests that returns may make late: a third of what the 99th percentile leaves, since ordinary
-load takes the rest. To make more of them late, in the time that is remembered, costs more than replicas alone.
-"""
+"""Share of the requests that returns may make late: a third of what the 99th percentile leaves, for ordinary
+load takes the rest. More of them cost more than replicas alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +124,12 @@ def hold_seconds(returns: Returns, *, now: float, window: float) -> float:
     """Seconds for which fewer replicas must suffice before they go: the window, or longer where it pays.
 
     The hold of least cost for the times away that are remembered, and one for ever: load need not come back.
-    Only times beyond the window say that it is too short. A return costs a window of all replicas it took, in
-    units of those that would have been kept; more, where returns make more requests late than may be: half a
-    window's each time.
+    Only times that the window may not cover say that it is too short. A return costs a window of all the
+    replicas that it took, in units of those that would have been kept; more, where returns make more requests
+    late than may be: half a window's each time.
     """
     times = [item.seconds for item in returns.times if item.until > now - REMEMBERED_SECONDS]
-    known = [item for item in times if window < item < math.inf]
+    known = [item for item in times if NOTICED * window < item < math.inf]
     if not known or window <= 0:
         return window
     late = len(known) * 0.5 * window / REMEMBERED_SECONDS

@@ -81,7 +81,7 @@ def test_one_cycle_alone_is_no_level() -> None:
 
 def test_times_within_the_window_say_nothing() -> None:
     """It covers them, whatever they are."""
-    assert hold((200.0, 9), (90.0, 4), (100.0, 9), (90.0, 4), (100.0, 9)) == WINDOW
+    assert hold((200.0, 9), (50.0, 4), (100.0, 9), (50.0, 4), (100.0, 9)) == WINDOW
 
 
 def test_a_short_burst_that_only_left_a_queue_is_load_too() -> None:

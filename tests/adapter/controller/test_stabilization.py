@@ -171,7 +171,7 @@ def test_replicas_stay_while_the_rate_rises() -> None:
 def test_load_that_came_back_keeps_its_replicas_longer() -> None:
     """It was away for 200 s, and the window is 100 s: the next fall waits for 250 s."""
     before: Before | None = None
-    published, targets = 9, {}
+    published, targets = 9, dict[int, int]()
     for now in range(0, 1200, 10):
         needed = 9 if now < 300 or 500 <= now < 800 else 4
         steady, before = stabilized(
@@ -248,7 +248,7 @@ def test_variants_without_a_profile_take_their_devices_first() -> None:
 def test_what_a_queue_asked_for_is_no_load_that_falls_and_returns() -> None:
     """Replicas that work off a queue go when it is gone; another queue is no return of the load."""
     before: Before | None = None
-    published, targets = 4, {}
+    published, targets = 4, dict[int, int]()
     for now in range(0, 700, 10):
         queue = 100 <= now < 140 or 400 <= now < 440
         steady, before = stabilized(
