@@ -1,9 +1,10 @@
 """Load that falls and comes back: how long replicas are kept for it, as a problem of renting or buying.
 
 Keeping replicas costs their price for that time; giving them back too early costs a start-up in which all
-requests are late, and the replicas that work off their queue. How long load stays away is not known beforehand,
-but how long it did before is: the hold is the one that would have cost least then (Karlin, Manasse, McGeoch and
-Owicki, "Competitive randomized algorithms for nonuniform problems", Algorithmica 11, 1994, for known times).
+requests are late, and the replicas that work off their queue. How long load stays away is not known before,
+but how long it did the last times is: the hold is the one that would have cost least then (for known times:
+Karlin, Manasse, McGeoch and Owicki, "Competitive randomized algorithms for nonuniform problems", Algorithmica
+11, 1994).
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-SHARE = 0.8
-"""Share of the replicas before a fall below which load is away, and from which on it is back."""
+LEAST_FALL = 0.2
+"""Share of its level that load must fall by to be away, and up to which it is back."""
 
-LEAST_REPLICAS = 2
-"""Replicas that a fall must take away: one more or less may be the noise of the rate."""
+LEAST_REPLICAS = 2.0
+"""Replicas of which it must leave no need: one more or less may be the noise of the rate."""
 
 MOST_WINDOWS = 8.0
 """Windows after which load that is away is no longer waited for: the longest hold."""
+
+NOTICED = 0.5
+"""Part of the window within which a fall is noticed after the last need for more."""
 
 MARGIN = 1.25
 """Hold over the time away that it is to outlast: times away differ."""
@@ -27,16 +31,23 @@ MARGIN = 1.25
 REMEMBERED_SECONDS = 3600.0
 """Time for which a return is remembered."""
 
-LATE_SHARE = 0.01
-"""Share of the requests that may be late: what makes more of them late in the time that is remembered is worth
-more than the replicas alone."""
+LATE_SHARE = 0.003
+"""Share of the requests that returns may make late: a third of what the 99th percentile leaves, for ordinary
+load takes the rest. More of them cost more than replicas alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """Replicas that the arrivals need at a time, in seconds."""
+class Load:
+    """Arrivals at a time, in seconds, and what was recommended for them.
+
+    Attributes:
+        rate_rps: requests per second, without what works off a queue.
+        replicas: those recommended; 0 where a queue asked for some of them.
+
+    """
 
     at: float
+    rate_rps: float
     replicas: int
 
 
@@ -53,62 +64,76 @@ class Returns:
     """What is known of the falls and returns of one variant's load.
 
     Attributes:
-        needs: Replicas that the arrivals needed within the last window, the oldest first.
-        level: Replicas that they needed before they fell the last time.
-        lowest: Fewest that they needed since, until they were back.
-        peak: Most that were recommended since they were back, those for a queue included.
+        loads: Load of the last window, the oldest first.
+        level_rps: Requests per second before they fell the last time.
+        lowest_rps: Fewest since, until they were back.
+        replicas: Replicas that the arrivals needed before they fell.
+        peak: Most replicas recommended since they were back, those for a queue included.
         away_at: When they fell, seconds; None while they are not away.
         times: When load was away, the last time last.
 
     """
 
-    needs: tuple[Need, ...] = ()
-    level: int = 0
-    lowest: int = 0
+    loads: tuple[Load, ...] = ()
+    level_rps: float = 0.0
+    lowest_rps: float = 0.0
+    replicas: int = 0
     peak: int = 0
     away_at: float | None = None
     times: tuple[Away, ...] = ()
 
+    @property
+    def kept(self) -> float:
+        """Replicas of those before the fall that the arrivals did not need meanwhile."""
+        return _fallen(self.lowest_rps, self.level_rps) * self.replicas
 
-def seen(before: Returns, needed: int, recommended: int, *, now: float, window: float) -> Returns:
+
+def seen(
+    before: Returns, rate_rps: float, replicas: int, *, queued: bool, now: float, window: float
+) -> Returns:
     """What is known after one more cycle.
 
     Args:
         before: What was known.
-        needed: Replicas that the arrivals need.
-        recommended: Replicas that were recommended, those for a queue included.
+        rate_rps: Requests per second, without what works off a queue.
+        replicas: Replicas that were recommended.
+        queued: Whether a queue asked for some of them.
         now: Seconds, not less than before.
         window: Stabilization window, seconds.
 
     """
-    needs = tuple(item for item in before.needs if item.at > now - window)
-    after = replace(before, needs=(*needs, Need(now, needed)), peak=max(before.peak, recommended))
+    loads = tuple(item for item in before.loads if item.at > now - window)
+    latest = Load(now, rate_rps, 0 if queued else replicas)
+    after = replace(before, loads=(*loads, latest), peak=max(before.peak, replicas))
     if before.away_at is None:
-        level = max((min(a.replicas, b.replicas) for a, b in pairwise(needs)), default=0)
-        if _below(needed, level):
-            return replace(after, level=level, lowest=needed, away_at=now)
+        level = max((min(a.rate_rps, b.rate_rps) for a, b in pairwise(loads)), default=0.0)
+        most = max((item.replicas for item in loads), default=0) or after.peak
+        fallen = _fallen(rate_rps, level)
+        if fallen >= LEAST_FALL and fallen * most >= LEAST_REPLICAS:
+            return replace(after, level_rps=level, lowest_rps=rate_rps, replicas=most, away_at=now)
         return after
     away = now - before.away_at
-    if _below(needed, before.level):
-        if away > MOST_WINDOWS * window:
-            return replace(after, away_at=None, times=_with(before, Away(now, math.inf)))
-        return replace(after, lowest=min(before.lowest, needed))
-    return replace(after, away_at=None, peak=recommended, times=_with(before, Away(now, away)))
+    if _fallen(rate_rps, before.level_rps) < LEAST_FALL:
+        return replace(after, away_at=None, peak=replicas, times=_with(before, Away(now, away)))
+    if away > MOST_WINDOWS * window:
+        return replace(after, away_at=None, times=_with(before, Away(now, math.inf)))
+    return replace(after, lowest_rps=min(before.lowest_rps, rate_rps))
 
 
 def hold_seconds(returns: Returns, *, now: float, window: float) -> float:
     """Seconds for which fewer replicas must suffice before they go: the window, or longer where it pays.
 
     The hold of least cost for the times away that are remembered, and one for ever: load need not come back.
-    A return costs a window of all replicas that it took, in units of the replicas that would have been kept;
-    more, where returns make more requests late than may be, half a window's each time.
+    Only times that the window may not cover say that it is too short. A return costs a window of all the
+    replicas that it took, in units of those that would have been kept; more, where returns make more requests
+    late than may be: half a window's each time.
     """
     times = [item.seconds for item in returns.times if item.until > now - REMEMBERED_SECONDS]
-    known = list(filter(math.isfinite, times))
+    known = [item for item in times if NOTICED * window < item < math.inf]
     if not known or window <= 0:
         return window
     late = len(known) * 0.5 * window / REMEMBERED_SECONDS
-    price = window * returns.peak / (returns.level - returns.lowest) * (1.0 + late / LATE_SHARE)
+    price = window * returns.peak / returns.kept * (1.0 + late / LATE_SHARE)
 
     def cost(hold: float) -> float:
         return sum(away if away <= hold else hold + price for away in (*times, math.inf))
@@ -117,8 +142,9 @@ def hold_seconds(returns: Returns, *, now: float, window: float) -> float:
     return min((window, *(item for item in holds if item > window)), key=cost)
 
 
-def _below(replicas: int, level: int) -> bool:
-    return replicas <= min(SHARE * level, level - LEAST_REPLICAS)
+def _fallen(rate_rps: float, level_rps: float) -> float:
+    """Share of a level that a rate is below it, 0 to 1."""
+    return 1.0 - min(rate_rps / level_rps, 1.0) if level_rps > 0 else 0.0
 
 
 def _with(returns: Returns, away: Away) -> tuple[Away, ...]:

@@ -16,6 +16,7 @@ from optimizer import returns
 from optimizer.returns import Returns
 from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stabilization:
     """Recommendations for one variant within its stabilization window.
@@ -63,7 +64,7 @@ def apply(
     brief: bool = False,
     rising: bool = False,
     partial: bool = False,
-    needed: int | None = None,
+    rate_rps: float | None = None,
 ) -> StableTarget:
     """The target of one variant, from what was planned.
 
@@ -81,20 +82,11 @@ def apply(
             those that are there.
         partial: True where a part of the load is known, so that no less than `published` was planned: that
             holds the target, but asks for nothing, and what the last cycle asked for counts on.
-        needed: Replicas of those planned that the arrivals need, where others are for a queue.
+        rate_rps: Rate that it was planned for, without what works off a queue; None where that is not known.
 
     """
-    candidate, history = decision.candidate, before.recommendations
-    recommended_on = before.accelerator
-    if published is None and present and not history:
-        # After a start nothing is known of the time before: what runs counts as asked for just now.
-        published = present
-    if published is not None and not history:
-        # Of a former leader only its target is known: it counts as recommended just now.
-        recommended_on, history = accelerator, (Recommendation(now, published),)
-    if candidate.accelerator != recommended_on:
-        # Replicas of another accelerator are another number.
-        published, history = None, ()
+    candidate = decision.candidate
+    published, history = _known(before, candidate.accelerator, published, present, accelerator, now)
     window = returns.hold_seconds(before.returns, now=now, window=limits.down_seconds)
     stable = stabilize(
         candidate.replicas,
@@ -110,23 +102,48 @@ def apply(
     recommended = stable.history
     if partial and history and published is not None and candidate.replicas <= published:
         recommended = (*recommended[:-1], replace(history[-1], at=now))
-    raised = published is not None and stable.replicas > published
-    after = replace(
-        before,
-        accelerator=candidate.accelerator,
-        recommendations=recommended,
-        raised_at=now if raised else before.raised_at,
-        returns=returns.seen(
-            before.returns,
-            recommended[-1].replicas if needed is None else needed,
-            recommended[-1].replicas,
-            now=now,
-            window=limits.down_seconds,
-        ),
-    )
+    after = replace(before, accelerator=candidate.accelerator, recommendations=recommended)
+    if published is not None and stable.replicas > published:
+        after = replace(after, raised_at=now)
+    if rate_rps is not None:
+        after = _with_load(after, rate_rps, window=limits.down_seconds)
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
 
 
+def _known(  # noqa: PLR0917 - what `apply` is given
+    before: Stabilization,
+    planned_on: str,
+    published: int | None,
+    present: int,
+    accelerator: str,
+    now: float,
+) -> tuple[int | None, tuple[Recommendation, ...]]:
+    """Published replicas and recommendations before this cycle, of the accelerator that is planned now."""
+    recommended_on, history = before.accelerator, before.recommendations
+    if published is None and present and not history:
+        # After a start nothing is known of the time before: what runs counts as asked for just now.
+        published = present
+    if published is not None and not history:
+        # Of a former leader only its target is known: it counts as recommended just now.
+        recommended_on, history = accelerator, (Recommendation(now, published),)
+    if planned_on != recommended_on:
+        # Replicas of another accelerator are another number.
+        return None, ()
+    return published, history
+
+
+def _with_load(after: Stabilization, rate_rps: float, *, window: float) -> Stabilization:
+    """The state with what the last recommendation says of falls and returns of the load."""
+    latest = after.recommendations[-1]
+    known = returns.seen(
+        after.returns,
+        rate_rps,
+        latest.replicas,
+        queued=latest.brief,
+        now=latest.at,
+        window=window,
+    )
+    return replace(after, returns=known)
 
 
 def release_devices(

@@ -13,12 +13,12 @@ WINDOW, STEP = 100.0, 10.0
 
 
 def after(phases: Iterable[tuple[float, int]]) -> tuple[Returns, float]:
-    """What is known after phases of so many seconds that need so many replicas, and the time then."""
+    """What is known after phases of so many seconds, each of so many replicas of one request a second."""
     returns, now = Returns(), 0.0
     for seconds, needed in phases:
         end = now + seconds
         while now < end:
-            returns = seen(returns, needed, needed, now=now, window=WINDOW)
+            returns = seen(returns, needed, needed, queued=False, now=now, window=WINDOW)
             now += STEP
     return returns, now
 
@@ -41,15 +41,15 @@ def test_load_that_came_back_is_waited_for_as_long_as_it_was_away() -> None:
 
 
 def test_a_time_away_that_costs_more_than_coming_back_is_not_waited_for() -> None:
-    """Longer than the price of a return: 100 s of 9 replicas for the 5 that are kept, and 2.4 times that."""
-    assert hold((200.0, 9), (500.0, 4), (100.0, 9)) == WINDOW
+    """A return costs 100 s of 9 replicas for the 5 that are kept, and 5.6 times that for what is late."""
+    assert hold((200.0, 9), (700.0, 4), (100.0, 9)) == WINDOW
 
 
 def test_more_replicas_for_the_queue_of_a_return_make_it_dearer() -> None:
-    """20 in all, where 9 serve what arrives: 500 s of 5 cost less than another return."""
-    returns, now = after(((200.0, 9), (500.0, 4), (100.0, 9)))
-    returns = seen(returns, 9, 20, now=now, window=WINDOW)
-    assert hold_seconds(returns, now=now, window=WINDOW) == pytest.approx(625.0)
+    """20 in all, where 9 serve what arrives: 700 s of 5 cost less than another return."""
+    returns, now = after(((200.0, 9), (700.0, 4), (100.0, 9)))
+    returns = seen(returns, 9.0, 20, queued=True, now=now, window=WINDOW)
+    assert hold_seconds(returns, now=now, window=WINDOW) == MOST_WINDOWS * WINDOW
 
 
 def test_the_longest_time_away_that_pays_is_waited_for() -> None:
@@ -59,10 +59,12 @@ def test_the_longest_time_away_that_pays_is_waited_for() -> None:
 
 
 def test_load_that_stayed_away_is_not_waited_for() -> None:
-    """Once it came back, and twice not: to wait costs more than it saves."""
+    """Once it came back, and once not: to wait costs more than it saves."""
     stays_away = ((200.0, 9), ((MOST_WINDOWS + 1.0) * WINDOW, 4))
-    returns, now = after(((200.0, 9), (200.0, 4), *stays_away, *stays_away))
-    assert [item.seconds for item in returns.times] == [200.0, math.inf, math.inf]
+    came_back = ((200.0, 9), (400.0, 4), (100.0, 9))
+    assert hold(*came_back) == pytest.approx(500.0)
+    returns, now = after((*came_back, *stays_away))
+    assert [item.seconds for item in returns.times] == [400.0, math.inf]
     assert hold_seconds(returns, now=now, window=WINDOW) == WINDOW
 
 
@@ -75,6 +77,24 @@ def test_a_replica_more_or_less_is_no_return() -> None:
 def test_one_cycle_alone_is_no_level() -> None:
     """What a single look shows may be chance."""
     assert hold((200.0, 4), (STEP, 9), (100.0, 4), (100.0, 9)) == WINDOW
+
+
+def test_times_within_the_window_say_nothing() -> None:
+    """It covers them, whatever they are."""
+    assert hold((200.0, 9), (50.0, 4), (100.0, 9), (50.0, 4), (100.0, 9)) == WINDOW
+
+
+def test_a_short_burst_that_only_left_a_queue_is_load_too() -> None:
+    """What arrives counts, not what works off its queue."""
+    returns, now = Returns(), 0.0
+    for seconds, rate, replicas, queued in (
+        (200, 4.0, 4, False), (50, 9.0, 20, True), (50, 4.0, 12, True), (150, 4.0, 4, False),
+        (50, 9.0, 20, True), (50, 4.0, 12, True),
+    ):  # fmt: skip
+        for _ in range(0, seconds, 10):
+            returns = seen(returns, rate, replicas, queued=queued, now=now, window=WINDOW)
+            now += STEP
+    assert hold_seconds(returns, now=now, window=WINDOW) == pytest.approx(250.0)
 
 
 def test_returns_are_forgotten() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -82,7 +81,7 @@ def stabilized(
                 brief=rate is not None and rate.in_flight > 0,
                 rising=rate is not None and rate.rising,
                 partial=key in partial,
-                needed=_needed(decision, rate),
+                rate_rps=None if rate is None else rate.rate_rps - rate.backlog_rps,
             )
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
             why = unforeseen.clause("its target cannot be stabilized", key, error)
@@ -95,14 +94,6 @@ def stabilized(
             targets, plan.decisions, bounds.inputs, bounds.capacity
         )
     return _within_budgets(targets, plan, records, bounds), records
-
-
-def _needed(decision: planning.Decision, rate: SizingRate | None) -> int | None:
-    """Replicas of those planned that the arrivals need; None where none is there for a queue."""
-    if rate is None or rate.in_flight <= 0 or rate.rate_rps <= 0:
-        return None
-    share = 1.0 - rate.backlog_rps / rate.rate_rps
-    return max(math.floor(share * decision.candidate.replicas), 1)
 
 
 def _within_budgets(

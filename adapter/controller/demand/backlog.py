@@ -118,9 +118,10 @@ def served_rps(traffic: Traffic) -> float | None:
 
 
 def most_rps(traffic: Traffic, decision: plan.Decision | None, ready: int) -> float:
-    """Requests per second that `ready` replicas serve with full batches, by Little's law; infinite if not known.
+    """Requests per second that `ready` replicas serve with full batches, by Little's law.
 
-    Full batches take longer steps than those that were observed, so it is rather less.
+    Full batches take longer steps than those that were observed, so it is rather less. Infinite where the
+    batch or what a request takes is not known.
     """
     batch = 0 if decision is None else decision.candidate.max_batch
     if not (batch and traffic.itl_ms and traffic.output_tokens):

@@ -66,7 +66,7 @@ def stabilized(
     brief: bool = False,
     rising: bool = False,
     partial: bool = False,
-    needed: int | None = None,
+    rate_rps: float | None = None,
 ) -> tuple[dict[str, StableTarget], Before]:
     """Targets by variant name, and the stabilization of the next cycle."""
     targets = {
@@ -82,7 +82,7 @@ def stabilized(
             brief=brief,
             rising=rising,
             partial=partial,
-            needed=needed,
+            rate_rps=rate_rps,
         )
         for name, replicas in planned.items()
     }
@@ -171,11 +171,13 @@ def test_replicas_stay_while_the_rate_rises() -> None:
 def test_load_that_came_back_keeps_its_replicas_longer() -> None:
     """It was away for 200 s, and the window is 100 s: the next fall waits for 250 s."""
     before: Before | None = None
-    published, targets = 9, {}
+    published, targets = 9, dict[int, int]()
     for now in range(0, 1200, 10):
         needed = 9 if now < 300 or 500 <= now < 800 else 4
-        found, before = stabilized({"v": needed}, {"v": published}, before, now=float(now))
-        targets[now] = published = found["v"].replicas
+        steady, before = stabilized(
+            {"v": needed}, {"v": published}, before, now=float(now), rate_rps=needed
+        )
+        targets[now] = published = steady["v"].replicas
     assert (targets[380], targets[400], targets[490]) == (9, 4, 4)
     assert (targets[510], targets[1030], targets[1050]) == (9, 9, 4)
 
@@ -246,11 +248,12 @@ def test_variants_without_a_profile_take_their_devices_first() -> None:
 def test_what_a_queue_asked_for_is_no_load_that_falls_and_returns() -> None:
     """Replicas that work off a queue go when it is gone; another queue is no return of the load."""
     before: Before | None = None
-    published, targets = 4, {}
+    published, targets = 4, dict[int, int]()
     for now in range(0, 700, 10):
         queue = 100 <= now < 140 or 400 <= now < 440
-        found, before = stabilized(
-            {"v": 12 if queue else 4}, {"v": published}, before, now=float(now), brief=queue, needed=4
-        )
-        targets[now] = published = found["v"].replicas
+        steady, before = stabilized(
+            {"v": 12 if queue else 4}, {"v": published}, before, now=float(now), brief=queue,
+            rate_rps=4.0,
+        )  # fmt: skip
+        targets[now] = published = steady["v"].replicas
     assert (targets[130], targets[190], targets[430], targets[490]) == (12, 4, 12, 4)
