@@ -372,6 +372,7 @@ def _pdf(where: str, distribution: Any) -> Pdf:
     """Numbers and probabilities of a mapping, or of its text as Python writes one."""
     if _is_empty(distribution):
         raise TraceError(f"{where}: is empty, though requests have it")
+    flat: Iterator[Any]
     try:
         if isinstance(distribution, dict):
             flat = itertools.chain.from_iterable(distribution.items())
