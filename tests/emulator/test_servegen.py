@@ -160,10 +160,8 @@ def test_a_part_is_drawn_as_in_the_whole(tmp_path: Path) -> None:
     client(folder, 0, day(dict.fromkeys(range(3600, 14400, 600), 0.5)))
     client(folder, 1, day({14400: 1.0}), {"0": {"input_tokens": "{x}", "output_tokens": "{1: 1}"}})
     part = trace_files.read(folder, selection=Selection(start=1000, end=3000))
-    assert (part.duration_seconds, float(part.arrival_seconds[0])) == (
-        2000,
-        pytest.approx(0, abs=20),
-    )
+    assert part.duration_seconds == 2000
+    assert part.arrival_seconds[0] < 20
     client(folder, 1, day({}))
     whole = trace_files.read(folder)
     assert whole.arrival_seconds[0] < 20
