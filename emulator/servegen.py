@@ -105,8 +105,9 @@ def has_clients(folder: Path) -> bool:
 def read(path: Path, selection: Selection = Selection()) -> Trace:  # noqa: B008 - immutable
     """Requests of one client (`chunk-N-trace.csv`), or of all clients of a folder.
 
-    Only the selected time is drawn, and of a scale below 1 only what it keeps. The trace begins with the first
-    window that has requests. In a folder, clients without a dataset are left out and named in `Trace.left_out`.
+    Only the selected time is drawn, and of a scale below 1 only what it keeps. The trace begins with the
+    first window that has requests. In a folder, clients without a dataset are left out and named in
+    `Trace.left_out`.
 
     Raises:
         TraceError: A file is missing or wrong, or the selection has no request or too many; the message
@@ -167,7 +168,7 @@ def _complete(folder: Path, clients: Sequence[_Client]) -> tuple[list[_Client], 
     missing.sort(key=lambda client: -client.requests)
     if not complete:
         raise TraceError(
-            f"{missing[0].dataset}: no such file, as for every client of {folder}; a client is a pair of files"
+            f"{missing[0].dataset}: no such file, as for every client of {folder}; a client is two files"
         )
     total = sum(client.requests for client in clients)
     left_out = [
@@ -234,7 +235,11 @@ def _arrivals(rng: np.random.Generator, window: _Window) -> FloatArray:
     count = math.floor(window.requests + rng.random())
     if not count:
         return np.empty(0)
-    draw = rng.gamma(window.shape, 1.0, count) if window.kind == "Gamma" else rng.weibull(window.shape, count)
+    draw = (
+        rng.gamma(window.shape, 1.0, count)
+        if window.kind == "Gamma"
+        else rng.weibull(window.shape, count)
+    )
     reached = np.cumsum(np.maximum(draw, 1e-12))
     places = np.sort((reached / reached[-1] + rng.random()) % 1.0)
     return window.start + (window.end - window.start) * np.asarray(places, dtype=np.float64)
@@ -322,9 +327,7 @@ class _Lengths:
             raise TraceError(f"{self._path}: {start:g}: a prompt of {prompts.max()} tokens")
         return prompts, np.maximum(answers, 1)
 
-    def _attached(
-        self, rng: np.random.Generator, start: float, kind: str, count: int
-    ) -> IntArray:
+    def _attached(self, rng: np.random.Generator, start: float, kind: str, count: int) -> IntArray:
         """Tokens of each request's images, say; 0 where it has none."""
         name = f"{kind}_count"
         if name not in self._fields[start][1]:
@@ -334,9 +337,7 @@ class _Lengths:
         of = np.repeat(np.arange(count), numbers)
         return np.bincount(of, weights=tokens, minlength=count).astype(np.int64)
 
-    def _numbers(
-        self, rng: np.random.Generator, start: float, name: str, count: int
-    ) -> IntArray:
+    def _numbers(self, rng: np.random.Generator, start: float, name: str, count: int) -> IntArray:
         if not count:
             return np.zeros(0, dtype=np.int64)
         values, chances = self._pdf(start, name)
@@ -357,9 +358,7 @@ def _sent(fields: Mapping[str, Any]) -> bool:
 
 
 def _is_empty(distribution: Any) -> bool:
-    return not distribution or (
-        isinstance(distribution, str) and not distribution.strip("{} \t\n")
-    )
+    return not distribution or (isinstance(distribution, str) and not distribution.strip("{} \t\n"))
 
 
 def _second(path: Path, text: str) -> float:
@@ -373,6 +372,7 @@ def _pdf(where: str, distribution: Any) -> Pdf:
     """Numbers and probabilities of a mapping, or of its text as Python writes one."""
     if _is_empty(distribution):
         raise TraceError(f"{where}: is empty, though requests have it")
+    flat: Iterator[Any]
     try:
         if isinstance(distribution, dict):
             flat = itertools.chain.from_iterable(distribution.items())

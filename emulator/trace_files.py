@@ -105,7 +105,7 @@ def read(
     format: Format | None = None,  # noqa: A002 - the common name of the argument
     selection: Selection = Selection(),  # noqa: B008 - immutable
 ) -> Trace:
-    """Read the requests of a trace file in order of arrival: the first one, or the selected time, begins at 0.
+    """Read the requests of a trace file in order of arrival; the first, or the selected time, begins at 0.
 
     Args:
         path: Trace file, plain or gzipped (detected by its first bytes).

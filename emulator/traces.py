@@ -48,8 +48,7 @@ class Trace:
         duration_seconds: Duration of the trace.
         name: Name to show.
         skipped: Rows of the file that are no requests, such as failures.
-        lines: Lines of the requests in their file; None without a file of lines.
-        left_out: What is wrong and was left out, such as lines, with the reasons.
+        lines: Lines of the requests in their file, if it has such; `left_out` are wrong ones, with reasons.
 
     """
 

@@ -23,11 +23,11 @@ from adapter.planning.options import (
 from analyzer import capacity, queueing
 from analyzer.engine import columns as engine_columns
 from analyzer.engine import conversion, latencies, search, sizing
-from analyzer.routing.apart import replicas_apart
 from analyzer.engine.columns import Engines
 from analyzer.engine.nodes import columns_of_shares
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import FloatArray
+from analyzer.routing.apart import replicas_apart
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
 BATCHED_TOKENS = 2048
@@ -139,7 +139,9 @@ class StepModel:
         missed = latencies.missed_alone(
             engines.take(rows), ttft_ms=asked.ttft_ms[rows], itl_ms=asked.itl_ms[rows]
         )
-        for row, share in zip(rows.tolist(), (1.0 - asked.percentile[rows] - missed).tolist(), strict=True):
+        for row, share in zip(
+            rows.tolist(), (1.0 - asked.percentile[rows] - missed).tolist(), strict=True
+        ):
             apart = replicas_apart(
                 float(at_once[row]), share, dispersion=float(asked.dispersion[row])
             )

@@ -45,35 +45,3 @@ def replicas_apart(at_once: float, share: float, *, dispersion: float = 1.0) -> 
         if number > mean and chance <= 0.0:
             break
     return max(math.ceil(number * spread), 1)
-
-
-def company(at_once: float, replicas: int) -> float:
-    """Others that a request meets behind a load-aware gateway, over those behind one that picks at random.
-
-    Arrivals at random find the mean number a / N at their replica. The gateway's find the fewest that any
-    has, which is about the K requests that are there in equal parts, without the rest: E[floor(K / N)], K
-    Poisson with mean a. From 0 where replicas outnumber requests to 1 of large batches.
-
-    Args:
-        at_once: Requests in service at once at all replicas, a mean a.
-        replicas: N of them, at least 1.
-
-    """
-    if replicas <= 1 or at_once <= 0:
-        return 1.0
-    if at_once > MOST_AT_ONCE:
-        # The floor takes away half a request less 1 / 2N on average.
-        found = at_once / replicas - 0.5 + 0.5 / replicas
-    else:
-        found = _mean_floor(at_once, replicas)
-    return min(max(found * replicas / at_once, 0.0), 1.0)
-
-
-def _mean_floor(mean: float, parts: int) -> float:
-    """E[floor(K / parts)] of a Poisson number: the sum of P(K >= i parts) over i = 1, 2, ..."""
-    most = int(mean + 10.0 * math.sqrt(mean) + 20.0)
-    chance, total = math.exp(-mean), 0.0
-    for number in range(most + 1):
-        total += chance * (number // parts)
-        chance *= mean / (number + 1)
-    return total

@@ -124,7 +124,9 @@ def test_prompts_have_all_attachments(tmp_path: Path) -> None:
     assert values.tolist() == [100, 1100, 3100]
     assert counts / 600 == pytest.approx([0.25, 0.5, 0.25], abs=0.06)
     del lengths["0"]["image_tokens"]
-    with pytest.raises(TraceError, match=r"dataset.json: 0.image_tokens: is empty, though requests"):
+    with pytest.raises(
+        TraceError, match=r"dataset.json: 0.image_tokens: is empty, though requests"
+    ):
         trace_files.read(client(tmp_path / "m", 0, day({0: 1.0}), lengths))
 
 
@@ -143,9 +145,11 @@ def test_clients_without_a_dataset_are_named(tmp_path: Path) -> None:
     )
     assert trace.left_out[-1] == f"{folder}: 2 more clients without a dataset, 8.33%"
     (folder / "chunk-7-dataset.json").unlink()
-    with pytest.raises(TraceError, match=r"chunk-7-dataset.json: no such file, as for every client"):
+    with pytest.raises(
+        TraceError, match=r"chunk-7-dataset.json: no such file, as for every client"
+    ):
         trace_files.read(folder)
-    with pytest.raises(TraceError, match="chunk-3-dataset.json: cannot be read"):
+    with pytest.raises(TraceError, match=r"chunk-3-dataset.json: cannot be read"):
         trace_files.read(folder / "chunk-3-trace.csv")
 
 
@@ -156,7 +160,8 @@ def test_a_part_is_drawn_as_in_the_whole(tmp_path: Path) -> None:
     client(folder, 0, day(dict.fromkeys(range(3600, 14400, 600), 0.5)))
     client(folder, 1, day({14400: 1.0}), {"0": {"input_tokens": "{x}", "output_tokens": "{1: 1}"}})
     part = trace_files.read(folder, selection=Selection(start=1000, end=3000))
-    assert (part.duration_seconds, float(part.arrival_seconds[0])) == (2000, pytest.approx(0, abs=20))
+    assert part.duration_seconds == 2000
+    assert part.arrival_seconds[0] < 20
     client(folder, 1, day({}))
     whole = trace_files.read(folder)
     assert whole.arrival_seconds[0] < 20
@@ -169,7 +174,9 @@ def test_the_scale_leaves_requests_out_while_drawing(tmp_path: Path) -> None:
     """A model of a thousand requests a second is read at a share of them, which is too many as a whole."""
     folder = tmp_path / "m-mid"
     path = client(folder, 0, day(dict.fromkeys(range(0, 86400, 600), 1000.0)))
-    with pytest.raises(TraceError, match=r"m-mid: 86,400,000 requests, more than 20,000,000; choose"):
+    with pytest.raises(
+        TraceError, match=r"m-mid: 86,400,000 requests, more than 20,000,000; choose"
+    ):
         trace_files.read(folder)
     trace = trace_files.read(path, selection=Selection(scale=0.01, start=0, end=1200))
     assert len(trace) == pytest.approx(12_000, rel=0.05)
@@ -195,7 +202,7 @@ def test_the_scale_leaves_requests_out_while_drawing(tmp_path: Path) -> None:
         (WINDOWS, {"0": {"input_tokens": "{1: 0}", "output_tokens": "{1: 1}"}}, "must have probabilities"),
         (WINDOWS, {"0": {"input_tokens": "{1: nan}", "output_tokens": "{1: 1}"}}, "must have probab"),
         (WINDOWS, {"0": {"input_tokens": "{1.5: 1}", "output_tokens": "{1: 1}"}}, "must be whole"),
-        (WINDOWS, {"0": {"input_tokens": "{1: 1, 2}", "output_tokens": "{1: 1}"}}, "0.input_tokens: must be {n"),
+        (WINDOWS, {"0": {"input_tokens": "{1: 1, 2}", "output_tokens": "{1: 1}"}}, "tokens: must be {n"),
         ("0,0,0,,0,0\n", LENGTHS, "no request in it: all rates are 0"),
     ],
 )  # fmt: skip
@@ -208,5 +215,7 @@ def test_wrong_clients_are_named(tmp_path: Path, windows: str, lengths: object, 
 def test_a_time_without_requests_is_an_error(tmp_path: Path) -> None:
     """With what the trace has."""
     path = client(tmp_path / "m", 0)
-    with pytest.raises(TraceError, match="has no request from 700 s to 800 s; it has 900 in 1800 s"):
+    with pytest.raises(
+        TraceError, match="has no request from 700 s to 800 s; it has 900 in 1800 s"
+    ):
         trace_files.read(path, selection=Selection(start=700, end=800))

@@ -74,7 +74,10 @@ def test_batches_are_planned_as_before() -> None:
     assert chat.candidate.replicas < at_once
     assert "alone" not in chat.reason
     means = decided(LONG, routing="least-loaded", percentile=None)
-    assert means.candidate.replicas == decided(LONG, routing="random", percentile=None).candidate.replicas
+    assert (
+        means.candidate.replicas
+        == decided(LONG, routing="random", percentile=None).candidate.replicas
+    )
 
 
 @pytest.mark.parametrize("mean", [0.2, 4.3, 60.0])
