@@ -234,7 +234,8 @@ def _plain(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]:
     for number, cells in enumerate(lines[1:], start=start + 2):
         if not any(cell.strip() for cell in cells) or cells[0].startswith("#"):
             continue
-        values, problems = {}, []
+        values: dict[str, float] = {}
+        problems = []
         for name, column in places.items():
             if name == "rate_rps" and not math.isnan(values["batch"]):
                 continue  # The rate is not needed: vLLM's is "inf" where a concurrency limits it.
