@@ -59,9 +59,9 @@ def register(command: argparse.ArgumentParser) -> None:
         "Fits the times of an engine's step (base, per request, per prefill token, per context token), and"
         " ITL = alpha + beta * batch and TTFT = gamma + delta * input_tokens * batch, to benchmark rows."
         " Saturated rows are detected, reported and left out. Files are CSV with columns batch (or"
-        " concurrency), itl_ms, input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its"
-        " sweep's CSV, SGLang's JSON lines, guidellm's JSON or CSV, GenAI-Perf's JSON, or inference-perf's"
-        " reports of stages."
+        " concurrency; without it request_throughput or request_rate, from which it is derived), itl_ms,"
+        " input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its sweep's CSV, SGLang's"
+        " JSON lines, guidellm's JSON or CSV, GenAI-Perf's JSON, or inference-perf's reports of stages."
     )
     command.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="Benchmark results, CSV or JSON"

@@ -29,8 +29,22 @@ COLUMNS = {
     "output_tokens": ("output_tokens", "out_tokens", "generated_tokens", "output_len", "osl"),
     "itl_ms": ("itl_ms", "itl", "mean_itl_ms", "tpot_ms", "tpot", "mean_tpot_ms"),
     "ttft_ms": ("ttft_ms", "ttft", "mean_ttft_ms"),
+    "rate_rps": (
+        "request_throughput",
+        "throughput_rps",
+        "requests_per_second",
+        "request_rate",
+        "rate",
+        "rate_rps",
+        "rps",
+        "qps",
+    ),
 }
-"""Accepted names of each column; case, spaces and dashes are ignored."""
+"""Accepted names of each column, the first that is there counts; case, spaces and dashes are ignored.
+
+`rate_rps` is used where a row has no concurrency. Finished requests per second stand before sent ones:
+what a saturated server does not finish is not inside by Little's law, but in the queue of the tool.
+"""
 
 
 _LARGEST = 1e9
@@ -188,10 +202,15 @@ def _vllm_sweep(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]
 _ABSENT = frozenset({"none", "null", "n/a"})
 
 
-def _plain(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]:
+def _places(
+    path: Path, lines: list[list[str]], start: int
+) -> tuple[dict[str, int | None], set[str]]:
+    """Column of each name of `COLUMNS`, and the names whose columns are in seconds."""
     header = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in lines[0]] if lines else []
     header = [re.sub(r"_?\((s|ms)\)$", r"_\1", name) for name in header]
-    places, seconds = {}, set()
+    header = [re.sub(r"_?\((req|requests)/s(ec|econd)?\)$", "", name) for name in header]
+    places: dict[str, int | None] = {}
+    seconds: set[str] = set()
     for name, aliases in COLUMNS.items():
         places[name] = next((header.index(alias) for alias in aliases if alias in header), None)
         in_seconds = [alias.replace("_ms", "") + "_s" for alias in aliases]
@@ -199,7 +218,7 @@ def _plain(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]:
             places[name] = next((header.index(one) for one in in_seconds if one in header), None)
             seconds.add(name)
     for name in ("batch", "itl_ms"):
-        if places[name] is None:
+        if places[name] is None and not (name == "batch" and places["rate_rps"] is not None):
             columns = ", ".join(header)[:_MOST_SHOWN]
             raise InputError(
                 f"{path}: no column {name}; may be called {', '.join(COLUMNS[name])}; line {start + 1}"
@@ -207,17 +226,30 @@ def _plain(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]:
             )
     if places["ttft_ms"] is not None and places["input_tokens"] is None:
         raise InputError(f"{path}: a column ttft_ms needs a column input_tokens beside it")
+    return places, seconds
+
+
+def _plain(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]:
+    places, seconds = _places(path, lines, start)
     for number, cells in enumerate(lines[1:], start=start + 2):
         if not any(cell.strip() for cell in cells) or cells[0].startswith("#"):
             continue
-        values, problems = {}, []
+        values: dict[str, float] = {}
+        problems = []
         for name, column in places.items():
+            if name == "rate_rps" and not math.isnan(values["batch"]):
+                continue  # The rate is not needed: vLLM's is "inf" where a concurrency limits it.
             cell = cells[column].strip() if column is not None and column < len(cells) else ""
             values[name] = _cell(cell) * (1000.0 if name in seconds else 1.0)
             if cell and cell.lower() not in _ABSENT and math.isnan(values[name]):
                 problems.append(f"{name}: must be a number >= 0, not {cell!r}{_comma(cell)}")
+        rate = values.get("rate_rps", math.nan)
+        derived = math.isnan(values["batch"]) and rate > 0
+        if derived:
+            values["batch"] = _inside(rate, values)
         if math.isnan(values["batch"]) and not problems:
-            problems.append("batch: is missing")
+            needed = " and does not follow from the rate without ttft_ms, itl_ms and output_tokens"
+            problems.append(f"batch: is missing{needed if derived else ''}")
         if math.isnan(values["itl_ms"]) and math.isnan(values["ttft_ms"]) and not problems:
             problems.append("itl_ms: is missing")
         yield Row(
@@ -227,8 +259,24 @@ def _plain(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]:
             output_tokens=values["output_tokens"],
             itl_ms=values["itl_ms"],
             ttft_ms=values["ttft_ms"],
+            throughput_rps=rate if derived else math.nan,
+            open_loop=derived,
             problem="; ".join(problems),
+            note=_derived(values["batch"], rate) if derived and not problems else "",
         )
+
+
+def _inside(rate: float, values: dict[str, float]) -> float:
+    """Requests inside, rate * (TTFT + (output - 1) * ITL) (Little 1961); NaN where one is missing."""
+    decode_ms = (values["output_tokens"] - 1.0) * values["itl_ms"]
+    return rate * (values["ttft_ms"] + decode_ms) / 1000.0
+
+
+def _derived(batch: float, rate: float) -> str:
+    return (
+        f"batch: derived by Little's law, {rate:g} requests per second x (TTFT + (output_tokens - 1) x ITL)"
+        f" = {batch:.4g}; arrivals are taken not to wait for responses"
+    )
 
 
 def _comma(cell: str) -> str:

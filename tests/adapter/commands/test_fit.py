@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from adapter import cli
+from adapter.formats import benchmarks
 
 LOADS = ((1, 128), (4, 256), (16, 512), (32, 1024), (64, 300))
 
@@ -152,6 +153,54 @@ def test_comments_and_short_names_of_lengths_are_read(
     assert document["steps"]["rows"] == 3
     assert document["left_out"] == []
     assert document["capacities"][0]["input_tokens"] == 512
+
+
+RATED = """Request rate (req/s),Output throughput (tok/s),Mean ISL,ISL,OSL,TTFT (ms),TPOT (ms)
+1,128,513,512,128,30.4,8.4
+4,512,511,512,128,33.1,9.2
+16,2048,512,512,128,46.8,13.6
+24,3072,512,512,128,61.9,19.1
+"""
+"""As people export a sweep over request rates: no concurrency, and columns that are not needed."""
+
+
+def test_concurrency_follows_from_a_request_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By Little's law, rate x (TTFT + (output - 1) x ITL), and the output says so of each row."""
+    runs = tmp_path / "rates.csv"
+    runs.write_text(RATED)
+    rows = benchmarks.read(runs)
+    assert [row.batch for row in rows] == pytest.approx([1.0972, 4.806, 28.38, 59.70], rel=1e-3)
+    assert all(row.open_loop for row in rows)
+    assert [row.throughput_rps for row in rows] == [1, 4, 16, 24]
+    assert cli.main(["fit", "--json", str(runs)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["steps"]["rows"] == 4
+    assert document["notes"][0] == {
+        "place": f"{runs}:2",
+        "note": "batch: derived by Little's law, 1 requests per second x (TTFT + (output_tokens - 1) x ITL)"
+        " = 1.097; arrivals are taken not to wait for responses",
+    }
+    assert cli.main(["fit", str(runs)]) == 0
+    assert capsys.readouterr().out.count("batch: derived by Little's law") == 4
+
+
+def test_finished_requests_count_before_sent_ones_and_a_concurrency_before_both(
+    tmp_path: Path,
+) -> None:
+    """A saturated server does not finish what is sent; a row's own concurrency needs no law."""
+    runs = tmp_path / "rates.csv"
+    runs.write_text(
+        "rate,request_throughput,concurrency,isl,osl,ttft,tpot\n"
+        "50,20,,512,101,500,10\ninf,inf,7,512,101,500,10\n2,2,,512,101,,10\n,,,512,101,500,10\n"
+    )
+    first, second, third, fourth = benchmarks.read(runs)
+    assert first.batch == pytest.approx(20 * 1.5)
+    assert (second.batch, second.note, second.open_loop) == (7, "", False)
+    said = "batch: is missing and does not follow from the rate without ttft_ms, itl_ms and output_tokens"
+    assert third.problem == said
+    assert fourth.problem == "batch: is missing"
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,18 @@ def test_few_rows_are_not_overfitted(
     assert outcome.itl <= outcome.goal
 
 
+@pytest.mark.parametrize("tp", ["4", "8"])
+def test_no_row_of_five_is_taken_for_an_outlier_of_ttft(
+    groups: dict[str, BenchmarkRows], tp: str
+) -> None:
+    """A line through four of the five rows that throws out the fifth is 40 % off at other loads."""
+    name = f"sglang 0.5.10.post1 Qwen/Qwen3.5-397B-A17B b300_sxm bf16 {tp}"
+    outcome = replica_fit.outcome(name, groups[name], "2")
+    assert outcome.taught == 5
+    assert outcome.ttft is not None
+    assert outcome.ttft <= 0.2
+
+
 def test_one_length_of_prompts_tells_little_of_longer_ones(
     groups: dict[str, BenchmarkRows],
 ) -> None:
