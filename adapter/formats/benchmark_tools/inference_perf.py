@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapter.formats.benchmark_tools.rows import (
+    MOST_FAILED,
     NO_TTFT,
     NOTHING_FINISHED,
     Row,
@@ -48,7 +49,7 @@ def _stage(document: Mapping[str, Any], place: str) -> Row:
     failed = optional(inside(document, ("failures", "count")))
     if finished == 0:
         raise UnusableError(f"successes.count: is 0: {NOTHING_FINISHED}")
-    if failed > finished:
+    if failed > MOST_FAILED * finished:
         raise UnusableError(f"successes.count: only {finished:g}, {failed:g} requests failed")
     load = document["load_summary"]
     if inside(load, ("requested_rate",)) is None:

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 NOTHING_FINISHED = "nothing finished"
+
+MOST_FAILED = 0.25
+"""Most failed requests per finished one of a usable run: how many were in service is taken from those that
+finished, and what failed late was in service too."""
 NO_TTFT = "no TTFT: used for ITL only"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapter.formats.benchmark_tools.rows import (
+    MOST_FAILED,
     NO_TTFT,
     NOTHING_FINISHED,
     Row,
@@ -116,7 +117,7 @@ def _finished(document: Mapping[str, Any]) -> tuple[float, float]:
         raise UnusableError(f"completed: is 0: {NOTHING_FINISHED}")
     failed, sent = optional(document.get("failed")), optional(document.get("num_prompts"))
     missing = [0.0, *(count for count in (failed, sent - completed) if not math.isnan(count))]
-    if max(missing) > completed:
+    if max(missing) > MOST_FAILED * completed:
         raise UnusableError(f"completed: only {completed:g}, {max(missing):g} requests failed")
     return completed, max(missing)
 

@@ -55,7 +55,8 @@ async def test_auto_asks_prometheus_for_pods_that_do_not_answer(world: World) ->
         await collector.collect()
         await asyncio.sleep(2 * INTERVAL / SPEED)
         assert (await watch(20)).origin == "direct"
-        assert collector.fleet_queries == 0
+        # On a busy machine the one for further servers falls due meanwhile.
+        assert collector.fleet_queries <= 1
         world.pages.closed.add("door")
         try:
             observation = await watch(30)
@@ -66,7 +67,7 @@ async def test_auto_asks_prometheus_for_pods_that_do_not_answer(world: World) ->
             "pod",
             True,
         )
-        assert collector.fleet_queries > 0
+        assert collector.fleet_queries > 1
         await until([collector], lambda: collector.observe(source).origin == "direct")
         asked = collector.fleet_queries
         await watch(15)

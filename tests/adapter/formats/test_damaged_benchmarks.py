@@ -37,6 +37,7 @@ def last(tmp_path: Path, run: Any) -> Row:
         ({"completed": "many"}, "completed: must be a number"),
         ({"completed": True}, "completed: must be a number"),
         ({"completed": 3, "num_prompts": 100}, "completed: only 3, 97 requests failed"),
+        ({"failed": 0.5 * GOOD[1]["completed"]}, "requests failed"),
         ({"completed": 10**400}, "completed: must be a number"),
         ({"total_input_tokens": None}, "total_input_tokens: must be a number"),
         ({"total_output_tokens": -5}, "total_output_tokens: must be a number >= 0"),
