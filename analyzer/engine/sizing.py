@@ -177,11 +177,12 @@ def _alone(
     if not (good and 0.0 <= headroom < 1.0 and (percentile is None or 0.0 < percentile < 1.0)):
         return None
     bounds = single.Targets(
-        ttft_ms=math.inf if ttft_ms is None else ttft_ms,
-        itl_ms=math.inf if itl_ms is None else itl_ms,
-        percentile=percentile,
+        ttft_ms=math.inf if ttft_ms is None else float(ttft_ms),
+        itl_ms=math.inf if itl_ms is None else float(itl_ms),
+        # Numbers of numpy would slow all that follows from them.
+        percentile=None if percentile is None else float(percentile),
     )
-    held = single.largest(engine, bounds, headroom)
+    held = single.largest(engine, bounds, float(headroom))
     if held is None:
         return None
     reason = TPS if held.reason == STABILITY and tps is not None else held.reason
@@ -212,7 +213,7 @@ def size_engines(
         tps: tokens per second; of one replica it asks for no more than stability.
         percentile: of the latencies that must meet the targets, such as 0.95; NaN is the mean.
         headroom: share of the largest rate that is kept free, >= 0 and < 1; of percentiles no more than
-            keeps `SPARED` of the allowed misses free.
+            keeps `kept_free.MISS_RESERVE` of the allowed misses free.
 
     Raises:
         InvalidParameterError: one of them is out of its range; names the row.
