@@ -28,10 +28,9 @@ KV_HEADROOM = 0.02
 KV_TAIL_HEADROOM = 0.04
 """Kept free besides where the KV cache binds, for means and for percentiles."""
 
-MISS_RESERVE = 1.0 - 0.75**0.5
-"""Share of the allowed misses of a percentile that is kept free, where that is the smaller distance: of half
-and one and a half of what is allowed, between which a percentile counts as delivered, the geometric mean is
-left, since errors of a model of tails are factors."""
+MISS_RESERVE = 0.2
+"""CALIBRATED: share of the allowed misses of a percentile that is kept free, where that is the smaller
+distance."""
 
 FULL_WAITS = 0.02
 """Share of requests that wait for a place from which on a full KV cache is what binds."""

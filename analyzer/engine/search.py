@@ -111,11 +111,11 @@ class Search:
         over, reasons, misses = search.tested(rates.ravel())
         over, reasons = over.reshape(rates.shape), reasons.reshape(rates.shape)
         over = np.vstack([over, np.full(rows.size, FAR)])
-        found = (over > 0.0).argmax(axis=0)
-        reason = reasons[np.minimum(found, _SECTIONS - 1), rows]
-        reason = np.where(found < _SECTIONS, reason, self._limit())
-        before = np.maximum(found - 1, 0)
-        below, above = over[before, rows], over[found, rows]
+        crossing = (over > 0.0).argmax(axis=0)
+        reason = reasons[np.minimum(crossing, _SECTIONS - 1), rows]
+        reason = np.where(crossing < _SECTIONS, reason, self._limit())
+        before = np.maximum(crossing - 1, 0)
+        below, above = over[before, rows], over[crossing, rows]
         # Where the replica no longer keeps up, the lower end is right.
         part = np.where(above < FAR, -below / np.maximum(above - below, 1e-12), 0.0)
         rate = rates[before, rows] + (high - low) / _SECTIONS * np.clip(part, 0.0, 1.0)
@@ -126,7 +126,7 @@ class Search:
             return Misses(*(_between(rates, score.reshape(shape), where) for score in misses))
 
         root = _Root(rate, reason, limit, misses_at(rate))
-        return self._kept_free(root, headroom, misses_at), reason, found == 0
+        return self._kept_free(root, headroom, misses_at), reason, crossing == 0
 
     def _secants(
         self, low: FloatArray, high: FloatArray, headroom: FloatArray

@@ -29,6 +29,7 @@ HEADROOM = defaults.HEADROOM
 """Default share of the largest rate that is kept free."""
 
 _PERCENTILES = (0.5, 0.9, 0.95, 0.99)
+_LEAST_RATE = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +256,7 @@ def analyze_engines(engines: Engines, rate_rps: ArrayLike) -> EnginePerformanceA
         InvalidParameterError: a rate is not a number >= 0.
 
     """
-    rates = np.maximum(checked("rate_rps", rate_rps, len(engines), least=0.0), 1e-12)
+    rates = np.maximum(checked("rate_rps", rate_rps, len(engines), least=0.0), _LEAST_RATE)
     out = {item.name: np.empty(len(engines)) for item in fields(EnginePerformanceArrays)}
     for part in parts(engines):
         some = engines.take(part)
@@ -280,3 +281,49 @@ def analyze_engines(engines: Engines, rate_rps: ArrayLike) -> EnginePerformanceA
         for name in ("in_service",):
             out[name][part] = np.where(state.stable, out[name][part], some.max_batch)
     return EnginePerformanceArrays(**out)
+
+
+def mean_latencies(
+    engines: Engines, rate_rps: FloatArray, max_queue_to_batch: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean TTFT and ITL, and the share of requests turned away, each of shape (M,), at rates of that shape.
+
+    A replica that does not keep up has no steady state; one whose queue is bounded at that many times its
+    batch turns requests away, and who gets in waits for a full queue.
+    """
+    rates = np.maximum(rate_rps, _LEAST_RATE)
+    ttft, itl, refused = (np.zeros(len(engines)) for _ in range(3))
+    for part in parts(engines):
+        some = engines.take(part)
+        state = engine_state.at_rate(some, rates[part])
+        first, token = means(some, state)
+        top = some.full_rate
+        queued = max_queue_to_batch * some.max_batch / top
+        late = queued + some.prefill_ms * some.input_tokens + some.decode_ms(some.max_batch)
+        over = np.maximum(1.0 - 1000.0 * top / rates[part], 0.0)
+        ttft[part] = np.where(state.stable, first, late)
+        itl[part] = token
+        refused[part] = np.where(state.stable, 0.0, over)
+    return ttft, itl, refused
+
+
+def quantiles(
+    engines: Engines, rate_rps: FloatArray, share: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """TTFT and ITL that a share of the requests does not exceed, each of shape (M,).
+
+    Args:
+        engines: M of them.
+        rate_rps: arrivals, shape (M,); a TTFT beyond what a replica keeps up with is infinite.
+        share: shape (M,), > 0 and < 1.
+
+    """
+    rates = np.maximum(rate_rps, _LEAST_RATE)
+    ttft, itl = np.empty(len(engines)), np.empty(len(engines))
+    for part in parts(engines):
+        some = engines.take(part)
+        state = engine_state.at_rate(some, rates[part])
+        times = latency(some, state)
+        ttft[part] = np.where(state.stable, times.ttft_quantile(share[part]), np.inf)
+        itl[part] = times.itl_quantile(share[part])
+    return ttft, itl
