@@ -160,11 +160,13 @@ class Connections:
             connection.reach(max(connection.stage, _Stage.TOKEN))
 
     def answering(self, protocol: asyncio.BaseProtocol, length: int) -> None:
-        """Note that a long answer of so many bytes begins; make room for it among those that wait."""
+        """Note that an answer begins; make room for a long one, of so many bytes, among those that wait."""
         connection = self._by_protocol.get(protocol)
         if connection is None:
             return
         connection.progress.answer_bytes = length
+        if not length:
+            return
         others = {item.progress: item for item in self._all if item is not connection}
         self._close_slow([others[progress] for progress in too_many(others)])
 
