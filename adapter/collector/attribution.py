@@ -93,8 +93,9 @@ class Attribution:
 
         Of several addresses of one pod the endpoint's counts, and those of other processes: data-parallel
         engines at ports that only Prometheus knows. One that does not say when its process started may be the
-        same server, which two jobs scrape, until its counters say otherwise. Where a pod has several endpoints
-        and its series have other addresses, each stands for one of them, by its port if that says which.
+        same server, which two jobs scrape, until its counters say otherwise. Where a pod has several
+        endpoints and its series have other addresses, each stands for one of them, by its port if that says
+        which.
         """
         best: dict[tuple[str, str], tuple[tuple[tuple[bool, bool], str, float], Attributed]] = {}
         others: dict[tuple[str, str], list[Attributed]] = {}

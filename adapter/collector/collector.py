@@ -81,9 +81,8 @@ class Collector:
             latency_window=settings.window,
         )  # fmt: skip
         self._gateways: tuple[promql.GatewayCount, ...] = ()
-        self._pool_load = PoolLoad()
+        self._pool_load, self._cycle_seconds = PoolLoad(), 0.0
         self._siblings, self._discovery = Siblings(), Discovery()
-        self._cycle_seconds = 0.0
         self.past = self._prometheus.past
 
     @property
@@ -163,10 +162,9 @@ class Collector:
             try:
                 await self._query_fleet()
                 self._gateways, self._pool_load = await self._prometheus.gateways()
+                self._prometheus.report(None)
             except PrometheusError as error:
                 self._prometheus.report(error)
-            else:
-                self._prometheus.report(None)
         self._variants = observation.without_unasked(self._variants, asked=connected)
         self._cycle_seconds = self._clock.monotonic() - started
 
@@ -194,8 +192,7 @@ class Collector:
                     self._variants = _with_histograms(variants, batch)
                 problems = {}
                 for sample in batch.samples:
-                    problem = _add_queried(self.add, sample)
-                    if problem:
+                    if problem := _add_queried(self.add, sample):
                         problems[sample.pod.key] = problem
         except PrometheusError:
             if queried:

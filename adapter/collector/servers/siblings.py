@@ -2,7 +2,8 @@
 
 Two jobs may scrape one server at two addresses, and a pod may have several servers. Where pages say when
 their process started, that tells; SGLang's do not. Counters only grow, so a page that shows more than a later
-page of the other address is of another process. A counter of 0 says nothing: a job may have dropped its series.
+page of the other address is of another process. A counter of 0 says nothing: a job may have dropped its
+series.
 """
 
 from __future__ import annotations
