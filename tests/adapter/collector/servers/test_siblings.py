@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,9 @@ def test_a_job_that_drops_series_shows_no_second_server(
     for look in range(12):
         first, second = 15.0 * look, 15.0 * look + offset
         whole, part = page(1000 + 2 * first), page(1000 + 2 * second)
-        absent = {name: 0.0 if name == "finished" else (0.0, 0.0) for name in dropped}
+        absent: dict[str, Any] = {
+            name: 0.0 if name == "finished" else (0.0, 0.0) for name in dropped
+        }
         siblings.note("e", "whole", whole, at=first)
         siblings.note("e", "part", dataclasses.replace(part, **absent), at=second)
     assert not siblings.apart("e", "whole", "part")
