@@ -373,8 +373,8 @@ def _running(
         load,
         (1.0 + 0.5 * (1.0 + crowding) * most / (1.0 - most)) / large,
     )
-    # A slot is held while the prompt is computed, too. Where prompts would hold all of them, those that decode
-    # are no fewer than without them (Little's law): with none, the replica would seem to keep up again.
+    # A slot is held while the prompt is computed, too. Where prompts would hold all of them, no fewer decode
+    # than without them (Little's law): with none, the replica would seem to keep up again.
     batch = np.maximum(chain.mean * large + fixed - rate * prompt, least)
     return {
         "batch": batch,

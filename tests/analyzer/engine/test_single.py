@@ -143,14 +143,14 @@ def test_no_rate_is_held_beyond_one_at_which_the_replica_falls_behind() -> None:
         most = 1000.0 * np.minimum(rows.full_rate, 1.0 / (rows.prefill_ms * rows.input_tokens))
         stable = engine_state.at_rate(rows, shares * most).stable
         assert not np.any(stable[1:] & ~stable[:-1]), number
-        found = [
+        held = [
             sizing.size_engine(engine, ttft_ms=ttft_ms, percentile=0.95).rate_rps,
             *(
                 float(sizing.size_engines(some, ttft_ms=ttft_ms, percentile=0.95).rate_rps[0])
                 for some in (Engines.of([engine]), Engines.of([engine] * 8))
             ),
         ]
-        assert max(found) <= 1.003 * min(found), (number, found)
+        assert max(held) <= 1.003 * min(held), (number, held)
 
 
 def test_extreme_lengths_give_what_they_give_for_rows() -> None:
