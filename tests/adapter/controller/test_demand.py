@@ -100,7 +100,7 @@ def test_which_window_counts(short: float, long: float, low: float, high: float)
 
 
 @pytest.mark.parametrize(("short", "told"), [(60.0, False), (60.3, False), (66.0, True)])
-def test_a_difference_that_matters_to_no_one_is_not_told(short: float, told: bool) -> None:
+def test_a_difference_that_matters_to_no_one_is_not_told(short: float, *, told: bool) -> None:
     """A note with two numbers that are nearly the same reads as a defect."""
     assert any("noise" in note for note in sized(traffic(short, 60)).notes) is told
 

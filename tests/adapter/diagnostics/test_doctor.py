@@ -144,8 +144,10 @@ async def test_without_an_answer_there_is_one_finding(tmp_path: Path) -> None:
     assert "--kubeconfig and --context" in finding.fix
 
 
-async def test_a_server_that_is_not_kubernetes_is_one_finding(tmp_path: Path, objects: Path) -> None:
-    """Such as an adapter without a cluster, whose own kubeconfig is the one at hand: nothing else is checked."""
+async def test_a_server_that_is_not_kubernetes_is_one_finding(
+    tmp_path: Path, objects: Path
+) -> None:
+    """Such as an adapter without a cluster, whose own kubeconfig was given: nothing else is checked."""
     options = ServeOptions(
         variants=objects,
         host="127.0.0.1",
