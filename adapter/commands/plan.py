@@ -352,8 +352,10 @@ def _short(decision: planning.Decision | None) -> str:
     if decision.served == "none":
         return "not served"
     chosen = decision.candidate
+    if not chosen.replicas:
+        return "0 replicas"
     part = " (part)" if decision.served == "partial" else ""
-    return f"{chosen.replicas} x {chosen.accelerator or 'nothing'}{part}"
+    return f"{chosen.replicas} x {chosen.accelerator}{part}"
 
 
 def _print(rows: Iterator[tuple[str, ...]], numbers: Sequence[int]) -> None:

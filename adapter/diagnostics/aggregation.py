@@ -10,6 +10,7 @@ from adapter.auth import reviews
 from adapter.diagnostics.site import Finding, Site
 from adapter.installation import API_SERVICE
 from adapter.kube import paths
+from adapter.kube.errors import ApiError, NotFound
 from adapter.kube.lease import LEASES
 
 OLDEST_MINOR = 32
@@ -27,6 +28,26 @@ _REGISTER = "kubectl apply -f manifests/base/apiservice.yaml"
 
 LEASE_LATE_SECONDS = 60.0
 """Age of a renewal after which there is no leader, with room for clocks that differ."""
+
+
+async def other_server(site: Site) -> Finding | None:
+    """Why the server that answers is no Kubernetes API server; None where it is one, or is not known."""
+    try:
+        document = await site.version()
+    except NotFound:
+        said = "it has no /version"
+    except ApiError:
+        return None
+    else:
+        if str(document.get("major") or "1") == "1":
+            return None
+        said = f"its version is {document.get('gitVersion') or document['major']}"
+    return Finding(
+        "error",
+        f"the server that the kubeconfig names is no Kubernetes API server: {said}",
+        "name the cluster's kubeconfig with --kubeconfig and --context; `serve` on one machine has no cluster"
+        " to check: ask it with explain --url and its --metrics-port",
+    )
 
 
 async def version(site: Site) -> AsyncIterator[Finding]:

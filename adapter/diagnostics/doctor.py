@@ -43,8 +43,11 @@ async def findings(site: Site) -> AsyncIterator[Finding]:
     """Run all checks, one after the other; changes nothing.
 
     A check that may not read what it needs is a finding, and the next one runs; where the first has no answer
-    at all, the others would have none.
+    at all, or the server is no Kubernetes API server, the others would say nothing.
     """
+    if (other := await aggregation.other_server(site)) is not None:
+        yield other
+        return
     for check in CHECKS:
         try:
             async for finding in check(site):

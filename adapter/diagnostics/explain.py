@@ -84,6 +84,7 @@ def _observed(state: VariantState) -> dict[str, Any]:
     return {
         "metricsSource": seen.origin,
         "metricsAttributedBy": seen.how,
+        "metricsNote": seen.note or None,
         "complete": seen.complete,
         "atGateway": seen.gateway_problem or seen.gateway or None,
     }

@@ -43,6 +43,7 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
     if load is not None:
         add("load", _load(load))
         add("metrics", _source(explanation, load))
+        add("not counted", explanation.get("metricsNote"))
         add("observed", _latencies(load))
         for name, item in (explanation.get("latencies") or {}).items():
             add("measured", _measured(name.upper(), item))

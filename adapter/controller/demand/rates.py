@@ -36,6 +36,9 @@ SUDDEN_EVIDENCE = 8.0
 """Log-likelihood ratio from which a rise over a few seconds is certain: by chance in fewer than one of a
 thousand looks."""
 
+TOLD_SHARE = 0.01
+"""Share of the observed rate up to which the difference to the used one is not told."""
+
 GROWTH_LIMIT = 2.0
 """Upper bound of the expected rate, as a multiple of the observed rate."""
 
@@ -123,7 +126,7 @@ def sizing_rate(
     if traffic.long_rate_rps > 0:
         residence = _residence_seconds(traffic, source.targets.itl_ms)
         rate = _smoothed(traffic, window_seconds, dispersion(trend), residence)
-        if rate != observed:
+        if abs(rate - observed) > TOLD_SHARE * observed:
             notes.append(f"{_rpm(observed)} observed, {_rpm(rate)} used: the rest may be noise")
     certain = rate
     if gateway_rps is not None and gateway_rps > rate:

@@ -392,6 +392,9 @@ def test_what_if_knows_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert answer["before"]["groups"]["chat"]["cost"] == 270
     assert answer["after"]["plan"]["h"]["replicas"] == 0
     assert answer["after"]["budgets"][0]["limit"] == 900
+    path = str(tmp_path / "fleet.yaml")
+    assert cli.main(["plan", "-f", path, "--what-if", "variant.h.max_replicas=0"]) == 0
+    assert "0 replicas" in capsys.readouterr().out
 
 
 def test_length_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,6 +99,12 @@ def test_which_window_counts(short: float, long: float, low: float, high: float)
     assert low - 1e-6 <= rpm <= high + 1e-6
 
 
+@pytest.mark.parametrize(("short", "told"), [(60.0, False), (60.3, False), (66.0, True)])
+def test_a_difference_that_matters_to_no_one_is_not_told(short: float, *, told: bool) -> None:
+    """A note with two numbers that are nearly the same reads as a defect."""
+    assert any("noise" in note for note in sized(traffic(short, 60)).notes) is told
+
+
 def test_the_last_quarter_of_a_minute_shows_a_step() -> None:
     """It applies at full size at once, not when the whole minute shows it."""
     shown = replace(traffic(105, 75), recent=((15.0, 4.0), (30.0, 2.5)))

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from adapter.app import serving
+from adapter.app.options import ServeOptions
+from adapter.auth.local import Files
+from adapter.clock import Clock
+from adapter.controller.settings import LoopSettings
 from adapter.diagnostics import doctor, hpas
 from adapter.diagnostics.site import Finding, Site
 from adapter.installation import Names
@@ -137,3 +142,26 @@ async def test_without_an_answer_there_is_one_finding(tmp_path: Path) -> None:
     assert finding.level == "error"
     assert finding.what.startswith("no answer of the API server: /version: ")
     assert "--kubeconfig and --context" in finding.fix
+
+
+async def test_a_server_that_is_not_kubernetes_is_one_finding(
+    tmp_path: Path, objects: Path
+) -> None:
+    """Such as an adapter without a cluster, whose own kubeconfig was given: nothing else is checked."""
+    options = ServeOptions(
+        variants=objects,
+        host="127.0.0.1",
+        port=0,
+        certificates=Files(state=tmp_path / "state"),
+        loop=LoopSettings(),
+    )
+    async with (
+        serving.serving(options, clock=Clock()),
+        connected(tmp_path / "state" / "kubeconfig") as cluster,
+    ):
+        (adapter,) = [finding async for finding in doctor.findings(Site(cluster, Names()))]
+    (any_other,), _ = await examined(tmp_path, 404, "/version")
+    for finding, said in ((adapter, "its version is v0."), (any_other, "it has no /version")):
+        assert finding.level == "error"
+        assert said in finding.what
+        assert "--kubeconfig" in finding.fix
