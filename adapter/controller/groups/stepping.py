@@ -180,9 +180,14 @@ def _served_first(
             continue
         usual = demand.expected_waiting(state.traffic, state.decision, state.source.targets)
         waiting = state.traffic.waiting - state.traffic.waiting_elsewhere
+        # A maximum that was lowered holds, whatever waits.
+        maximum = state.source.max_replicas
+        most = part.target if maximum is None else min(part.target, maximum)
+        if replicas[part.key] >= most:
+            continue
         if part.ready and demand.queues_up(waiting, ready=part.ready, expected=usual):
-            replicas[part.key] = part.target
-            reasons[part.key] = f"held at {part.target}: {waiting:.0f} requests wait at its pods"
+            replicas[part.key] = most
+            reasons[part.key] = f"held at {most}: {waiting:.0f} requests wait at its pods"
     return Step(replicas=replicas, reasons=reasons)
 
 

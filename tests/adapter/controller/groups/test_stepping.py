@@ -77,3 +77,14 @@ def test_replicas_stay_while_requests_queue_at_their_pods() -> None:
         after = stepping._served_first(step, [part("a/x", 0, 2)], {"a/x": record})
         assert after.replicas == {"a/x": kept}
         assert bool(after.reasons) == bool(kept)
+
+
+def test_a_lowered_maximum_holds_while_requests_queue() -> None:
+    """Two replicas, of which the maximum now allows one: it is kept for the 40 that wait, the other not."""
+    state = VariantState(source=replace(source("a/x"), max_replicas=1))
+    traffic = replace(NO_TRAFFIC, waiting=40.0, idle=False)
+    seen = Observation(traffic=traffic, metrics="MetricsFound")
+    record = VariantRecord(state=replace(state, observation=seen))
+    step = Step(replicas={"a/x": 0}, reasons={})
+    after = stepping._served_first(step, [part("a/x", 0, 2)], {"a/x": record})
+    assert after.replicas == {"a/x": 1}
