@@ -88,10 +88,10 @@ def test_shares_of_the_long_window() -> None:
 
 
 @given(
-    st.dictionaries(st.floats(0.5, 1e6), st.floats(0.0, 1e6), min_size=1, max_size=30),
-    st.booleans(),
+    inside=st.dictionaries(st.floats(0.5, 1e6), st.floats(0.0, 1e6), min_size=1, max_size=30),
+    beyond=st.booleans(),
 )
-def test_short_requests_are_as_interpolated(inside: Mapping[float, float], beyond: bool) -> None:
+def test_short_requests_are_as_interpolated(inside: Mapping[float, float], *, beyond: bool) -> None:
     """The layout of the bounds gives what an interpolation of the counts over their logarithms gives."""
     bounds = sorted(inside)
     counts = np.cumsum([inside[bound] for bound in bounds])
