@@ -165,7 +165,11 @@ class Connections:
         if connection is None:
             return
         connection.progress.answer_bytes = length
-        others = {item.progress: item for item in self._all if item is not connection}
+        self._close_too_many(beside=connection)
+
+    def _close_too_many(self, beside: _Connection | None = None) -> None:
+        """Close those that have been waited for longest while too much is kept; `beside`: but for one."""
+        others = {item.progress: item for item in self._all if item is not beside}
         self._close_slow([others[progress] for progress in too_many(others)])
 
     def accept(self, listening: socket.socket) -> None:
@@ -207,7 +211,8 @@ class Connections:
         def protocol() -> Noting:
             connection.protocol = made = self._server()
             self._by_protocol[made] = connection
-            return Noting(connection.progress, made)
+            # A buffer may have had room for a moment when the next answer began, and was not counted then.
+            return Noting(connection.progress, made, self._close_too_many)
 
         loop = asyncio.get_running_loop()
         try:
