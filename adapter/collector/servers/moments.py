@@ -36,9 +36,9 @@ class _Layout(NamedTuple):
         places: Bucket of each sample.
         squares: Mean and mean square of what is in each bucket, as `_within`.
         finite: Buckets that have a finite bound greater than 0.
-        short: For each of `SHORT_BOUNDS` the number of `finite` below, and the parts of the logarithm of the
-            next bucket up to there and in all; no part of 0 where it is at a bound or beyond the last one.
-            Empty where the buckets do not tell.
+        short: Places of `SHORT_BOUNDS`: the number of `finite` up to each, then how far it is above their
+            last bound and how wide the next bucket is, by logarithms; 0 and 1 beyond the last bound. Empty
+            where the buckets do not tell.
 
     """
 
