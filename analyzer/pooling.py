@@ -114,9 +114,7 @@ def carried_rps(
         )
         return np.asarray(sized.goodput_rps / group * numbers)
 
-    return np.asarray(
-        np.fmax(largest(np.ones_like(numbers)), largest(together(replicas, numbers)))
-    )
+    return np.asarray(np.fmax(largest(np.ones_like(numbers)), largest(together(replicas, numbers))))
 
 
 def bursty(

@@ -6,6 +6,7 @@ kube-apiserver's: https://kubernetes.io/docs/reference/using-api/health-checks/
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 
@@ -40,6 +41,7 @@ class Probes:
         self.registry = registry
         self._checks = dict(checks)
         self._notes: Callable[[], Sequence[str]] = tuple
+        self._writing = asyncio.Lock()
 
     def use(self, checks: Mapping[str, Check], notes: Callable[[], Sequence[str]] = tuple) -> None:
         """Replace the readiness checks, and what the verbose output adds without failing."""
@@ -53,8 +55,13 @@ class Probes:
     async def metrics(self) -> bytes:
         """All metrics in Prometheus' text format, of type METRICS_TYPE.
 
-        Other requests have their turn meanwhile: of 1,000 variants they are 3 MB.
+        Other requests have their turn meanwhile, but for these: of 1,000 variants they are 3 MB of text, and
+        more before they are text.
         """
+        async with self._writing:
+            return await self._written()
+
+    async def _written(self) -> bytes:
         texts, pieces = [], tasks.Pieces()
         for family in self.registry.collect():
             for number, part in enumerate(_parts(family)):

@@ -8,6 +8,7 @@ the pod has forwarded does not count as one from loopback.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -81,6 +82,7 @@ class MetricsPort:
         self._checks = checks
         self._leader = leader
         self._auth: Auth | None = None
+        self._writing = asyncio.Lock()
         self.url = ""
 
     def use(self, auth: Auth) -> None:
@@ -166,6 +168,11 @@ class MetricsPort:
             raise _RefusedError(403, f"{user.name} may not get {path}; {fix}")
 
     async def _variants(self, _: web.Request) -> web.Response:
+        # One at a time: those of a large fleet are some MiB of text.
+        async with self._writing:
+            return await self._written()
+
+    async def _written(self) -> web.Response:
         now, pieces = self._clock.time(), Pieces()
         documents = itertools.chain(
             (explain.of_state(state, now=now) for state in dict(self._loop.states).values()),

@@ -7,7 +7,7 @@ serves it; the result says how.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
@@ -61,6 +61,7 @@ class Attribution:
         self._by_name: dict[str, tuple[str, str] | None] = {}
         self._by_address: dict[str, tuple[str, str] | None] = {}
         self._pod_at: dict[str, tuple[str, str]] = {}
+        self._beside: dict[str, list[str]] = {}
         self._by_model: dict[str, list[VariantSource]] = {}
         self._models: dict[str, str] = {}
         self.problems: dict[str, str] = {}
@@ -69,7 +70,10 @@ class Attribution:
         for source in variants:
             endpoints += source.endpoints
             self._models[source.key] = source.model
+            of_pods: dict[str, list[str]] = {}
             for name, endpoint in zip(source.pods, source.endpoints, strict=False):
+                self._beside[endpoint] = of_pods.setdefault(name, [])
+                self._beside[endpoint].append(endpoint)
                 self._by_pod[source.namespace, name] = (source.key, endpoint)
                 self._once(self._by_name, name, source.key, endpoint)
                 self._pod_at[_address(endpoint)] = (source.namespace, name)
@@ -89,9 +93,11 @@ class Attribution:
 
         Of several addresses of one pod the endpoint's counts, and those of other processes: data-parallel
         engines at ports that only Prometheus knows. One that does not say when its process started may be the
-        same server, which two jobs scrape, until its counters say otherwise.
+        same server, which two jobs scrape, until its counters say otherwise. Where a pod has several
+        endpoints and its series have other addresses, each stands for one of them, by its port if that says
+        which.
         """
-        best: dict[tuple[str, str], tuple[tuple[bool, str, float], Attributed]] = {}
+        best: dict[tuple[str, str], tuple[tuple[tuple[bool, bool], str, float], Attributed]] = {}
         others: dict[tuple[str, str], list[Attributed]] = {}
         for sampled in samples:
             match = self._of(sampled)
@@ -104,7 +110,8 @@ class Attribution:
                     f" {self._models[match.key]!r}; spec.modelID must be the served model name"
                 )
                 continue
-            exact = sampled.instance == _address(match.endpoint)
+            address = _address(match.endpoint)
+            exact = (sampled.instance == address, _port(sampled.instance) == _port(address))
             # The rest of the order only makes the choice the same every time.
             rank = (exact, sampled.instance, sampled.sampled_at)
             pod = (match.key, match.endpoint)
@@ -114,11 +121,23 @@ class Attribution:
         attributed = [match for _, match in best.values()]
         for pod, (_, match) in best.items():
             if len(others[pod]) > 1:
-                attributed += self._more_servers(match, others[pod])
+                free = [
+                    e for e in self._beside.get(match.endpoint, ()) if (match.key, e) not in best
+                ]
+                attributed += self._more_servers(match, others[pod], free)
         return attributed
 
-    def _more_servers(self, counted: Attributed, among: Iterable[Attributed]) -> list[Attributed]:
-        """Other servers of the pod whose endpoint is counted: those of other processes."""
+    def _more_servers(
+        self, counted: Attributed, among: Iterable[Attributed], free: Sequence[str]
+    ) -> list[Attributed]:
+        """Other servers of the pod whose endpoint is counted: those of other processes.
+
+        Args:
+            counted: The server that counts for the endpoint.
+            among: All of that pod.
+            free: Endpoints of the pod that no server counts for yet.
+
+        """
         items = sorted(among, key=lambda item: item.sampled.instance)
         for item in items:
             sampled = item.sampled
@@ -135,14 +154,15 @@ class Attribution:
                 instances.add(instance)
             elif item.sampled.page is not None and _start(item) is None:
                 self.undecided = True
-        return [
+        named = len(free)
+        further = [
             replace(
-                item,
-                endpoint=f"{item.endpoint}{_FURTHER}{item.sampled.instance}",
-                further=True,
+                item, endpoint=f"{item.endpoint}{_FURTHER}{item.sampled.instance}", further=True
             )
-            for item in kept[1:]
+            for item in kept[1 + named :]
         ]
+        own = zip(kept[1 : 1 + named], free, strict=False)
+        return [*(replace(item, endpoint=endpoint) for item, endpoint in own), *further]
 
     def _apart(self, one: Attributed, other: Attributed) -> bool:
         """Whether two addresses of a pod are of two processes, by their starts, or else their counters."""
@@ -168,6 +188,10 @@ class Attribution:
             # One of several servers of the pod.
             match = at
         key, endpoint = match
+        if sampled.instance != _address(endpoint):
+            port = _port(sampled.instance)
+            among = self._beside.get(endpoint, ())
+            endpoint = next((e for e in among if _port(_address(e)) == port), endpoint)
         return Attributed(key=key, endpoint=endpoint, sampled=sampled, how=how)
 
     def _address_agrees(self, sampled: Sampled) -> bool:
@@ -199,6 +223,10 @@ class Attribution:
 
 def _start(item: Attributed) -> float | None:
     return None if item.sampled.page is None else item.sampled.page.started_at
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]
 
 
 _FURTHER = " and "

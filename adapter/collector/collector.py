@@ -81,9 +81,8 @@ class Collector:
             latency_window=settings.window,
         )  # fmt: skip
         self._gateways: tuple[promql.GatewayCount, ...] = ()
-        self._pool_load = PoolLoad()
+        self._pool_load, self._cycle_seconds = PoolLoad(), 0.0
         self._siblings, self._discovery = Siblings(), Discovery()
-        self._cycle_seconds = 0.0
         self.past = self._prometheus.past
 
     @property
@@ -163,10 +162,9 @@ class Collector:
             try:
                 await self._query_fleet()
                 self._gateways, self._pool_load = await self._prometheus.gateways()
+                self._prometheus.report(None)
             except PrometheusError as error:
                 self._prometheus.report(error)
-            else:
-                self._prometheus.report(None)
         self._variants = observation.without_unasked(self._variants, asked=connected)
         self._cycle_seconds = self._clock.monotonic() - started
 
@@ -186,17 +184,20 @@ class Collector:
             return
         attribution = Attribution((item.source for item in self._variants.values()), self._siblings)
         problems: dict[str, str] = {}
-        async for batch in self._prometheus.fleet(attribution, queried, beside=beside):
-            if batch.newest:
-                self._variants = _with_series_pods(
-                    self._variants, batch, now=self._clock.monotonic(), oldest=self._settings.oldest
-                )
-                self._variants = _with_histograms(self._variants, batch)
-            problems = {}
-            for sample in batch.samples:
-                problem = _add_queried(self.add, sample)
-                if problem:
-                    problems[sample.pod.key] = problem
+        try:
+            async for batch in self._prometheus.fleet(attribution, queried, beside=beside):
+                if batch.newest:
+                    at, oldest = self._clock.monotonic(), self._settings.oldest
+                    variants = _with_series_pods(self._variants, batch, now=at, oldest=oldest)
+                    self._variants = _with_histograms(variants, batch)
+                problems = {}
+                for sample in batch.samples:
+                    if problem := _add_queried(self.add, sample):
+                        problems[sample.pod.key] = problem
+        except PrometheusError:
+            if queried:
+                raise
+            return  # further servers are looked for later; what gateways show must not wait for that
         if beside:
             self._discovery.done(undecided=attribution.undecided)
         for key in self._variants.keys() & (queried | attribution.problems.keys()):
@@ -315,21 +316,18 @@ def _answering(
 def _with_series_pods(
     variants: Mapping[str, CollectedVariant], newest: Batch, *, now: float, oldest: float
 ) -> dict[str, CollectedVariant]:
-    """The records with the pods that only Prometheus knows: those of the newest answer, while fresh."""
-    present = _known_by_series(newest)
+    """The records with the pods that only Prometheus knows: those of the newest answer, while fresh.
+
+    They are those that are attributed by their model, and further servers.
+    """
+    present: dict[str, list[str]] = {}
+    for sample in newest.samples:
+        if sample.pod.how == "model" or sample.pod.further:
+            present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
     return {
         key: observation.with_series_pods(item, present.get(key, ()), now=now, oldest=oldest)
         for key, item in variants.items()
     }
-
-
-def _known_by_series(batch: Batch) -> Mapping[str, list[str]]:
-    """Endpoints of the pods that are attributed by their model, and further servers, by variant key."""
-    present: dict[str, list[str]] = {}
-    for sample in batch.samples:
-        if sample.pod.how == "model" or sample.pod.further:
-            present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
-    return present
 
 
 def _add_scraped(add: Callable[..., None]) -> OnPage:

@@ -242,11 +242,11 @@ class PrometheusScraper:
             newest = one is answer
             variations: Mapping[str, LengthVariation] = {}
             latencies: tuple[PodLatencies, ...] = ()
-            if newest:
+            if newest and queried:
                 latencies = await self._latencies.read(
                     self._client, attribution, self._styles, pods=len(pods)
                 )
-            if newest and queried_at >= self._lengths_due:
+            if newest and queried and queried_at >= self._lengths_due:
                 variations = await self._variations(self._client, attribution, len(pods))
                 # Before the first requests have finished there is nothing to take it from.
                 wait = LENGTHS_SECONDS if variations else LENGTHS_RETRY_SECONDS

@@ -289,8 +289,8 @@ def _with_feedback(rate: SizingRate, feedback: Feedback) -> SizingRate:
     """The rate with the factor that the variant's misses of its targets ask for."""
     if not feedback.note:
         return rate
-    notes = (*rate.notes, feedback.note)
-    return replace(rate, rate_rps=feedback.factor * rate.rate_rps, notes=notes)
+    by, said = feedback.factor, (*rate.notes, feedback.note)
+    return replace(rate, rate_rps=by * rate.rate_rps, backlog_rps=by * rate.backlog_rps, notes=said)
 
 
 def _queue_growth(traffic: Traffic, seconds: float) -> float:

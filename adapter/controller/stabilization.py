@@ -106,6 +106,9 @@ def apply(
     if published is not None and stable.replicas > published:
         after = replace(after, raised_at=now)
     if rate_rps is not None:
+        # What is not known need not have fallen: pods that do not answer for a while are no return.
+        loads = before.returns.loads[-1:] if partial else ()
+        rate_rps = max((rate_rps, *(item.rate_rps for item in loads)))
         after = _with_load(after, rate_rps, window=limits.down_seconds)
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
 

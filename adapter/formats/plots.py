@@ -12,7 +12,7 @@ import numpy as np
 from adapter.errors import InputError, UsageError
 from adapter.formats import benchmarks, cases, step_cases
 from analyzer import queueing
-from analyzer.engine import latencies, sizing
+from analyzer.engine import sizing
 from analyzer.errors import InvalidParameterError
 from analyzer.fitting import lines
 from analyzer.replicas import PARAMETERS, FloatArray
@@ -96,7 +96,7 @@ def _step_curves(case: step_cases.StepCase, share: float) -> _Curves:
     engines = single.take(np.zeros(_POINTS, dtype=np.intp))
     rates = np.linspace(0.0, most, _POINTS)
     means = sizing.analyze_engines(engines, rates)
-    ttft, itl = latencies.quantiles(engines, rates, np.full(_POINTS, share))
+    ttft, itl = sizing.quantiles(engines, rates, np.full(_POINTS, share))
     return _Curves(
         rates,
         most,

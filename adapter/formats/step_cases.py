@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from adapter.settings.percentiles import Percentile
 from analyzer import capacity
-from analyzer.engine import latencies, sizing
+from analyzer.engine import sizing
 from analyzer.engine.columns import Engines
 from analyzer.engine.nodes import bins_of_one, columns_of_shares
 from analyzer.replicas import FloatArray, checked
@@ -294,7 +294,7 @@ def _performances(
 ) -> list[dict[str, Any]]:
     steady = sizing.analyze_engines(engines, rates)
     shares = np.array([_share(case) for case in cases])
-    ttft, itl = latencies.quantiles(engines, rates, np.where(np.isnan(shares), 0.5, shares))
+    ttft, itl = sizing.quantiles(engines, rates, np.where(np.isnan(shares), 0.5, shares))
     answers = []
     for row, case in enumerate(cases):
         answer = performance_fields(steady[row], case.output_tokens)

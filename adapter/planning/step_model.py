@@ -22,7 +22,7 @@ from adapter.planning.options import (
 )
 from analyzer import capacity, queueing
 from analyzer.engine import columns as engine_columns
-from analyzer.engine import conversion, latencies, search, sizing
+from analyzer.engine import conversion, search, sizing
 from analyzer.engine.columns import Engines
 from analyzer.engine.nodes import columns_of_shares
 from analyzer.errors import InvalidParameterError
@@ -93,7 +93,7 @@ class StepModel:
         self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray
     ) -> SteadyState:
         """Mean latencies of that many replicas."""
-        ttft, itl, refused = latencies.mean_latencies(
+        ttft, itl, refused = sizing.mean_latencies(
             self._engines.take(rows), asked.rate_rps / replicas, queueing.MAX_QUEUE_TO_BATCH
         )
         return SteadyState(ttft_ms=ttft, itl_ms=itl, blocking=refused)
@@ -136,7 +136,7 @@ class StepModel:
         rows = rows[np.isnan(asked.tps[rows])]
         if not rows.size:
             return
-        missed = latencies.missed_alone(
+        missed = sizing.missed_alone(
             engines.take(rows), ttft_ms=asked.ttft_ms[rows], itl_ms=asked.itl_ms[rows]
         )
         for row, share in zip(

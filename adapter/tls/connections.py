@@ -21,6 +21,7 @@ import socket
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -160,15 +161,16 @@ class Connections:
             connection.reach(max(connection.stage, _Stage.TOKEN))
 
     def answering(self, protocol: asyncio.BaseProtocol, length: int) -> None:
-        """Note that a long answer of so many bytes begins; make room for it among those that wait."""
+        """Note that an answer begins; make room for a long one, of so many bytes, among those that wait."""
         connection = self._by_protocol.get(protocol)
         if connection is None:
             return
         connection.progress.answer_bytes = length
-        self._close_too_many(beside=connection)
+        if length:
+            self._close_too_many(connection)
 
-    def _close_too_many(self, beside: _Connection | None = None) -> None:
-        """Close those that have been waited for longest while too much is kept; `beside`: but for one."""
+    def _close_too_many(self, beside: _Connection) -> None:
+        """Close those that have been waited for longest, while too much is kept beside one of them."""
         others = {item.progress: item for item in self._all if item is not beside}
         self._close_slow([others[progress] for progress in too_many(others)])
 
@@ -212,7 +214,7 @@ class Connections:
             connection.protocol = made = self._server()
             self._by_protocol[made] = connection
             # A buffer may have had room for a moment when the next answer began, and was not counted then.
-            return Noting(connection.progress, made, self._close_too_many)
+            return Noting(connection.progress, made, partial(self._close_too_many, connection))
 
         loop = asyncio.get_running_loop()
         try:

@@ -147,8 +147,8 @@ async def _send_in_pieces(request: web.Request, response: web.StreamResponse) ->
     length = slow_readers.length(response)
     if length:
         slow_readers.cut(response)
-        for connections in request.app[CONNECTIONS]:
-            connections.answering(request.protocol, length)
+    for connections in request.app[CONNECTIONS]:
+        connections.answering(request.protocol, length)
 
 
 async def _listen(host: str, port: int, flag: str) -> list[socket.socket]:

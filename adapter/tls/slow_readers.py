@@ -28,7 +28,7 @@ class Progress:
 
     Attributes:
         paused_since: time of the event loop since which its buffer is full; None while it is not.
-        answer_bytes: bytes of the last long answer.
+        answer_bytes: bytes of the last answer if it is a long one, else 0.
 
     """
 

@@ -15,6 +15,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from types import ModuleType
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from analyzer.replicas import FloatArray
 _COUNTS = np.arange(2.0**13)
 _SQUARES = _COUNTS * _COUNTS
 _INVERSE = 1.0 / _COUNTS[1:]
+_SMALL_LOG = 600.0
 
 
 class Floats:
@@ -74,7 +76,8 @@ class Formulas:
         columns: `Engines`, whose `_fill` takes floats by name.
         state: `at_rate`.
         percentiles: `means` and `latency`.
-        search: `excess`, `reserve`, `reserve_used` and `drained`.
+        search: `excess`, `reserve` and `drained`.
+        kept_free: `held` and `most_kept`.
 
     """
 
@@ -82,6 +85,7 @@ class Formulas:
     state: Any
     percentiles: Any
     search: Any
+    kept_free: Any
 
 
 @functools.cache
@@ -137,6 +141,7 @@ def formulas() -> Formulas:
             token_times=tokens,
         ),
         search=_on_floats("search"),
+        kept_free=_on_floats("kept_free", score=NormalDist().inv_cdf),
     )
 
 
@@ -218,8 +223,12 @@ def _weights(base: float, slope: float, counts: FloatArray, inverse: FloatArray)
     states = ratio[1:]
     np.multiply(inverse, base, out=states)
     states += slope
-    with np.errstate(over="ignore"):
+    # All of them have the sum (1 - slope) ** (-base / slope), whose logarithm is less than this.
+    if base < _SMALL_LOG * (1.0 - slope):
         weights: FloatArray = np.multiply.accumulate(ratio)
+        return weights
+    with np.errstate(over="ignore"):
+        weights = np.multiply.accumulate(ratio)
     if weights.max() < occupancy.LARGEST:
         return weights
     return np.asarray(occupancy.products(ratio[None, :])[0])

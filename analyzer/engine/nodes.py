@@ -15,6 +15,7 @@ An answer of one token has no ITL and so is never late. Without shares all answe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -42,6 +43,7 @@ SHORT_DECODES = BIN_TOKENS[1:] - 1.0
 """Decode steps of those that have some."""
 
 _LEAST_REST = 1e-9
+_DENSITY = (2.0 * math.pi) ** -0.5
 
 
 def normal(score: FloatArray) -> FloatArray:
@@ -49,6 +51,13 @@ def normal(score: FloatArray) -> FloatArray:
     from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
 
     return np.asarray(special.ndtr(score))
+
+
+def score(share: FloatArray) -> FloatArray:
+    """Standard score of a share > 0 and < 1: the inverse of `normal`."""
+    from scipy import special  # noqa: PLC0415 - as above
+
+    return np.asarray(special.ndtri(share))
 
 
 def log_gamma(value: FloatArray) -> FloatArray:
@@ -83,7 +92,7 @@ def below(score: FloatArray) -> FloatArray:
     series = t * (
         0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
     )
-    beyond = np.exp(-0.5 * np.minimum(size, 38.0) ** 2) * series / np.sqrt(2.0 * np.pi)
+    beyond = np.exp(-0.5 * np.minimum(size, 38.0) ** 2) * series * _DENSITY
     return np.asarray(np.where(score > 0.0, 1.0 - beyond, beyond))
 
 

@@ -7,31 +7,27 @@ rate. Of few replicas many rates are tested in one call; of many the rates appro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engines
+from analyzer.engine.kept_free import (
+    FULL_WAITS,
+    KV_HEADROOM,
+    Ends,
+    Misses,
+    held,
+    looked_at_again,
+    most_kept,
+    scored,
+)
+from analyzer.engine.occupancy import FULL
 from analyzer.engine.percentiles import latency, means
-from analyzer.replicas import BoolArray, FloatArray
-
-KV_HEADROOM = 0.02
-KV_TAIL_HEADROOM = 0.04
-"""Kept free besides where the KV cache binds, for means and for percentiles: preemption makes the fall there
-a cliff, whose rate differs from run to run."""
-
-STRICT = 0.98
-"""Percentiles from here on are delivered as they are asked for: where the KV cache binds, too, no more of
-the rate is kept free than `MISS_RESERVE` says."""
-
-MISS_RESERVE = 0.2
-"""CALIBRATED: share of the allowed misses of a percentile that is kept free, where that is the smaller
-distance: near a cliff a little of the rate is all of the misses."""
-
-_AIM = math.log1p(-MISS_RESERVE)
+from analyzer.replicas import FloatArray
 
 Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
 BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
@@ -52,6 +48,23 @@ _ROWS = 2**12
 """Rows that are worked on together: their columns fit in the processor's cache."""
 
 IDLE = 1e-4
+
+
+class _Root(NamedTuple):
+    """Rates beyond which something is missed, each field of shape (M,); see `kept_free.Ends`.
+
+    Attributes:
+        rate: requests per second.
+        reason: what is missed beyond it, index into `BINDINGS`.
+        limit: largest stable rate over this, less 1.
+        at: what is missed at it.
+
+    """
+
+    rate: FloatArray
+    reason: NDArray[np.int64]
+    limit: FloatArray
+    at: Misses
 
 
 class Search:
@@ -95,29 +108,34 @@ class Search:
         rates = low + (high - low) * _SHARES
         # The columns of one engine hold for every rate as they are.
         search = self if rows.size == 1 else self.rows(np.tile(rows, _SECTIONS))
-        tested = search.over(rates.ravel())
-        over, reasons = (part.reshape(rates.shape) for part in tested)
+        over, reasons, misses = search.tested(rates.ravel())
+        over, reasons = over.reshape(rates.shape), reasons.reshape(rates.shape)
         over = np.vstack([over, np.full(rows.size, FAR)])
-        held = (over > 0.0).argmax(axis=0)
-        reason = reasons[np.minimum(held, _SECTIONS - 1), rows]
-        reason = np.where(held < _SECTIONS, reason, self._limit())
-        before = np.maximum(held - 1, 0)
-        below, above = over[before, rows], over[held, rows]
+        crossing = (over > 0.0).argmax(axis=0)
+        reason = reasons[np.minimum(crossing, _SECTIONS - 1), rows]
+        reason = np.where(crossing < _SECTIONS, reason, self._limit())
+        before = np.maximum(crossing - 1, 0)
+        below, above = over[before, rows], over[crossing, rows]
         # Where the replica no longer keeps up, the lower end is right.
         part = np.where(above < FAR, -below / np.maximum(above - below, 1e-12), 0.0)
         rate = rates[before, rows] + (high - low) / _SECTIONS * np.clip(part, 0.0, 1.0)
-        reserve = self._reserve(headroom, reason)
-        less, aims = np.zeros(rows.size), rate * (1.0 - reserve)
-        for i in np.flatnonzero(~self._mean & (reserve > 0.0)):
-            less[i] = np.interp(aims[i], [*rates[:, i], high[i]], over[:, i])
-        return self._with_reserve(rate, reserve, less, reason), reason, held == 0
+        limit = np.where(above < FAR, FULL * high / rate - 1.0, 0.0)
+
+        def misses_at(where: FloatArray) -> Misses:
+            shape = rates.shape
+            return Misses(*(_between(rates, score.reshape(shape), where) for score in misses))
+
+        root = _Root(rate, reason, limit, misses_at(rate))
+        return self._kept_free(root, headroom, misses_at), reason, crossing == 0
 
     def _secants(
         self, low: FloatArray, high: FloatArray, headroom: FloatArray
     ) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
         """The same by secants that keep the root between their ends (Illinois), and by halves at times."""
-        below, first = self.over(low)
-        lost = below > 0.0
+        top = FULL * high
+        below, first, misses = self.tested(low)
+        lost, cliff = below > 0.0, np.ones(low.size, dtype=np.bool_)
+        at = Misses(*(score.copy() for score in misses))
         above = np.full(low.size, FAR)
         reason = np.where(lost, first, self._limit())
         rows, search = np.flatnonzero(~lost), self.rows(~lost)
@@ -128,9 +146,12 @@ class Search:
             begin, end, under, beyond = low[rows], high[rows], below[rows], above[rows]
             part = np.clip(-under / np.maximum(beyond - under, 1e-12), 0.02, 0.98)
             middle = begin + (end - begin) * (0.5 if half else part)
-            over, why = search.over(middle)
+            over, why, misses = search.tested(middle)
             missed = over > _NEAR
+            for score, now in zip(at, misses, strict=True):
+                score[rows] = np.where(missed, score[rows], now)
             reason[rows] = np.where(missed, why, reason[rows])
+            cliff[rows] = np.where(missed, over >= FAR, cliff[rows])
             # An end that stays counts half.
             stays = 1.0 if half else 0.5
             above[rows] = np.where(missed, over, stays * beyond)
@@ -140,10 +161,13 @@ class Search:
             open_ = (np.abs(over) > _NEAR) & (end - begin > _NEAR * end)
             if step > 2 and not open_.all():
                 rows, search = rows[open_], search.rows(open_)
-        reserve = self._reserve(headroom, reason)
-        tails = ~self._mean & (reserve > 0.0)
-        less = self.over(low * (1.0 - reserve))[0] if tails.any() else below
-        return self._with_reserve(low, reserve, less, reason), reason, lost
+        limit = np.where(cliff, 0.0, top / low - 1.0)
+
+        def misses_at(where: FloatArray) -> Misses:
+            return self.tested(where)[2]
+
+        root = _Root(low, reason, limit, at)
+        return self._kept_free(root, headroom, misses_at), reason, lost
 
     def _limit(self) -> NDArray[np.int64]:
         """What ends the rates that are looked at, shape (M,)."""
@@ -155,24 +179,40 @@ class Search:
             self._engines.take(rows), self._ttft[rows], self._itl[rows], self._share[rows]
         )
 
-    def _reserve(self, headroom: FloatArray, reason: NDArray[np.int64]) -> FloatArray:
-        """Share of the rates that is kept free at most."""
-        return reserve(self._mean, headroom, reason)
-
-    def _with_reserve(
-        self, rate: FloatArray, reserve: FloatArray, over: FloatArray, reason: NDArray[np.int64]
+    def _kept_free(
+        self, root: _Root, headroom: FloatArray, misses_at: Callable[[FloatArray], Misses]
     ) -> FloatArray:
-        """The rates less what is kept free; `over` is what is missed without all of `reserve`."""
-        strict = self._share >= STRICT
-        return rate * (1.0 - reserve * reserve_used(self._mean, strict, over, reason))
+        """The rates less what is kept free."""
+        rate = root.rate
+        part = 1.0 - reserve(headroom, root.reason)
+        tails = ~self._mean & (headroom > 0.0)
+        if not tails.any():
+            return rate * part
+        binds, allowed = self._engines.kv_binds, np.where(self._mean, 0.5, 1.0 - self._share)
+        most = most_kept(headroom, binds)
+        less = misses_at(rate * (1.0 - most))
+        ends = Ends(root.at, less, np.maximum(most, _NEAR), most, root.limit)
+        some = held(ends, allowed, headroom, binds)
+        again = looked_at_again(some, most, binds & tails)
+        if again.any():
+            span = np.where(again, 1.0 - some, ends.span)
+            ends = ends._replace(less=misses_at(rate * (1.0 - span)), span=span)
+            some = np.where(again, held(ends, allowed, headroom, binds), some)
+        return rate * np.where(tails, some, part)
 
     def over(self, rate_rps: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
         """Logarithm of what is missed the most, within `FAR`, and its index in `BINDINGS`; shape (M,).
 
         Means: latency over target; percentiles: share of misses over those allowed.
         """
+        over, reason, _ = self.tested(rate_rps)
+        return over, reason
+
+    def tested(self, rate_rps: FloatArray) -> tuple[FloatArray, NDArray[np.int64], Misses]:
+        """The same, and scores of misses where they are percentiles."""
         state = engine_state.at_rate(self._engines, rate_rps)
         ttft, itl = np.empty(rate_rps.size), np.empty(rate_rps.size)
+        late = slow = np.zeros(rate_rps.size)
         if self._mean.any():
             ttft, itl = (
                 value / target
@@ -185,7 +225,9 @@ class Search:
             late, slow = times.ttft_exceeds(self._ttft), times.itl_exceeds(self._itl)
             ttft = np.where(self._mean, ttft, late / allowed)
             itl = np.where(self._mean, itl, slow / allowed)
-        return excess(self._engines, state, ttft, itl)
+        over, reason = excess(self._engines, state, ttft, itl)
+        misses = (np.where(state.stable, share, 1.0) for share in (late, slow, state.slot_waits))
+        return over, reason, Misses(*map(scored, misses))
 
     def _best(self, lost: NDArray[np.bool_], binding: NDArray[np.int64]) -> FloatArray:
         best = np.full(lost.size, np.nan)
@@ -209,25 +251,21 @@ def excess(
     worst = np.log(np.maximum(np.maximum(ttft, itl), 1e-9))
     reason = np.where(itl > 1.0, _ITL, np.where(ttft > 1.0, _TTFT, STABILITY))
     reason = np.where(state.stable | (itl > 1.0), reason, STABILITY)
-    full = (state.slot_waits > 0.02) | (reason == STABILITY)
+    full = (state.slot_waits > FULL_WAITS) | (reason == STABILITY)
     reason = np.where(full & engines.kv_binds & (reason != _ITL), KV, reason)
     return np.where(state.stable, np.clip(worst, -FAR, FAR), FAR), reason
 
 
-def reserve(mean: BoolArray, headroom: FloatArray, reason: NDArray[np.int64]) -> FloatArray:
-    """Share of the rates that is kept free at most, shape (M,)."""
-    more = np.where(mean, KV_HEADROOM, KV_TAIL_HEADROOM)
-    more = np.where(reason == KV, more, 0.0)
+def reserve(headroom: FloatArray, reason: NDArray[np.int64]) -> FloatArray:
+    """Share of the rates for means that is kept free, shape (M,)."""
+    more = np.where(reason == KV, KV_HEADROOM, 0.0)
     return np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
 
 
-def reserve_used(
-    mean: BoolArray, strict: BoolArray, over: FloatArray, reason: NDArray[np.int64]
-) -> FloatArray:
-    """Part of `reserve` that is kept free, (M,); `over` is what is missed where all of it is."""
-    near = np.minimum(_AIM / np.minimum(over, _AIM), 1.0)
-    relieved = strict | (np.logical_not(mean) & (reason != KV))
-    return np.where(relieved, near, 1.0)
+def _between(rates: FloatArray, scores: FloatArray, rate: FloatArray) -> FloatArray:
+    """Scores at a rate of each of M rows by those at K rates, (K, M)."""
+    rows = zip(rate, rates.T, scores.T, strict=True)
+    return np.array([np.interp(at, places, values) for at, places, values in rows])
 
 
 def drained(engines: Engines, headroom: FloatArray) -> FloatArray:

@@ -7,6 +7,7 @@ within `NEAR` of the rate at which the worst latency is at its target, as that f
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -25,12 +26,14 @@ MISSES_NEAR = 5e-4
 
 _TOP = FULL - 1e-6
 _STEPS = 60
-_normal_score, _share = NormalDist().inv_cdf, NormalDist().cdf
+_normal_score = NormalDist().inv_cdf
 _RARE = 1e-14
+_LEAST_SCORE = _normal_score(_RARE)
 _LOWEST = -6.0
 _HALVED = 9
 _IDLE = 0.05
 _FAR_FROM_MISSED = 0.5
+_FAR_BESIDE_KV = 0.1
 _EARLY = 0.8
 _LEAST_START = 0.02
 """Bounds of the rate at which a search begins, over the largest stable one."""
@@ -116,6 +119,11 @@ def _columns(engine: Engine) -> dict[str, float] | None:
     return within_bounds(values)
 
 
+def _score(share: float) -> float:
+    """Standard score of a share."""
+    return _normal_score(min(max(share, _RARE), 1.0 - _RARE))
+
+
 def _zero(points: list[tuple[float, float]]) -> float:
     """Where the inverse polynomial through up to three points is zero.
 
@@ -167,7 +175,11 @@ class _Single:
         self._tails = targets.percentile is not None
         self._late, self._slow = math.isfinite(targets.ttft_ms), math.isfinite(targets.itl_ms)
         self._formulas = formulas()
-        self._missed_at: list[tuple[float, float, float]] = []
+        self._tested: list[tuple[float, tuple[float, float, float]]] = []
+        self._cliff = False
+        self._goal = _score(1.0 - targets.percentile) if targets.percentile is not None else 0.0
+        # What delays for the KV cache counts up to a little beyond what else is missed.
+        self._far = _FAR_BESIDE_KV if columns.kv_binds else _FAR_FROM_MISSED
 
     def largest(self, headroom: float) -> tuple[float, int] | None:
         """Rate less the headroom, and what binds; None where nothing is held."""
@@ -177,14 +189,26 @@ class _Single:
         if root is None:
             return None
         rate, reason = root
-        mean, share = not self._tails, self._targets.percentile or 0.0
-        reserve = functions.reserve(mean, headroom, reason)
-        less = 0.0
-        if not mean and reserve > 0.0:
-            less = self._over_at(rate * (1.0 - reserve))
-        used = functions.reserve_used(mean, share >= search.STRICT, less, reason)
-        rate, most = rate * (1.0 - reserve * used), functions.drained(engine, headroom)
+        if not self._tails:
+            rate *= 1.0 - functions.reserve(headroom, reason)
+        elif headroom > 0.0:
+            rate *= self._held(rate, headroom, high)
+        most = functions.drained(engine, headroom)
         return (most, search.KV) if rate > most else (rate, reason)
+
+    def _held(self, rate: float, headroom: float, high: float) -> float:
+        """Rate of a percentile with what is kept free over the one at which it is just met."""
+        kept, binds = self._formulas.kept_free, self._engine.kv_binds
+        most = kept.most_kept(headroom, binds)
+        at, less = self._misses(rate), self._misses(rate * (1.0 - most))
+        limit = 0.0 if self._cliff else FULL * high / rate - 1.0
+        allowed = 1.0 - (self._targets.percentile or 0.0)
+        part = kept.held(kept.Ends(at, less, most, most, limit), allowed, headroom, binds)
+        if kept.looked_at_again(part, most, binds):
+            span = 1.0 - part
+            ends = kept.Ends(at, self._misses(rate * part), span, most, limit)
+            part = kept.held(ends, allowed, headroom, binds)
+        return float(part)
 
     def _missed(self, rate_rps: float) -> _Missed:
         targets, percentiles = self._targets, self._formulas.percentiles
@@ -213,20 +237,23 @@ class _Single:
         point = self._start(high)
         for count in range(1, _STEPS):
             last = self._missed(point)
+            if self._tails and last.state.stable:
+                self._tested.append((point, self._scores(last)))
             value = self._straight(last)
-            if last.state.stable:
-                self._missed_at.append((point, last.ttft, last.itl))
             if abs(last.over) <= (MISSES_NEAR if self._tails else NEAR):
+                self._cliff = False
                 return point, self._reason(last)
             if last.over > 0.0:
                 before, above = above, (point, value)
                 high, reason, beyond = point, last.reason, True
                 # What is far from being missed is farther at every lower rate.
+                self._cliff = not last.state.stable
                 if last.state.stable:
-                    self._late &= last.ttft > _FAR_FROM_MISSED
-                    self._slow &= last.itl > _FAR_FROM_MISSED
+                    self._late &= last.ttft > self._far
+                    self._slow &= last.itl > self._far
             else:
                 if point >= top:
+                    self._cliff = True
                     return top, self._limit
                 before, below, held = below, (point, value), True
                 low = point
@@ -258,39 +285,45 @@ class _Single:
             point = min(point, 1000.0 * wait / ((wait + rest) * work))
         return float(max(point, _LEAST_START * high))
 
-    def _over_at(self, rate_rps: float) -> float:
-        """Logarithm of misses over those allowed, by the rates that were tested where they are near."""
-        near = sorted(self._missed_at, key=lambda one: abs(one[0] - rate_rps))[:3]
+    def _misses(self, rate_rps: float) -> Any:
+        """Scores of misses at a rate, by the rates that were tested where they are near."""
+        near = sorted(self._tested, key=lambda one: abs(one[0] - rate_rps))[:3]
         places = [one[0] for one in near]
         step = _BESIDE * (max(places, default=rate_rps) - rate_rps)
-        kinds = (1,) * self._late + (2,) * self._slow
-        far = len(near) < 3 or max(abs(places[0] - rate_rps), min(places) - rate_rps) > step
-        if far or not kinds:
-            return self._missed(rate_rps).over
+        if len(near) < 3 or not (min(places) <= rate_rps or min(places) - rate_rps <= step):
+            return self._tested_misses(rate_rps)
         weights = [
             math.prod((rate_rps - other) / (place - other) for other in places if other != place)
             for place in places
         ]
-        score = max(
-            sum(weight * self._score(one[kind]) for weight, one in zip(weights, near, strict=True))
-            for kind in kinds
-        )
-        allowed = 1.0 - (self._targets.percentile or 0.0)
-        return math.log(max(_share(score), _RARE) / allowed)
+        needed = (self._late, self._slow, self._engine.kv_binds)
+        scores = []
+        for need, known in zip(needed, zip(*(one[1] for one in near), strict=True), strict=True):
+            scores.append(sum(map(operator.mul, weights, known)) if need else _LEAST_SCORE)
+            # Where that bends back it is no guide.
+            if places[0] > rate_rps and scores[-1] > known[0]:
+                return self._tested_misses(rate_rps)
+        return self._formulas.kept_free.Misses(*scores)
 
-    def _score(self, missed: float) -> float:
-        """Standard score of misses, given over those allowed."""
-        share = missed * (1.0 - (self._targets.percentile or 0.0))
-        return _normal_score(min(max(share, _RARE), 1.0 - _RARE))
+    def _tested_misses(self, rate_rps: float) -> Any:
+        """The same by a test of that rate."""
+        scores = self._scores(self._missed(rate_rps))
+        self._tested.append((rate_rps, scores))
+        return self._formulas.kept_free.Misses(*scores)
+
+    def _scores(self, at: _Missed) -> tuple[float, float, float]:
+        """Of the shares that miss the TTFT, that miss the ITL, and that wait for a place."""
+        allowed = 1.0 - (self._targets.percentile or 0.0)
+        waits = _score(at.state.slot_waits) if self._engine.kv_binds else _LEAST_SCORE
+        return _score(at.ttft * allowed), _score(at.itl * allowed), waits
 
     def _straight(self, at: _Missed) -> float:
         """What rises evenly with the rate: of means the target over the latency, of misses their score."""
         if not at.state.stable:
             return -_LOWEST
-        worst = max(at.ttft, at.itl)
         if not self._tails:
-            return 1.0 - 1.0 / max(worst, 1e-3)
-        score = self._score(worst) - self._score(1.0)
+            return 1.0 - 1.0 / max(at.ttft, at.itl, 1e-3)
+        score = max(self._tested[-1][1][:2]) - self._goal
         return min(max(score, _LOWEST), -_LOWEST)
 
     def _reason(self, at: _Missed) -> int:

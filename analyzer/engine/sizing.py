@@ -29,6 +29,7 @@ HEADROOM = defaults.HEADROOM
 """Default share of the largest rate that is kept free."""
 
 _PERCENTILES = (0.5, 0.9, 0.95, 0.99)
+_LEAST_RATE = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,11 +178,12 @@ def _alone(
     if not (good and 0.0 <= headroom < 1.0 and (percentile is None or 0.0 < percentile < 1.0)):
         return None
     bounds = single.Targets(
-        ttft_ms=math.inf if ttft_ms is None else ttft_ms,
-        itl_ms=math.inf if itl_ms is None else itl_ms,
-        percentile=percentile,
+        ttft_ms=math.inf if ttft_ms is None else float(ttft_ms),
+        itl_ms=math.inf if itl_ms is None else float(itl_ms),
+        # Numbers of numpy would slow all that follows from them.
+        percentile=None if percentile is None else float(percentile),
     )
-    held = single.largest(engine, bounds, headroom)
+    held = single.largest(engine, bounds, float(headroom))
     if held is None:
         return None
     reason = TPS if held.reason == STABILITY and tps is not None else held.reason
@@ -212,7 +214,7 @@ def size_engines(
         tps: tokens per second; of one replica it asks for no more than stability.
         percentile: of the latencies that must meet the targets, such as 0.95; NaN is the mean.
         headroom: share of the largest rate that is kept free, >= 0 and < 1; of percentiles no more than
-            keeps `SPARED` of the allowed misses free.
+            keeps `kept_free.MISS_RESERVE` of the allowed misses free.
 
     Raises:
         InvalidParameterError: one of them is out of its range; names the row.
@@ -254,7 +256,7 @@ def analyze_engines(engines: Engines, rate_rps: ArrayLike) -> EnginePerformanceA
         InvalidParameterError: a rate is not a number >= 0.
 
     """
-    rates = np.maximum(checked("rate_rps", rate_rps, len(engines), least=0.0), 1e-12)
+    rates = np.maximum(checked("rate_rps", rate_rps, len(engines), least=0.0), _LEAST_RATE)
     out = {item.name: np.empty(len(engines)) for item in fields(EnginePerformanceArrays)}
     for part in parts(engines):
         some = engines.take(part)
@@ -279,3 +281,68 @@ def analyze_engines(engines: Engines, rate_rps: ArrayLike) -> EnginePerformanceA
         for name in ("in_service",):
             out[name][part] = np.where(state.stable, out[name][part], some.max_batch)
     return EnginePerformanceArrays(**out)
+
+
+def mean_latencies(
+    engines: Engines, rate_rps: FloatArray, max_queue_to_batch: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean TTFT and ITL, and the share of requests turned away, each of shape (M,), at rates of that shape.
+
+    A replica that does not keep up has no steady state; one whose queue is bounded at that many times its
+    batch turns requests away, and who gets in waits for a full queue.
+    """
+    rates = np.maximum(rate_rps, _LEAST_RATE)
+    ttft, itl, refused = (np.zeros(len(engines)) for _ in range(3))
+    for part in parts(engines):
+        some = engines.take(part)
+        state = engine_state.at_rate(some, rates[part])
+        first, token = means(some, state)
+        top = some.full_rate
+        queued = max_queue_to_batch * some.max_batch / top
+        late = queued + some.prefill_ms * some.input_tokens + some.decode_ms(some.max_batch)
+        over = np.maximum(1.0 - 1000.0 * top / rates[part], 0.0)
+        ttft[part] = np.where(state.stable, first, late)
+        itl[part] = token
+        refused[part] = np.where(state.stable, 0.0, over)
+    return ttft, itl, refused
+
+
+def quantiles(
+    engines: Engines, rate_rps: FloatArray, share: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """TTFT and ITL that a share of the requests does not exceed, each of shape (M,).
+
+    Args:
+        engines: M of them.
+        rate_rps: arrivals, shape (M,); a TTFT beyond what a replica keeps up with is infinite.
+        share: shape (M,), > 0 and < 1.
+
+    """
+    rates = np.maximum(rate_rps, _LEAST_RATE)
+    ttft, itl = np.empty(len(engines)), np.empty(len(engines))
+    for part in parts(engines):
+        some = engines.take(part)
+        state = engine_state.at_rate(some, rates[part])
+        times = latency(some, state)
+        ttft[part] = np.where(state.stable, times.ttft_quantile(share[part]), np.inf)
+        itl[part] = times.itl_quantile(share[part])
+    return ttft, itl
+
+
+def missed_alone(engines: Engines, *, ttft_ms: FloatArray, itl_ms: FloatArray) -> FloatArray:
+    """Share of requests that miss a target even where a replica computes nothing else, shape (M,).
+
+    Args:
+        engines: M of them.
+        ttft_ms: target, shape (M,); NaN: none.
+        itl_ms: the same of the mean ITL of a request.
+
+    """
+    missed = np.zeros(len(engines))
+    for part in parts(engines):
+        some = engines.take(part)
+        times = latency(some, engine_state.at_rate(some, np.full(part.size, _LEAST_RATE)))
+        for target, exceeds in ((ttft_ms, times.ttft_exceeds), (itl_ms, times.itl_exceeds)):
+            given = ~np.isnan(target[part])
+            missed[part] += np.where(given, exceeds(np.where(given, target[part], np.inf)), 0.0)
+    return missed

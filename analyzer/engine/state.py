@@ -141,7 +141,7 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
     # The batch that the queue of prompts meets follows from a first guess, once: again moves it by 0.01 %.
     batch = np.minimum(rate * engines.decodes * engines.base_ms / free, engines.max_batch)
     cycle = _cycle(engines, rate, free, batch)
-    chain = _running(engines, rate, free, cycle)
+    chain = _running(engines, rate, free, cycle, batch)
     queue = prompts(engines, rate, free, chain["batch"], chain["variance"])
     # Nobody leaves while prompts are computed that came before; half of the time their own step follows.
     begins = 0.5 * np.maximum(queue.other_ms - 0.5 * queue.alive * queue.decode_ms, 0.0)
@@ -339,9 +339,9 @@ def _held_ms(engines: Engines, free: FloatArray, cycle: _Cycle) -> tuple[FloatAr
 
 
 def _running(
-    engines: Engines, rate: FloatArray, free: FloatArray, cycle: _Cycle
+    engines: Engines, rate: FloatArray, free: FloatArray, cycle: _Cycle, least: FloatArray
 ) -> dict[str, FloatArray]:
-    """Numbers in the batch, and the wait for a slot in it."""
+    """Numbers in the batch, and the wait for a slot in it; `least` decode where steps are the shortest."""
     crowding = engines.crowding
     prompt, more = _held_ms(engines, free, cycle)
     clusters = _Clusters.of(engines, rate * engines.prefill_ms / free)
@@ -373,8 +373,9 @@ def _running(
         load,
         (1.0 + 0.5 * (1.0 + crowding) * most / (1.0 - most)) / large,
     )
-    # A slot is held while the prompt is computed, too.
-    batch = np.maximum(chain.mean * large + fixed - rate * prompt, 0.0)
+    # A slot is held while the prompt is computed, too. Where prompts would hold all of them, no fewer decode
+    # than without them (Little's law): with none, the replica would seem to keep up again.
+    batch = np.maximum(chain.mean * large + fixed - rate * prompt, least)
     return {
         "batch": batch,
         "joined": np.minimum(batch + 1.0 - chain.waits, np.maximum(engines.room, 1.0)),

@@ -2,7 +2,8 @@
 
 Two jobs may scrape one server at two addresses, and a pod may have several servers. Where pages say when
 their process started, that tells; SGLang's do not. Counters only grow, so a page that shows more than a later
-page of the other address is of another process.
+page of the other address is of another process. A counter of 0 says nothing: a job may have dropped its
+series.
 """
 
 from __future__ import annotations
@@ -81,14 +82,16 @@ def _contradicts(earlier: Iterable[_Look], own: deque[_Look]) -> bool | None:
     if not before or not since:
         return None
     between = [look for look in own if look.at >= since[-1].at]
-    if any(_less(later, one) for one, later in itertools.pairwise(between)):
+    if any(
+        now < then for one, later in itertools.pairwise(between) for then, now in _pairs(one, later)
+    ):
         return None
-    return _less(last, before[-1])
+    return any(0 < one < two for one, two in _pairs(last, before[-1]))
 
 
-def _less(look: _Look, other: _Look) -> bool:
-    """Whether any counter of a look is less than that of another."""
-    return any(one < two for one, two in zip(look.counters, other.counters, strict=True))
+def _pairs(look: _Look, other: _Look) -> Iterable[tuple[float, float]]:
+    """The counters of two looks, each with the other's."""
+    return zip(look.counters, other.counters, strict=True)
 
 
 def _counters(page: PodMetrics) -> Counters:

@@ -121,7 +121,8 @@ def sizing_rate(
     observed = traffic.arrival_rate_rps
     rate, notes = observed, []
     if traffic.long_rate_rps > 0:
-        rate = _smoothed(traffic, window_seconds, dispersion(trend))
+        residence = _residence_seconds(traffic, source.targets.itl_ms)
+        rate = _smoothed(traffic, window_seconds, dispersion(trend), residence)
         if rate != observed:
             notes.append(f"{_rpm(observed)} observed, {_rpm(rate)} used: the rest may be noise")
     certain = rate
@@ -197,8 +198,24 @@ def _usual_change(
     return change if work is None else max(change, work.usual_change(seconds) * rate)
 
 
-def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> float:
-    """The long window's rate, moved by the significant part of what shorter windows show."""
+def _residence_seconds(traffic: Traffic, most_itl_ms: float) -> float:
+    """Seconds that a request is in service, at its target (0: none) at most; 0 while that is not known."""
+    return (
+        min(traffic.itl_ms or 0.0, most_itl_ms or math.inf)
+        * (traffic.output_tokens or 0.0)
+        / 1000.0
+    )
+
+
+def _smoothed(
+    traffic: Traffic, window_seconds: float, dispersion: float, residence_seconds: float
+) -> float:
+    """The long window's rate, moved by the significant part of what shorter windows show.
+
+    What a few seconds show beyond that rate counts by what it adds to the requests in service, which stay
+    for the residence time: a burst that is over by then was never more. A rise that goes on is seen by the
+    longer ones of the short windows, and one that prompts cannot keep up with by the queue.
+    """
 
     def error(rate: float, seconds: float, spread: float = dispersion) -> float:
         return math.sqrt(spread * max(rate, 1.0 / seconds) / seconds)
@@ -217,7 +234,9 @@ def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> flo
         # So few arrivals tell that the rate has risen, and not well how far.
         spread = bounded(seen, otherwise=dispersion)
         if evidence(seconds, recent, rate) > SUDDEN_EVIDENCE * spread:
-            rise = max(rise, recent - error(recent, seconds, spread))
+            added = min(seconds / residence_seconds, 1.0) if residence_seconds > 0 else 1.0
+            least_seen = recent - error(recent, seconds, spread)
+            rise = max(rise, rate + added * (least_seen - rate))
     if not certain:
         return rise
     # The likeliest moment of the rise has the most evidence; shorter windows may be higher by chance.

@@ -58,3 +58,27 @@ async def test_others_have_their_turn_meanwhile(
         turns += 1
         await asyncio.sleep(0)
     assert turns > 2 * tasks.TURNS * (COUNT // PART_SAMPLES)
+
+
+async def test_who_asks_meanwhile_waits_for_his_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds who ask at once would each have the numbers of the whole fleet in memory."""
+    monkeypatch.setattr(tasks, "PIECE_SECONDS", 0.0)
+    written, most = 0, 0
+
+    class Watched(Collector):
+        """Counts the answers that are being made."""
+
+        def collect(self) -> Iterable[Metric]:
+            nonlocal written, most
+            written += 1
+            most = max(most, written)
+            yield GaugeMetricFamily("first", "One.", value=1)
+            yield GaugeMetricFamily("last", "Another.", value=2)
+            written -= 1
+
+    registry = CollectorRegistry()
+    registry.register(Watched())
+    probes = Probes(registry, {})
+    texts = await asyncio.gather(*(probes.metrics() for _ in range(5)))
+    assert texts == 5 * [generate_latest(registry)]
+    assert most == 1

@@ -77,6 +77,21 @@ def test_what_may_be_the_same_server_counts_once(second: Sampled) -> None:
     assert servers(sampled(8000, None), second) == [OWN]
 
 
+@pytest.mark.parametrize("names", ["p:{}", "p-{}"])
+def test_servers_under_other_names_are_those_that_the_objects_name(names: str) -> None:
+    """As many as the pod has endpoints, by their ports if the names have them; others are further ones."""
+    both = (OWN, OWN.replace("8000", "8001"))
+    variant = dataclasses.replace(VARIANT, pods=("p", "p"), endpoints=both)
+    rows = [sampled(0, 100.0 + at, instance=names.format(at)) for at in (8000, 8001, 8002)]
+    for count in (1, 2, 3):
+        attributed = Attribution([variant]).attribute(rows[:count])
+        assert len({item.endpoint for item in attributed}) == count
+        assert sum(item.further for item in attributed) == max(count - 2, 0)
+        for item in attributed:
+            if names == "p:{}" and not item.further:
+                assert f"{item.sampled.instance.removeprefix('p')}/" in item.endpoint
+
+
 async def rate_of(ports: list[int], *, seconds: int = 60, gone_at: float = math.inf) -> list[int]:
     """Rates of the variant, requests per minute, while Prometheus has a server with 30 at each port."""
     clock = ManualClock(1000.0)

@@ -10,8 +10,9 @@ from adapter.collector.gateway import Rates
 from adapter.collector.observation import Observation
 from adapter.collector.traffic import Traffic
 from adapter.controller.estimates import lengths, prior
+from adapter.controller.estimates.feedback import Feedback
 from adapter.controller.settings import LoopSettings
-from adapter.controller.sizing import Sizing
+from adapter.controller.sizing import SizedVariant, Sizing
 from adapter.controller.state import VariantRecord, VariantState
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
@@ -52,6 +53,15 @@ TRAFFIC = Traffic(
 
 def sized(source: VariantSource, traffic: Traffic) -> fleet.Variant:
     """The planner's input for that traffic."""
+    variant = cycle_of(source, traffic).variant
+    assert variant is not None
+    return variant
+
+
+def cycle_of(
+    source: VariantSource, traffic: Traffic, feedback: Feedback | None = None
+) -> SizedVariant:
+    """The variant in a cycle with that traffic."""
     cycle = Sizing(
         settings=LoopSettings(),
         rates=Rates(rps={}),
@@ -61,10 +71,8 @@ def sized(source: VariantSource, traffic: Traffic) -> fleet.Variant:
         to_wake=frozenset(),
         now=0.0,
     )
-    record = VariantRecord(state=VariantState(source=source))
-    variant = cycle.size(record, source, Observation(traffic=traffic)).variant
-    assert variant is not None
-    return variant
+    state = VariantState(source=source, feedback=feedback or Feedback())
+    return cycle.size(VariantRecord(state=state), source, Observation(traffic=traffic))
 
 
 def test_observed_lengths_are_planned_for() -> None:
@@ -107,3 +115,15 @@ def test_live_cache_fills_a_profile_without_limits() -> None:
 def test_a_cache_without_tokens_is_no_measurement(tokens: float) -> None:
     """An engine that is still starting may report none."""
     assert sized(SOURCE, dataclasses.replace(TRAFFIC, kv_tokens=tokens)).profiles == SOURCE.profiles
+
+
+def test_the_factor_of_missed_targets_is_on_the_arrivals_and_on_their_queue() -> None:
+    """Else a part of what works off the queue would count as arrivals, which fall once it is gone."""
+    queued = dataclasses.replace(TRAFFIC, running=60.0, waiting=40.0)
+    once = cycle_of(SOURCE, queued).rate
+    more = cycle_of(SOURCE, queued, Feedback(factor=1.5, cause="requests miss")).rate
+    assert once is not None
+    assert more is not None
+    assert once.backlog_rps > 0
+    arrivals = once.rate_rps - once.backlog_rps
+    assert more.rate_rps - more.backlog_rps == pytest.approx(1.5 * arrivals)

@@ -182,6 +182,21 @@ def test_load_that_came_back_keeps_its_replicas_longer() -> None:
     assert (targets[510], targets[1030], targets[1050]) == (9, 9, 4)
 
 
+def test_load_of_which_a_part_was_not_known_is_no_load_that_came_back() -> None:
+    """Half of the pods do not answer for 200 s: the next fall waits for no more than the window."""
+    before: Before | None = None
+    published, targets = 9, dict[int, int]()
+    for now in range(0, 1100, 10):
+        hidden = 300 <= now < 500
+        needed = 9 if now < 800 else 4
+        steady, before = stabilized(
+            {"v": needed}, {"v": published}, before,
+            now=float(now), partial=hidden, rate_rps=4.5 if hidden else needed,
+        )  # fmt: skip
+        targets[now] = published = steady["v"].replicas
+    assert (targets[870], targets[910]) == (9, 4)
+
+
 def test_a_raised_target_is_dated() -> None:
     """Its replicas are ready a start-up later, not a start-up after each cycle."""
     _, before = stabilized({"v": 5}, {"v": 2}, now=10.0)

@@ -37,7 +37,8 @@ def needed(dispersion: float) -> list[int]:
         shared=np.ones(rows, dtype=np.bool_),
         dispersion=column(dispersion),
     )
-    return LinearModel(Replicas.of([REPLICA] * rows)).size(asked).needed.tolist()
+    sized = LinearModel(Replicas.of([REPLICA] * rows)).size(asked)
+    return [int(number) for number in sized.needed]
 
 
 @pytest.mark.parametrize("dispersion", [1.0, 1.5, 4.0, 16.0])

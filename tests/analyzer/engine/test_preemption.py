@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analyzer.engine import search, sizing
+from analyzer.engine import kept_free, search, sizing
 from analyzer.engine.columns import Engines
 from emulator.engines.protocol import Completion
 from emulator.engines.runs import serve_open_loop
@@ -90,7 +90,7 @@ def test_sized_replica_gets_out_of_preemption() -> None:
     engines = replica(prompt, output, 900)
     held = sizing.size_engines(engines, itl_ms=1000.0, percentile=0.99, headroom=HEADROOM)
     assert search.BINDINGS[held.binding[0]] == "kv"
-    kept = HEADROOM + search.KV_HEADROOM
+    kept = HEADROOM + kept_free.KV_HEADROOM
     assert held.rate_rps[0] == pytest.approx(1000.0 * engines.full_rate[0] * (1.0 - kept), rel=1e-6)
     gaps = np.random.default_rng(5).exponential(1000.0 / held.rate_rps[0], 1500)
     gaps[: int(4 * engines.kv_batch[0])] = 0.0

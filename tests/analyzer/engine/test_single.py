@@ -131,6 +131,28 @@ def test_headroom_is_that_of_rows() -> None:
         assert one.kv_bound_batch == pytest.approx(many[row].kv_bound_batch)
 
 
+def test_no_rate_is_held_beyond_one_at_which_the_replica_falls_behind() -> None:
+    """Long prompts and short answers: where prompts hold all slots, the replica does not keep up again.
+
+    So a single row, of which rates are tested together, and many, of which they are approached, agree.
+    """
+    shares = np.linspace(0.01, 0.9999, 150)
+    for number in (39, 74, 88):
+        engine, (ttft_ms, _, _) = drawn(150, 11)[number]
+        rows = Engines.of([engine] * shares.size)
+        most = 1000.0 * np.minimum(rows.full_rate, 1.0 / (rows.prefill_ms * rows.input_tokens))
+        stable = engine_state.at_rate(rows, shares * most).stable
+        assert not np.any(stable[1:] & ~stable[:-1]), number
+        held = [
+            sizing.size_engine(engine, ttft_ms=ttft_ms, percentile=0.95).rate_rps,
+            *(
+                float(sizing.size_engines(some, ttft_ms=ttft_ms, percentile=0.95).rate_rps[0])
+                for some in (Engines.of([engine]), Engines.of([engine] * 8))
+            ),
+        ]
+        assert max(held) <= 1.003 * min(held), (number, held)
+
+
 def test_extreme_lengths_give_what_they_give_for_rows() -> None:
     """Lengths that vary a hundredfold, and a KV cache that holds not even one such request."""
     engine, (ttft, _, _) = drawn(1, 4)[0]

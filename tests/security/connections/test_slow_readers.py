@@ -30,6 +30,7 @@ PIECE, SLOW = 16384, 30_000
 REQUEST = b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n"
 ZIPPED = REQUEST.replace(b"Host:", b"Accept-Encoding: gzip\r\nHost:")
 MADE = REQUEST.replace(b"/long", b"/made")
+STREAM = REQUEST.replace(b"/long", b"/stream")
 
 
 @contextlib.asynccontextmanager
@@ -45,6 +46,11 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Server, web.Application]]
             return responses.of_bytes(request, BODY, "application/json")
         if request.path == "/made":
             return web.Response(body=bytes(BODY_BYTES))
+        if request.path == "/stream":
+            response = web.StreamResponse()
+            await response.prepare(request)
+            while True:
+                await response.write(bytes(slow_readers.PIECE_BYTES))
         return web.Response(text="ok")
 
     application = web.Application()
@@ -109,11 +115,27 @@ async def test_answers_that_are_kept_for_slow_clients_have_a_limit_together(tmp_
         reader, writer = await server.connect("alice")
         clients = [await lazy(server, MADE) for _ in range(18)]
         await asyncio.sleep(1)
-        assert len(held(application)) == 1 + slow_readers.KEPT_BYTES // BODY_BYTES
+        assert len(held(application)) == 1 + slow_readers.KEPT_BYTES // BODY_BYTES + 1
         assert await status(reader, writer, MADE) == 200
         for item in clients:
             item.transport.abort()
         writer.close()
+
+
+@pytest.mark.virtual_time
+async def test_a_stream_keeps_nothing_of_the_answer_before_it(tmp_path: Path) -> None:
+    """On a connection that took a long answer; ten clients that take none have less than the limit."""
+    async with serving(tmp_path) as (server, application):
+        reader, writer = await server.connect("alice")
+        assert await status(reader, writer, MADE) == 200
+        writer.write(STREAM)
+        await asyncio.sleep(1)
+        assert min(held(application)) > connections.BUFFER_BYTES  # it is waited for
+        clients = [await lazy(server, MADE) for _ in range(11)]
+        await asyncio.sleep(1)
+        assert len(held(application)) == 1 + 11
+        for item in (*clients, writer):
+            item.transport.abort()
 
 
 @pytest.mark.virtual_time

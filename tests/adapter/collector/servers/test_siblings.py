@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,38 @@ def test_a_restart_between_two_scrapes_is_no_second_server() -> None:
         return 1000 + 2 * at if at < 65 else 2 * (at - 65)
 
     assert set(servers(done, done, every(15.0, 7.0))) == {1}
+
+
+@pytest.mark.parametrize("offset", [0.0, 7.0])
+@pytest.mark.parametrize("dropped", [("ttft",), ("generation_tokens",), ("ttft", "finished")])
+def test_a_job_that_drops_series_shows_no_second_server(
+    dropped: tuple[str, ...], offset: float
+) -> None:
+    """A counter that is not there reads as 0, and is no smaller one."""
+    siblings = Siblings()
+    for look in range(12):
+        first, second = 15.0 * look, 15.0 * look + offset
+        whole, part = page(1000 + 2 * first), page(1000 + 2 * second)
+        absent: dict[str, Any] = {
+            name: 0.0 if name == "finished" else (0.0, 0.0) for name in dropped
+        }
+        siblings.note("e", "whole", whole, at=first)
+        siblings.note("e", "part", dataclasses.replace(part, **absent), at=second)
+    assert not siblings.apart("e", "whole", "part")
+
+
+def test_a_restart_to_zero_at_the_address_that_is_scraped_more_often() -> None:
+    """Whose counters have grown again before the other address shows any fall."""
+
+    def done(at: float) -> float:
+        return 1000 + 2 * at if at < 62 else max(0.0, 2 * (at - 67))
+
+    siblings = Siblings()
+    looks = [(5.0 * number, "often") for number in range(60)]
+    looks += [(60.0 * number + 1, "seldom") for number in range(5)]
+    for at, address in sorted(looks):
+        siblings.note("e", address, page(done(at)), at=at)
+    assert not siblings.apart("e", "often", "seldom")
 
 
 def test_other_pods_are_forgotten() -> None:

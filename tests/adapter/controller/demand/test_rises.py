@@ -23,16 +23,18 @@ def rate_of(
     recent: tuple[tuple[float, float], ...] = (),
     sudden: tuple[tuple[float, float], ...] = (),
     dispersions: tuple[float | None, ...] = (),
+    output_tokens: float = 1.0,
+    itl_ms: float | None = None,
 ) -> float:
     """The rate that is sized for where 4 a second came over the long window."""
     traffic = Traffic(
         arrival_rate_rps=short, long_rate_rps=LONG_RPS, recent=recent, sudden=sudden,
         dispersions=dispersions,
-        input_tokens=1.0, output_tokens=1.0, ttft_ms=None, itl_ms=None, idle=False,
+        input_tokens=1.0, output_tokens=output_tokens, ttft_ms=None, itl_ms=itl_ms, idle=False,
     )  # fmt: skip
     source = VariantSource(
         namespace="n", name="v", model="m", service_class="c", profiles=(), accelerator="",
-        targets=fleet.Targets(), endpoints=(), replicas=1,
+        targets=fleet.Targets(itl_ms=50.0), endpoints=(), replicas=1,
     )  # fmt: skip
     return demand.sizing_rate(
         source, traffic, gateway_rps=None, trend=None, settings=RateSettings(headroom=0.0),
@@ -47,6 +49,29 @@ def test_a_rise_of_five_seconds_counts_but_for_its_error() -> None:
     assert rate_of(14 / 3, recent=recent, sudden=((5.0, 12.0),)) == pytest.approx(
         12.0 - math.sqrt(12.0 / 5.0)
     )
+
+
+@pytest.mark.parametrize(
+    ("output_tokens", "itl_ms", "share"),
+    [
+        (2500.0, 20.0, 0.1),  # 50 s in service: a tenth of what it would be if it went on
+        (250.0, 20.0, 1.0),  # they are gone within the window
+        (2500.0, 500.0, 0.04),  # an overload lengthens no more than to the target: 125 s
+    ],
+)
+def test_a_burst_counts_by_what_it_adds_to_the_requests_in_service(
+    output_tokens: float, itl_ms: float, share: float
+) -> None:
+    """5 s of 12 a second where 4 are usual."""
+    rate = rate_of(4.0, sudden=((5.0, 12.0),), output_tokens=output_tokens, itl_ms=itl_ms)
+    least_seen = 12.0 - math.sqrt(12.0 / 5.0)
+    assert rate == pytest.approx(LONG_RPS + share * (least_seen - LONG_RPS))
+
+
+def test_a_rise_that_goes_on_counts_in_full_however_long_requests_stay() -> None:
+    """15 s of 8 a second: the longer windows say that it is no burst."""
+    lasting = ((15.0, 8.0), (30.0, 6.0))
+    assert rate_of(5.0, recent=lasting, output_tokens=2500.0, itl_ms=20.0) == pytest.approx(8.0)
 
 
 def test_a_few_more_in_five_seconds_are_chance() -> None:
