@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict
@@ -151,6 +152,10 @@ class Serving:
             "failing": self.failing,
             "existing": self.existing,
         }
+
+
+Apart = Callable[[str], contextlib.AbstractContextManager[object]]
+"""Where the error of one object, named so, ends: those of others are joined without it."""
 
 
 class ByLabel:

@@ -21,6 +21,7 @@ import socket
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -165,9 +166,12 @@ class Connections:
         if connection is None:
             return
         connection.progress.answer_bytes = length
-        if not length:
-            return
-        others = {item.progress: item for item in self._all if item is not connection}
+        if length:
+            self._close_too_many(connection)
+
+    def _close_too_many(self, beside: _Connection) -> None:
+        """Close those that have been waited for longest, while too much is kept beside one of them."""
+        others = {item.progress: item for item in self._all if item is not beside}
         self._close_slow([others[progress] for progress in too_many(others)])
 
     def accept(self, listening: socket.socket) -> None:
@@ -209,7 +213,8 @@ class Connections:
         def protocol() -> Noting:
             connection.protocol = made = self._server()
             self._by_protocol[made] = connection
-            return Noting(connection.progress, made)
+            # A buffer may have had room for a moment when the next answer began, and was not counted then.
+            return Noting(connection.progress, made, partial(self._close_too_many, connection))
 
         loop = asyncio.get_running_loop()
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import aiohttp
@@ -46,9 +46,13 @@ class Noting(asyncio.Protocol):
     Who looked now and then would always find a slow client's buffer full, though it has room in between.
     """
 
-    def __init__(self, progress: Progress, served: RequestHandler) -> None:
+    def __init__(
+        self, progress: Progress, served: RequestHandler, paused: Callable[[], None]
+    ) -> None:
+        """`paused`: called after the buffer has become full."""
         self._progress = progress
         self._served = served
+        self._paused = paused
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -70,6 +74,8 @@ class Noting(asyncio.Protocol):
         """Note that the buffer is full."""
         self._progress.paused_since = asyncio.get_running_loop().time()
         self._served.pause_writing()
+        if self._progress.answer_bytes:
+            asyncio.get_running_loop().call_soon(self._paused)
 
     def resume_writing(self) -> None:
         """Note that the client has taken most of it."""

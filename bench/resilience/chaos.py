@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import programs
+import slow_clients
 from programs import BrokenError, Cluster, Watcher, require, until
 
 from adapter import cli
@@ -336,6 +337,10 @@ FAULTS = (
     Fault(api_server_down, "all are answered; the next load is decided"),
     Fault(certificate_exchanged, "nobody who trusts the caBundle is turned away"),
     Fault(slow_senders, "the front proxy is answered"),
+    Fault(
+        slow_clients.slow_readers,
+        "those with answers are closed, few streams stay; memory < 300 MiB; others are answered",
+    ),
     Fault(flood_of_connections, "the front proxy is answered; memory < 200 MiB; few log lines"),
     Fault(flood_of_paths_and_tokens, "at most 20 reviews at once and 5 a second"),
     Fault(odd_watch_lines, "all are answered; back-off; the next load is decided"),

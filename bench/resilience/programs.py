@@ -196,6 +196,14 @@ def stranger(world: worlds.World) -> ssl.SSLContext:
     return context
 
 
+def front_proxy(world: worlds.World) -> ssl.SSLContext:
+    """TLS with the client certificate of the front proxy."""
+    context = stranger(world)
+    folder = world.site.certificates.folder
+    context.load_cert_chain(folder / "fp.crt", folder / "fp.key")
+    return context
+
+
 def resident_mib(process_id: int) -> float:
     """Resident memory of a process."""
     for line in Path(f"/proc/{process_id}/status").read_text().splitlines():

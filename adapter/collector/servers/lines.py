@@ -111,18 +111,25 @@ def read(
         raise LineError(f"more than {LINES_LIMIT} lines of metrics")
     seen: set[object] = set()
     count = 0
+    known, wanted, latency = "", False, False
     for number, line in enumerate(lines, 1):
         # Selecting lines costs less than parsing all.
-        if line.startswith('{"'):
-            line = _QUOTED.sub(r"\1{", line, count=1)  # noqa: PLW2901 - the same line, written otherwise
         first = _FIRST.match(line)
-        if first is None or first[1] not in names:
+        if first is None and line.startswith('{"'):
+            line = _QUOTED.sub(r"\1{", line, count=1)  # noqa: PLW2901 - the same line, written otherwise
+            first = _FIRST.match(line)
+        if first is None:
+            continue
+        if (name := first[1]) != known:  # the lines of a series follow one another
+            known, wanted = name, name in names
+            latency = wanted and aside is not None and spelling.of_latency(name)
+        if not wanted:
             continue
         count += 1
         if count > SERIES_LIMIT:
             raise LineError(f"more than {SERIES_LIMIT} lines of series that are read")
-        if aside is not None and spelling.of_latency(first[1]):
-            aside.setdefault(first[1], []).append(line)
+        if aside is not None and latency:
+            aside.setdefault(name, []).append(line)
             continue
         if len(line) > LINE_LIMIT:
             raise LineError(f"line {number} has more than {LINE_LIMIT} characters")

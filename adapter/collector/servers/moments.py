@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-
-import numpy as np
+from itertools import pairwise
+from typing import NamedTuple
 
 from adapter.collector.model_servers import Labels, SumCount
 from adapter.collector.servers.totals import LARGEST, NO_SHORT, Moments
@@ -21,6 +22,31 @@ _SHORT_COUNT = 100
 _FINE = 10.0
 """Bound that the first buckets must reach down to, to tell short requests."""
 
+_LEAST = 1e-200
+"""Bound below which the next bucket is taken to begin there."""
+
+_CACHED_CHARACTERS = 16 * 1024
+"""Longest text of bounds whose layout is kept."""
+
+
+class _Layout(NamedTuple):
+    """Where the samples of a histogram go, by its bounds alone, which are the same on page after page.
+
+    Attributes:
+        places: Bucket of each sample.
+        squares: Mean and mean square of what is in each bucket, as `_within`.
+        finite: Buckets that have a finite bound greater than 0.
+        short: Places of `SHORT_BOUNDS`: the number of `finite` up to each, then how far it is above their
+            last bound and how wide the next bucket is, by logarithms; 0 and 1 beyond the last bound. Empty
+            where the buckets do not tell.
+
+    """
+
+    places: tuple[int, ...]
+    squares: tuple[SumCount, ...]
+    finite: tuple[int, ...]
+    short: tuple[tuple[int, float, float], ...]
+
 
 def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]) -> Moments | None:
     """Moments of one pod's histogram, summed over its engines; None without a usable one.
@@ -30,46 +56,85 @@ def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]
         names: Names of the wanted one's buckets, the newest first.
 
     """
-    cumulative: dict[str, dict[float, float]] = {}
+    shown: dict[str, tuple[list[str], list[float]]] = {}
     for name, labels, value in samples:
         if name in names:
-            try:
-                bound = float(labels.get("le", ""))
-            except ValueError:
-                return None
-            if not (math.isfinite(value) and 0 <= value <= LARGEST) or math.isnan(bound):
-                return None
-            bound = bound if bound <= LARGEST else math.inf
-            bounds = cumulative.setdefault(name, {})
-            bounds[bound] = bounds.get(bound, 0.0) + value
-    chosen = next((cumulative[name] for name in names if name in cumulative), None)
-    if chosen is None:
+            bounds, values = shown.setdefault(name, ([], []))
+            bounds.append(labels.get("le", ""))
+            values.append(value)
+    layouts = {name: _layout_of(bounds) for name, (bounds, _) in shown.items()}
+    if None in layouts.values() or not all(
+        0 <= value <= LARGEST for _, values in shown.values() for value in values
+    ):
         return None
-    total = squares = count = lower = 0.0
-    for bound, below in sorted(chosen.items()):
+    chosen = next((name for name in names if name in shown), "")
+    layout = layouts.get(chosen)
+    if layout is None:
+        return None
+    cumulative = [0.0] * len(layout.squares)
+    for place, value in zip(layout.places, shown[chosen][1], strict=True):
+        cumulative[place] += value
+    total = squares = count = 0.0
+    for below, (mean, square) in zip(cumulative, layout.squares, strict=True):
         inside = below - count
         if inside < 0:
             return None  # counts up to a bound only grow with it
         if inside > 0:
-            mean, square = _within(lower, bound)
             total += inside * mean
             squares += inside * square
             count = below
-        lower = bound
-    return Moments(total, squares, count, _short(chosen, count))
+    return Moments(total, squares, count, _short(layout, cumulative, count))
 
 
-def _short(below: Mapping[float, float], count: float) -> tuple[float, ...]:
-    """Requests of at most `SHORT_BOUNDS` tokens, by counts up to bounds; zeros where bounds are coarse.
+def _short(layout: _Layout, cumulative: list[float], count: float) -> tuple[float, ...]:
+    """Requests of at most `SHORT_BOUNDS` tokens, by counts up to bounds; zeros where bounds are coarse."""
+    if not layout.short or count <= 0:
+        return NO_SHORT
+    counts = [0.0, *(cumulative[place] for place in layout.finite)]
+    return tuple(
+        (counts[at + 1] - counts[at]) / whole * part + counts[at] if part else counts[at]
+        for at, part, whole in layout.short
+    )
+
+
+def _layout_of(written: Sequence[str]) -> _Layout | None:
+    """The layout of samples with these bounds `le`; None where one is no number."""
+    bounds = tuple(written)
+    kept = sum(map(len, bounds)) <= _CACHED_CHARACTERS
+    return _layout(bounds) if kept else _layout.__wrapped__(bounds)
+
+
+@lru_cache(maxsize=256)
+def _layout(written: tuple[str, ...]) -> _Layout | None:
+    try:
+        bounds = [float(text) for text in written]
+    except ValueError:
+        return None
+    if any(map(math.isnan, bounds)):
+        return None
+    bounds = [bound if bound <= LARGEST else math.inf for bound in bounds]
+    ordered = sorted(set(bounds))
+    place = {bound: number for number, bound in enumerate(ordered)}
+    return _Layout(
+        places=tuple(place[bound] for bound in bounds),
+        squares=tuple(_within(*pair) for pair in pairwise((0.0, *ordered))),
+        finite=tuple(place[bound] for bound in ordered if 0.0 < bound < math.inf),
+        short=tuple(_short_places([bound for bound in ordered if bound > 0.0])),
+    )
+
+
+def _short_places(bounds: Sequence[float]) -> Iterator[tuple[int, float, float]]:
+    """Where `SHORT_BOUNDS` are among these bounds; nothing where bounds are coarse.
 
     Between two bounds, lengths are uniform by their logarithm, the first ones from a half on.
     """
-    bounds = sorted(bound for bound in below if bound > 0.0)
-    if not bounds or bounds[0] > _FINE or count <= 0:
-        return NO_SHORT
+    if not bounds or bounds[0] > _FINE:
+        return
     logs = [math.log(0.5), *(math.log(bound) for bound in bounds if math.isfinite(bound))]
-    counts = [0.0, *(below[bound] for bound in bounds if math.isfinite(bound))]
-    return tuple(float(np.interp(math.log(most), logs, counts)) for most in SHORT_BOUNDS)
+    for most in map(math.log, SHORT_BOUNDS):
+        at = bisect_right(logs, most) - 1
+        last = at + 1 == len(logs)
+        yield at, 0.0 if last else most - logs[at], 1.0 if last else logs[at + 1] - logs[at]
 
 
 @lru_cache(maxsize=4096)
@@ -88,7 +153,8 @@ def _within(lower: float, upper: float) -> SumCount:
     if lower <= 0:
         mean, square = upper / 2.0, upper * upper / 3.0
     else:
-        ratio = max(math.log(upper / lower), 1e-16)  # neighbouring numbers have no quotient
+        # Neighbouring numbers have no quotient, and that by nearly nothing is too large a number.
+        ratio = max(math.log(upper / max(lower, _LEAST)), 1e-16)
         mean = (upper - lower) / ratio
         square = (upper * upper - lower * lower) / (2.0 * ratio)
     return mean, mean**4 / square

@@ -6,7 +6,7 @@ vLLM labels the series of each by `engine`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,15 +46,15 @@ class Rank(NamedTuple):
     numbers: tuple[float, ...]
 
 
-def of_samples(samples: Iterable[Sample]) -> tuple[Rank, ...]:
+def of_samples(samples: Collection[Sample]) -> tuple[Rank, ...]:
     """Engines of a page that has several, and counts the tokens of each; none otherwise."""
+    if len({labels.get(ENGINE, "") for _, labels, _ in samples} - {""}) < 2:
+        return ()
     by_name: dict[str, dict[str, float]] = {}
     for name, labels, value in samples:
         own = by_name.setdefault(labels.get(ENGINE, ""), {})
         own[name] = own.get(name, 0.0) + value
     by_name.pop("", None)
-    if len(by_name) < 2:
-        return ()
     return tuple(
         Rank(name, own.get(RUNNING, 0.0), own.get(WAITING, 0.0), tuple(own.values()))
         for name, own in by_name.items()

@@ -85,9 +85,11 @@ class PageReader:
     async def _parsed(self, party: str, parse: Callable[[str], Parsed], text: str) -> Parsed:
         await self._turn(party)
         if len(text) <= INLINE_CHARACTERS:
-            seconds, take = _timed(parse, text)
-            self._spent(party, seconds)
-            return take()
+            started = time.thread_time()
+            try:
+                return parse(text)
+            finally:
+                self._spent(party, time.thread_time() - started)
         while True:
             # A thread too takes its time from the event loop.
             async with self._threads.one(party):

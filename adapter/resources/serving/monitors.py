@@ -10,6 +10,7 @@ Whatever a monitor says, the URLs are ones of the pods' own addresses.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 from adapter.kube import labels, quantity
 from adapter.resources import pods
-from adapter.resources.pods import ByLabel
+from adapter.resources.pods import Apart, ByLabel
 
 VERSION = "monitoring.coreos.com/v1"
 PLURAL, OF_SERVICES = "podmonitors", "servicemonitors"
@@ -199,7 +200,11 @@ def _resolved(endpoint: Endpoint, service: Service) -> Endpoint:
 
 
 def applied(
-    all_pods: Sequence[Mapping[str, Any]], monitors: Iterable[Monitor], *, trusted: str
+    all_pods: Sequence[Mapping[str, Any]],
+    monitors: Iterable[Monitor],
+    *,
+    trusted: str,
+    apart: Apart = contextlib.nullcontext,
 ) -> Sequence[Mapping[str, Any]]:
     """The pods with the URLs that monitors have for them; the first one that fits counts.
 
@@ -207,6 +212,7 @@ def applied(
         all_pods: Pods of the cluster.
         monitors: PodMonitors of the cluster, and ServiceMonitors by Service.
         trusted: Namespace whose monitors count for pods of others too, where these have none that fits.
+        apart: Where the error of one monitor ends.
 
     """
     by_home: Counter[str] = Counter()
@@ -229,13 +235,14 @@ def applied(
         if _selects(item, namespace)
     ]
     for monitor, namespace in rows:
-        for pod in by_label.matching(namespace, monitor.selector):
-            key = (namespace, pod["metadata"]["name"])
-            if key in urls or pod["annotated"] or not pod["address"]:
-                continue
-            fitting = tuple(filter(None, (item.url(pod) for item in monitor.endpoints)))
-            if fitting:
-                urls[key] = tuple(dict.fromkeys(fitting))
+        with apart(f"a monitor in namespace {monitor.home}"):
+            for pod in by_label.matching(namespace, monitor.selector):
+                key = (namespace, pod["metadata"]["name"])
+                if key in urls or pod["annotated"] or not pod["address"]:
+                    continue
+                fitting = tuple(filter(None, (item.url(pod) for item in monitor.endpoints)))
+                if fitting:
+                    urls[key] = tuple(dict.fromkeys(fitting))
     changed = []
     for pod in all_pods:
         own = urls.get((pod["metadata"]["namespace"], pod["metadata"]["name"]))

@@ -6,8 +6,9 @@ have the metrics of the pool's requests. A picker belongs to the pool's namespac
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -66,6 +67,7 @@ class Picked:
     namespace: str
     pool: Pool
     picker: labels.Selector
+    name: str = ""
 
 
 def trimmed(item: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -164,7 +166,7 @@ class Pickers:
     def picked(self) -> list[Picked]:
         """The pools whose picker is known."""
         return [
-            Picked(key[0], pool, self._services[key[0], pool.service][0])
+            Picked(key[0], pool, self._services[key[0], pool.service][0], key[1])
             for key, pool in sorted(self.pools().items())
             if (key[0], pool.service) in self._services
         ]
@@ -174,6 +176,8 @@ def endpoints(
     picked: Iterable[Picked],
     by_label: ByLabel,
     served: Mapping[str, Sequence[Mapping[str, str]]],
+    *,
+    apart: pods.Apart = contextlib.nullcontext,
 ) -> tuple[tuple[str, str], ...]:
     """Namespace and metrics URL of every picker that serves a variant.
 
@@ -181,20 +185,27 @@ def endpoints(
         picked: Pools with their pickers.
         by_label: Pods of the cluster.
         served: Labels of the variants' pods, running or to be, by namespace; other pools are not ours.
+        apart: Where the error of one pool ends.
 
     """
     urls: dict[tuple[str, str], None] = {}
     for item in picked:
-        labelled = served.get(item.namespace, ())
-        routes = bool(item.pool.selector.requirements)
-        if not routes or not any(map(item.pool.selector.matches, labelled)):
-            continue
-        among = [pod for pod in by_label.matching(item.namespace, item.picker) if pod["address"]]
-        # Of several one leads; the others are not ready, or show zeros.
-        ready = [pod for pod in among if pod["ready"]] or among
-        for pod in sorted(ready, key=lambda pod: str(pod["address"])):
-            urls[item.namespace, _url(pod)] = None
+        with apart(f"InferencePool {item.namespace}/{item.name}"):
+            labelled = served.get(item.namespace, ())
+            urls |= {(item.namespace, url): None for url in _urls(item, by_label, labelled)}
     return tuple(fair(urls, MOST_PICKERS))
+
+
+def _urls(item: Picked, by_label: ByLabel, labelled: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    """Metrics URLs of one pool's pickers, where it routes to pods with one of these sets of labels."""
+    routes = bool(item.pool.selector.requirements)
+    if not routes or not any(map(item.pool.selector.matches, labelled)):
+        return
+    among = [pod for pod in by_label.matching(item.namespace, item.picker) if pod["address"]]
+    # Of several one leads; the others are not ready, or show zeros.
+    ready = [pod for pod in among if pod["ready"]] or among
+    for pod in sorted(ready, key=lambda pod: str(pod["address"])):
+        yield _url(pod)
 
 
 def fair(rows: Iterable[Row], most: int) -> list[Row]:

@@ -7,17 +7,21 @@ only.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from adapter.resources.pods import ByLabel
+from adapter.resources.pods import Apart, ByLabel
 from adapter.resources.serving.pools import Pool
 from adapter.resources.serving.ports import OF_METRICS
 
 
 def applied(
-    all_pods: Sequence[Mapping[str, Any]], ported: Iterable[tuple[str, Pool]]
+    all_pods: Sequence[Mapping[str, Any]],
+    ported: Iterable[tuple[str, Pool]],
+    *,
+    apart: Apart = contextlib.nullcontext,
 ) -> Sequence[Mapping[str, Any]]:
     """The pods with one URL for each port that a pool routes to; the pool with the most ports counts.
 
@@ -27,6 +31,7 @@ def applied(
     Args:
         all_pods: Pods of the cluster, with the URLs of annotations and monitors.
         ported: Pools with several ports, and their namespaces: a pool routes to pods of its own one.
+        apart: Where the error of one pool or pod ends.
 
     """
     rows = [(namespace, pool) for namespace, pool in ported if pool.selector.requirements]
@@ -35,13 +40,17 @@ def applied(
     by_label = ByLabel(all_pods)
     ports: dict[tuple[str, str], tuple[int, ...]] = {}
     for namespace, pool in rows:
-        for pod in by_label.matching(namespace, pool.selector):
-            key = (namespace, pod["metadata"]["name"])
-            ports[key] = max(ports.get(key, ()), pool.ports, key=len)
-    return [
-        _ported(pod, ports.get((pod["metadata"]["namespace"], pod["metadata"]["name"]), ()))
-        for pod in all_pods
-    ]
+        with apart(f"an InferencePool in namespace {namespace}"):
+            for pod in by_label.matching(namespace, pool.selector):
+                key = (namespace, pod["metadata"]["name"])
+                ports[key] = max(ports.get(key, ()), pool.ports, key=len)
+    changed = list(all_pods)
+    for place, pod in enumerate(all_pods):
+        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        if own := ports.get((namespace, name)):
+            with apart(f"pod {namespace}/{name}"):
+                changed[place] = _ported(pod, own)
+    return changed
 
 
 def _ported(pod: Mapping[str, Any], ports: Sequence[int]) -> Mapping[str, Any]:

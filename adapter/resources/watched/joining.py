@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -63,10 +65,16 @@ class Seen:
 def join(scope: Scope, seen: Seen) -> joined.Inputs:
     reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
     running: Sequence[Object] = _with_claims(seen)
-    running = _or_as_before(reader, "monitors", running, lambda: _monitored(scope, seen, running))
+    apart = functools.partial(_apart, reader)
+    running = _or_as_before(
+        reader, "monitors", running, lambda: _monitored(scope, seen, running, apart)
+    )
     ported = running
     running = _or_as_before(
-        reader, "InferencePools", ported, lambda: target_ports.applied(ported, seen.ported)
+        reader,
+        "InferencePools",
+        ported,
+        lambda: target_ports.applied(ported, seen.ported, apart=apart),
     )
     by_label = pods.ByLabel(running)
     seen_names = {name for (_, name), _ in seen.configs}
@@ -87,7 +95,7 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
         reader,
         "InferencePools",
         reader.gateways,
-        lambda: pools.endpoints(seen.pickers, by_label, variant_pods.labels),
+        lambda: pools.endpoints(seen.pickers, by_label, variant_pods.labels, apart=apart),
     )
     if scope.limited:
         gpus = inventory.take(
@@ -105,7 +113,9 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
     return advisory.completed(reader.inputs(), seen.variants, actuate=scope.actuate)
 
 
-def _monitored(scope: Scope, seen: Seen, running: Sequence[Object]) -> Sequence[Object]:
+def _monitored(
+    scope: Scope, seen: Seen, running: Sequence[Object], apart: pods.Apart
+) -> Sequence[Object]:
     """The pods with the URLs that monitors have for them."""
     trusted = scope.config_namespace
     scraped = [item["monitor"] for _, item in seen.monitors]
@@ -114,7 +124,17 @@ def _monitored(scope: Scope, seen: Seen, running: Sequence[Object]) -> Sequence[
         ((namespace, item["service"]) for (namespace, _), item in seen.services),
         trusted=trusted,
     )
-    return monitors.applied(running, scraped, trusted=trusted)
+    return monitors.applied(running, scraped, trusted=trusted, apart=apart)
+
+
+@contextlib.contextmanager
+def _apart(reader: joined.Reader, what: str) -> Iterator[None]:
+    """Go on without an object that cannot be joined."""
+    try:
+        yield
+    except Exception as error:
+        log.exception("an object cannot be joined; going on without it", object=what)
+        reader.problems.append(f"{what}: cannot be used ({type(error).__name__})")
 
 
 def _or_as_before(

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapter.collector.servers.moments import moments, moments_growth, short_shares
 from adapter.collector.servers.totals import Moments
 from adapter.collector.traffic import TrafficWindow
 from adapter.collector.windows.growth import EMPTY
+from analyzer.step_times import SHORT_BOUNDS
 
 NAME = "vllm:request_generation_tokens_bucket"
 
@@ -81,3 +85,37 @@ def test_shares_of_the_long_window() -> None:
     traffic = window.traffic(now=120)
     assert traffic is not None
     assert traffic.short_answers == pytest.approx((0.0, 0.1, 0.2, 0.25))
+
+
+@given(
+    inside=st.dictionaries(st.floats(0.5, 1e6), st.floats(0.0, 1e6), min_size=1, max_size=30),
+    beyond=st.booleans(),
+)
+def test_short_requests_are_as_interpolated(inside: Mapping[float, float], *, beyond: bool) -> None:
+    """The layout of the bounds gives what an interpolation of the counts over their logarithms gives."""
+    bounds = sorted(inside)
+    counts = np.cumsum([inside[bound] for bound in bounds])
+    below = {repr(bound): float(count) for bound, count in zip(bounds, counts, strict=True)}
+    if beyond:
+        below["+Inf"] = float(counts[-1]) + 1.0
+    told = bounds[0] <= 10.0 and any(below.values())
+    expected = np.interp(
+        np.log(SHORT_BOUNDS), [np.log(0.5), *np.log(bounds)], [0.0, *counts.tolist()]
+    )
+    short = of_buckets(below).short
+    assert short == pytest.approx(expected if told else np.zeros(len(SHORT_BOUNDS)), rel=1e-9)
+
+
+def test_engines_add_up_whatever_order_and_spelling_their_bounds_have() -> None:
+    """Of two engines one writes the bounds otherwise, from the last to the first."""
+    one = [(NAME, {"le": bound}, count) for bound, count in FINE.items()]
+    other = [(NAME, {"le": repr(float(bound))}, count) for bound, count in FINE.items()]
+    assert moments([*one, *reversed(other)], (NAME,)) == of_buckets(
+        {bound: 2 * count for bound, count in FINE.items()}
+    )
+
+
+def test_a_bound_of_nearly_nothing_is_as_one_of_nothing() -> None:
+    """The quotient of the next bound by it is no number."""
+    known = of_buckets({"5e-324": 0, "20": 100, "+Inf": 100})
+    assert 0.0 < known.total < 20.0 * 100
