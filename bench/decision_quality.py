@@ -43,11 +43,12 @@ def page(done: Sequence[Done], command: str, picture: str | None) -> str:
             " cost."
         ),
         _prose(
-            "Held out: seeds 101 and 102 (7 to 11 for llm-d's ramp), which no default was chosen on. Not held"
-            " out: the traces azure_conv and mooncake_conversation, whose halves were looked at while the"
-            " rules were written; no number of a rule was fitted to them. Traces of other names were never"
-            " seen. Not replayed with real GPUs: the engine is a model of vLLM's scheduler too, but not the"
-            " one that is planned with."
+            "Held out: seeds 101 and 102 (7 to 11 for llm-d's ramp), which no default was chosen on; mmpp's"
+            " seeds 101 and 102 were looked at while the rule for returns of load was written. Not held out:"
+            " the traces azure_conv, azure_code, mooncake_conversation and mooncake_synthetic and ServeGen's"
+            " deepseek-r1, which were looked at while the rules were written; no number of a rule was fitted"
+            " to them. Traces of other names were never seen. Not replayed with real GPUs: the engine is a"
+            " model of vLLM's scheduler too, but not the one that is planned with."
         ),
         "## Targets",
         _targets_table(targets(done)),
