@@ -210,7 +210,7 @@ class PrometheusScraper:
     ) -> AsyncIterator[Batch]:
         """Samples of the variants with these keys, the oldest first: of the past once, then of the present.
 
-        `beside`: keys of the variants of whose pods only further servers are asked for.
+        `beside`: keys of variants whose pods answer themselves; the query is only for their further servers.
 
         Raises:
             PrometheusError: no usable response.

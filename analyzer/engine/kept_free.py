@@ -2,7 +2,7 @@
 
 Of a target's rate R, at which the share 1 - p of the requests misses it, `headroom` is kept free, but no more
 than keeps `MISS_RESERVE` of the allowed misses free: near a cliff a little of the rate is all of the misses.
-How misses rise with the rate is told by two rates, since their standard scores are nearly straight between.
+How misses rise with the rate is interpolated between two rates, in standard scores, which are nearly linear.
 Each target has its own rate, and the smallest counts.
 
 Where the KV cache binds, preemption makes the fall a cliff whose rate differs from run to run, so that more
@@ -10,8 +10,8 @@ is kept free of what lies beyond the rate S at which `FULL_WAITS` of the request
 
     largest of   (1 - more) R,   min((1 - headroom) S, usual),   rate whose misses are those of p99
 
-None of the three falls when p does, and so neither does the rate: a laxer percentile is never denied what a
-stricter one gets, which from p99 on is delivered as it is asked for.
+None of the three falls when p does, and so neither does the rate: a laxer percentile never gets a smaller
+rate than a stricter one. From p99 on, the rate is the one that p itself asks for.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from adapter.collector.servers.histogram import Histogram
-from adapter.collector.servers.totals import LARGEST
+from adapter.collector.servers.totals import LARGEST, bounds_of
 
 MOST_BOUNDS = 200
 """Buckets of one histogram that are kept; servers have some twenty."""
@@ -60,13 +60,9 @@ def histogram(bounds: Sequence[str], values: Sequence[float]) -> Histogram | Non
 @lru_cache(maxsize=256)
 def _layout(written: tuple[str, ...]) -> _Layout | None:
     """Where samples with these bounds go; None where they are no bounds of latencies."""
-    try:
-        bounds = [float(text) for text in written]
-    except ValueError:
+    bounds = bounds_of(written)
+    if bounds is None or not all(bound > 0 for bound in bounds):
         return None
-    if not all(bound > 0 for bound in bounds):
-        return None
-    bounds = [bound if bound <= LARGEST else math.inf for bound in bounds]
     ordered = sorted(set(bounds))
     finite = tuple(bound for bound in ordered if bound < math.inf)
     if not finite or len(finite) > MOST_BOUNDS:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from adapter.collector.model_servers import Labels, SumCount
-from adapter.collector.servers.totals import LARGEST, NO_SHORT, Moments
+from adapter.collector.servers.totals import LARGEST, NO_SHORT, Moments, bounds_of
 from analyzer.step_times import SHORT_BOUNDS
 
 _LENGTHS_COUNT = 10
@@ -106,13 +106,9 @@ def _layout_of(written: Sequence[str]) -> _Layout | None:
 
 @lru_cache(maxsize=256)
 def _layout(written: tuple[str, ...]) -> _Layout | None:
-    try:
-        bounds = [float(text) for text in written]
-    except ValueError:
+    bounds = bounds_of(written)
+    if bounds is None:
         return None
-    if any(map(math.isnan, bounds)):
-        return None
-    bounds = [bound if bound <= LARGEST else math.inf for bound in bounds]
     ordered = sorted(set(bounds))
     place = {bound: number for number, bound in enumerate(ordered)}
     return _Layout(

@@ -6,7 +6,7 @@ What is absent is no zero, unless the server is one that shows it from its first
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from analyzer.step_times import SHORT_BOUNDS
@@ -104,3 +104,14 @@ def _check(totals: Mapping[str, float]) -> None:
             raise ImplausibleError(
                 f"{name} is {'too large' if LARGEST < value < math.inf else kind}"
             )
+
+
+def bounds_of(written: Iterable[str]) -> list[float] | None:
+    """Upper bounds `le` of a histogram; None where one is no number. Those beyond LARGEST are infinite."""
+    try:
+        bounds = [float(text) for text in written]
+    except ValueError:
+        return None
+    if any(map(math.isnan, bounds)):
+        return None
+    return [bound if bound <= LARGEST else math.inf for bound in bounds]

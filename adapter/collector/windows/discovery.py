@@ -1,4 +1,4 @@
-"""When Prometheus is asked for further servers of pods that answer themselves.
+"""When to query Prometheus for further servers of pods whose own metrics pages are scraped directly.
 
 A pod may have several servers of which its objects name one. Prometheus knows those that it scrapes, and one
 query has the pods of the whole fleet: it is made now and then, and sooner after new pods came.

@@ -19,12 +19,12 @@ WANTED_BYTES = 4 * 2**20
 """Bytes that a page should have: parsing them takes some hundredths of a second."""
 
 MOST_BYTES = 2 * WANTED_BYTES
-"""Bytes of a page that are read. A longer one is asked for again with fewer objects: whatever came before
-says nothing of the size of those that follow.
+"""Most bytes that are read of one page of a list. A longer page is dropped, and the same place of the list is
+requested again with a smaller `limit`: the objects before say nothing of the size of those that follow.
 """
 
 FEWER = 4
-"""Factor by which fewer objects are asked for after a page that is too long."""
+"""Divisor of `limit`, the number of objects of a page, after a page that is too long."""
 
 
 class TooLongError(Exception):

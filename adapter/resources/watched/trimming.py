@@ -50,7 +50,7 @@ def config_map(item: Object) -> Object:
 
 
 def _template(template: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of the pods of a Deployment their labels, the nodes that they may run on, and their devices."""
+    """The pod template of a Deployment: its labels, node selection, tolerations and device requests only."""
     spec = template.get("spec") or {}
     kept = _only(spec, ("nodeSelector", "tolerations"))
     affinity = (spec.get("affinity") or {}).get("nodeAffinity")
