@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from adapter import errors
+from adapter.collector.prometheus import PrometheusError
 from adapter.formats import request_history
 from adapter.formats.request_history import RequestHistory, Step
 from adapter.formats.request_sampling import Request, RequestSampler, SamplerState
@@ -22,6 +23,8 @@ from adapter.kube import duration
 
 CHUNK_STEPS = 120
 """Steps of one query: of a hundred pods with histograms that is a response of some 20 MB."""
+MOST_NAMED = 10
+"""Most models that an error names."""
 _AGO = re.compile(r"(.+?)\s+ago")
 
 
@@ -125,7 +128,7 @@ class Recording:
         self._append(self.sampler.finish(), 0)
         if self.requests == 0:
             self.file.discard()
-            raise errors.InputError(self._nothing())
+            raise errors.InputError(self._nothing(history))
         self.file.complete()
 
     def _add(self, step: Step) -> list[Request]:
@@ -155,14 +158,30 @@ class Recording:
         }
         self.file.append(requests, settings=self.settings, progress=progress)
 
-    def _nothing(self) -> str:
+    def _nothing(self, history: RequestHistory) -> str:
+        """Why there is nothing to record, and of which models there is something."""
         model, namespace = self.settings["model"], self.settings["namespace"]
+        end = self.start + self.steps * self.seconds
         whose = f"model {model!r}" + (f" in namespace {namespace!r}" if namespace else "")
-        when = f"from {_shown(self.start)} to {_shown(self.start + self.steps * self.seconds)}"
+        when = f"from {_shown(self.start)} to {_shown(end)}"
         if self.most_pods:
             return f"no request of {whose} {when}; {self.most_pods} pods were scraped"
-        names = ", ".join(sorted(request_history.SERIES))
-        return f"no series of {whose} {when}; queried model_name in {names}"
+        try:
+            models, others = history.models(self.start, end), ", nor of any other model"
+        except PrometheusError:
+            models, others = [], ""
+        if not models:
+            names = ", ".join(sorted(request_history.SERIES))
+            return (
+                f"no series of {whose} {when}{others}: is this the Prometheus that scrapes the pods? Queried"
+                f" were {names}"
+            )
+        shown = [f"{name!r} in namespace {space!r}" for space, name in models[:MOST_NAMED]]
+        more = f" and {len(models) - MOST_NAMED} more" if len(models) > MOST_NAMED else ""
+        return (
+            f"no series of {whose} {when}; Prometheus has those of {', '.join(shown)}{more} (--model takes"
+            " the label model_name)"
+        )
 
     def summary(self, restored: str) -> list[str]:
         """What was recorded; `restored` says what of the past that is."""

@@ -51,6 +51,8 @@ _TOTALS = 'priority="", '
 _SAME_START_SECONDS = 2.0
 _STYLES_SECONDS = 240
 """Seconds between two looks for spellings, less than the time for which Prometheus repeats a scrape."""
+_LOOKS = 1000
+"""Most looks for models in one query; Prometheus refuses 11,000."""
 
 Length = Literal["input", "output"]
 Bucket = tuple[float, float]
@@ -160,6 +162,20 @@ class RequestHistory:
         )
         styles = {form.style for name in names if (form := spelling.spelled(name)) is not None}
         return frozenset(styles) or frozenset(model_servers.PREFIXES)
+
+    def models(self, start: int, end: int) -> list[tuple[str, str]]:
+        """Models that had pods from `start` to `end`, Unix seconds: namespace and served model name of each.
+
+        Raises:
+            PrometheusError: no usable response.
+
+        """
+        query = f"count by (namespace, model_name) ({spelling.selector(_PRESENT)})"
+        step = max(min(end - start, _STYLES_SECONDS), (end - start) // _LOOKS, 1)
+        return sorted(
+            (series.labels.get("namespace", ""), series.labels.get("model_name", ""))
+            for series in self._history.range(query, start=start, end=end, step=step)
+        )
 
     def _queries(self, styles: Iterable[str]) -> dict[str, str]:
         def selected(names: Iterable[str], more: str = "") -> str:

@@ -24,6 +24,7 @@ from yarl import URL
 from adapter.errors import StartupError
 from adapter.kube import errors, paths
 from adapter.kube.access import kubeconfig as kubeconfigs
+from adapter.kube.access import proxies
 from adapter.kube.bodies import documents, pages
 
 TIMEOUT_SECONDS = 10.0
@@ -104,11 +105,12 @@ async def connected(
 @contextlib.asynccontextmanager
 async def _opened_plainly(path: Path, renewing: kubeconfigs.Renewing) -> AsyncIterator[Connection]:
     await renewing.start(path)
-    async with aiohttp.ClientSession(trust_env=True, read_bufsize=_BUFFER) as session:
+    async with aiohttp.ClientSession(read_bufsize=_BUFFER) as session:
         yield Connection(
             session=session,
             server=renewing.access.server,
             authorize=renewing.authorize,
+            proxy=proxies.of_environment(renewing.access.server),
             tls=lambda: renewing.access.tls,
             renew=lambda refused: renewing.renew(refused=refused),
         )
@@ -154,15 +156,19 @@ async def _opened(kubeconfig: Path | None, context: str | None) -> AsyncIterator
         server = str(configuration.host)
         trust = functools.partial(kubeconfigs.configured, configuration, server)
         renewing = None if (first := trust()) is None else kubeconfigs.Renewing(first, trust)
-        yield Connection(
-            session=rest.pool_manager,
-            server=server,
-            authorize=authorize,
-            proxy=rest.proxy,
-            server_hostname=rest.server_hostname,
-            tls=lambda: True if renewing is None else renewing.access.tls,
-            renew=lambda refused: None if renewing is None else renewing.renew(refused=refused),
-        )
+        # Its session would send what `.netrc` has for the server instead of the token.
+        async with aiohttp.ClientSession(
+            connector=rest.pool_manager.connector, connector_owner=False, read_bufsize=_BUFFER
+        ) as session:
+            yield Connection(
+                session=session,
+                server=server,
+                authorize=authorize,
+                proxy=rest.proxy or proxies.of_environment(server),
+                server_hostname=rest.server_hostname,
+                tls=lambda: True if renewing is None else renewing.access.tls,
+                renew=lambda refused: None if renewing is None else renewing.renew(refused=refused),
+            )
 
 
 class Cluster:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Operator = Literal["=", "!=", "in", "notin", "exists", "!", ">", "<"]
 
 LENGTH = 64 * 1024
 """Most characters of a selector."""
+
+MOST_TERMS = 64
+"""Most terms of the selector of an object: each is compared with every pod of its namespace."""
 
 # Blanks between tokens are skipped by the search itself, one by one.
 _TOKEN = re.compile(r"==|!=|[=!,()<>]|[^\s=!,()<>]+")
@@ -102,6 +105,33 @@ def parse(text: str) -> Selector:
             f"the selector has {len(text)} characters, at most {LENGTH} are accepted"
         )
     return Selector(tuple(_Parser(_TOKEN.findall(text)).requirements()))
+
+
+def selector_of(spec: Mapping[str, Any]) -> Selector:
+    """A LabelSelector object as a selector; one that cannot be read selects nothing."""
+    parts = [f"{key}={value}" for key, value in (spec.get("matchLabels") or {}).items()]
+    for item in spec.get("matchExpressions") or ():
+        key, operator = item.get("key"), item.get("operator")
+        values = ",".join(item.get("values") or ())
+        forms = {
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+            "Exists": f"{key}",
+            "DoesNotExist": f"!{key}",
+        }
+        if operator not in forms:
+            return Selector()
+        parts.append(forms[operator])
+    return parse_lenient(",".join(parts))
+
+
+def parse_lenient(text: str) -> Selector:
+    """A selector from text; one that cannot be read, or with too many terms, selects nothing."""
+    try:
+        selector = parse(text)
+    except SelectorError:
+        return Selector()
+    return selector if len(selector.requirements) <= MOST_TERMS else Selector()
 
 
 def int64(text: str) -> int | None:

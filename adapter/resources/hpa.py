@@ -10,7 +10,6 @@ from typing import Any
 
 from adapter.kube import labels, quantity
 from adapter.kube.scale import Reference
-from adapter.resources import pods
 from adapter.store import OWN_METRICS
 
 KEDA_METRIC = "variant-adapter-desired-replicas"
@@ -249,7 +248,7 @@ def _reading(external: Mapping[str, Any]) -> Reading:
         except ValueError:
             number = None
     stated = metric.get("selector") or {}
-    selector = pods.selector_of(stated)
+    selector = labels.selector_of(stated)
     return Reading(
         metric=str(metric["name"]),
         selector=selector,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapter import errors, logs
 from adapter.kube import scale
 from adapter.planning import fleet
-from adapter.resources import pods, schemas, stored_status
+from adapter.resources import schemas, stored_status
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
@@ -24,6 +24,9 @@ from adapter.resources.model_groups import forming
 from adapter.resources.serving import roles
 from adapter.resources.texts.documents import validated
 from adapter.settings import keys
+
+if TYPE_CHECKING:
+    from adapter.resources import pods
 
 log = logs.LazyLogger()
 
@@ -126,11 +129,9 @@ class Reader:
             known = ", ".join(API_VERSIONS)
             self.problems.append(f"{where}: kind: {kind!r} is not used here; known are {known}")
             return
-        if document.get("apiVersion") != API_VERSIONS[kind]:
-            version = document.get("apiVersion")
-            self.problems.append(
-                f"{where}: apiVersion: must be {API_VERSIONS[kind]!r}, not {version!r}"
-            )
+        version, known_version = document.get("apiVersion"), API_VERSIONS[kind]
+        if version != known_version:
+            self.problems.append(f"{where}: apiVersion: must be {known_version!r}, not {version!r}")
             return
         if kind == "VariantAutoscaling":
             self.read_variant(where, document)

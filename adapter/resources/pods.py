@@ -42,9 +42,6 @@ MESH_PATH = "/stats/prometheus"
 _PATH_TEXT = re.compile(r"[\x21\x24-\x7e]{0,512}")
 """Visible ASCII without `"` and `#`, which ends a path."""
 
-MOST_TERMS = 64
-"""Most terms of the selector of an object: each is compared with every pod of its namespace."""
-
 _PROBLEMS = 3
 """Most problems of one target's pods that are reported."""
 
@@ -241,33 +238,6 @@ def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
             split = parts or not held.keys() <= WHOLE_GPUS
             counts.add(0 if split else whole + len(claimed[replica]))
     return max(counts, default=None)
-
-
-def selector_of(spec: Mapping[str, Any]) -> labels.Selector:
-    """A LabelSelector object as a selector; one that we cannot read selects nothing."""
-    parts = [f"{key}={value}" for key, value in (spec.get("matchLabels") or {}).items()]
-    for item in spec.get("matchExpressions") or ():
-        key, operator = item.get("key"), item.get("operator")
-        values = ",".join(item.get("values") or ())
-        forms = {
-            "In": f"{key} in ({values})",
-            "NotIn": f"{key} notin ({values})",
-            "Exists": f"{key}",
-            "DoesNotExist": f"!{key}",
-        }
-        if operator not in forms:
-            return labels.Selector()
-        parts.append(forms[operator])
-    return parsed(",".join(parts))
-
-
-def parsed(text: str) -> labels.Selector:
-    """A selector from text; one that we cannot read, or with too many terms, selects nothing."""
-    try:
-        selector = labels.parse(text)
-    except labels.SelectorError:
-        return labels.Selector()
-    return selector if len(selector.requirements) <= MOST_TERMS else labels.Selector()
 
 
 def _between(first: object, last: object) -> float | None:

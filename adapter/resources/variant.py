@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from adapter import errors
 from adapter.kube import scale
 from adapter.planning import fleet
-from adapter.resources import config_maps, hpa, pods, schemas
+from adapter.resources import config_maps, schemas
 from adapter.resources.annotations import (
     ENDPOINTS,
     INTERRUPTIBLE_SHARE,
@@ -31,14 +32,13 @@ from adapter.resources.annotations import (
 from adapter.resources.configuration import attainable, profiles, scaling, unknown
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.model_groups import membership
-from adapter.resources.model_groups.membership import (
-    INTERRUPTIBLE,
-    NO_MEMBERSHIP,
-    Membership,
-)
+from adapter.resources.model_groups.membership import INTERRUPTIBLE, NO_MEMBERSHIP, Membership
 from adapter.resources.stored_status import Decided, Published
 from adapter.settings.control import SOURCES, Source
 from adapter.settings.serving import Actuator
+
+if TYPE_CHECKING:
+    from adapter.resources import hpa, pods
 
 NO_REFERENCE = scale.Reference(name="")
 

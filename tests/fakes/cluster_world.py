@@ -313,6 +313,7 @@ class World:
         entrance: Entrance | None = None,
         planner: Planner = plan_here,
         keda: KedaOptions | None = None,
+        lease: LeaseTimes = LEASE,
         **installation: Any,
     ) -> AsyncIterator[tuple[Endpoints, Entrance]]:
         """One replica of the adapter, serving."""
@@ -329,7 +330,7 @@ class World:
                 identity=name,
                 kubeconfig=entrance.kubeconfig,
                 scope=scope or Scope(config_namespace=SYSTEM),
-                lease=LEASE,
+                lease=lease,
                 certificates=own or OwnCertificates(namespace=SYSTEM),
                 **{"gateway_seconds": 1.0, **installation},
             ),

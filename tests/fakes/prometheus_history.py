@@ -185,11 +185,12 @@ class HistoryServer:
     def _selected(self, query: str) -> list[PodPast]:
         model = re.search(r'model_name="([^"]*)"', query)
         namespace = re.search(r', namespace="([^"]*)"', query)
-        assert model is not None
+        assert (model is None) == query.startswith("count by (namespace, model_name)")
         return [
             pod
             for pod in self.pods
-            if pod.model == model[1] and (namespace is None or pod.namespace == namespace[1])
+            if (model is None or pod.model == model[1])
+            and (namespace is None or pod.namespace == namespace[1])
         ]
 
     def _scraped(self, pod: PodPast, at: int) -> int | None:
@@ -221,6 +222,9 @@ class HistoryServer:
             if re.fullmatch(pattern[1], name):
                 if query.startswith("count by (__name__)"):
                     sums[(("__name__", name),)] = 1.0
+                    continue
+                if query.startswith("count by (namespace, model_name)"):
+                    sums[("namespace", pod.namespace), ("model_name", pod.model)] = 1.0
                     continue
                 bound = {key: text for key, text in labels if key == "le"}
                 series = tuple({"__name__": name, **bound, **dict(pod.labels())}.items())

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adapter.kube import labels, quantity
-from adapter.resources import pods
 from adapter.resources.pods import Apart, ByLabel
 
 VERSION = "monitoring.coreos.com/v1"
@@ -85,7 +84,7 @@ def trimmed(item: Mapping[str, Any]) -> Mapping[str, Any]:
     monitor = Monitor(
         str(metadata.get("namespace")),
         None if among.get("any") is True else tuple(map(str, names)),
-        pods.selector_of(spec.get("selector") or {}),
+        labels.selector_of(spec.get("selector") or {}),
         tuple(filter(None, map(_endpoint, spec.get("podMetricsEndpoints") or ())))[:_MOST],
     )
     return {
@@ -124,7 +123,7 @@ def trimmed_service(item: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata, spec = item.get("metadata") or {}, item.get("spec") or {}
     service = Service(
         metadata.get("labels") or {},
-        pods.selector_of({"matchLabels": spec.get("selector") or {}}),
+        labels.selector_of({"matchLabels": spec.get("selector") or {}}),
         {
             str(port.get("name") or ""): str(port.get("targetPort") or port.get("port") or "")
             for port in spec.get("ports") or ()

@@ -17,8 +17,7 @@ from adapter.kube import labels, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, NotFound, Unavailable
 from adapter.kube.informer import Informer
-from adapter.resources import pods
-from adapter.resources.pods import ByLabel
+from adapter.resources.pods import Apart, ByLabel
 from adapter.resources.serving import ports
 
 log = logs.LazyLogger()
@@ -81,7 +80,7 @@ def trimmed(item: Mapping[str, Any]) -> Mapping[str, Any]:
     return {
         "metadata": {key: metadata.get(key) for key in ("namespace", "name", "resourceVersion")},
         "pool": Pool(
-            pods.selector_of(selector),
+            labels.selector_of(selector),
             "" if other else str(reference.get("name") or ""),
             _target_ports(spec.get("targetPorts") or ()),
         ),
@@ -161,7 +160,7 @@ class Pickers:
     async def _selector(self, namespace: str, name: str) -> labels.Selector:
         path = paths.item("v1", "services", name, namespace=namespace)
         spec = (await self._cluster.request("GET", path)).get("spec") or {}
-        return pods.selector_of({"matchLabels": spec.get("selector") or {}})
+        return labels.selector_of({"matchLabels": spec.get("selector") or {}})
 
     def picked(self) -> list[Picked]:
         """The pools whose picker is known."""
@@ -177,7 +176,7 @@ def endpoints(
     by_label: ByLabel,
     served: Mapping[str, Sequence[Mapping[str, str]]],
     *,
-    apart: pods.Apart = contextlib.nullcontext,
+    apart: Apart = contextlib.nullcontext,
 ) -> tuple[tuple[str, str], ...]:
     """Namespace and metrics URL of every picker that serves a variant.
 

@@ -16,6 +16,7 @@ from adapter.installation import (
     NEEDED_CONFIG_MAPS,
     READ_CONFIG_MAPS,
 )
+from adapter.kube import labels
 from adapter.kube.informer import Object
 from adapter.kube.scale import Reference, Scale, Unresolved
 from adapter.resources import gpus as inventory
@@ -225,7 +226,7 @@ def _read_target(
             why = seen.unread or "not found; create it, or name another scale target"
             reader.targets[namespace, reference] = Unresolved(why)
             return []
-        selector = pods.selector_of((written.get("spec") or {}).get("selector") or {})
+        selector = labels.selector_of((written.get("spec") or {}).get("selector") or {})
         deployment = schemas.Deployment.model_validate(written)
         matching = by_label.matching(namespace, selector)
         serving = by_label.serving(namespace, selector)
@@ -242,9 +243,9 @@ def _read_target(
         if isinstance(scale, Unresolved):
             reader.targets[namespace, reference] = scale
             return []
-        selector = groups.members(pods.parsed(scale.selector))
+        selector = groups.members(labels.parse_lenient(scale.selector))
         if not scale.selector:
-            selector = pods.parsed(f"{managed.VARIANT}={variant}")
+            selector = labels.parse_lenient(f"{managed.VARIANT}={variant}")
         matching = by_label.matching(namespace, selector)
         reader.targets[namespace, reference] = variants.Target(
             # The scaler of one role of a DisaggregatedSet counts pods, and a replica is a group of them.

@@ -187,22 +187,49 @@ def test_gaps_are_named_and_not_filled(tmp_path: Path, capsys: pytest.CaptureFix
     assert gap in capsys.readouterr().out
 
 
-def test_nothing_found_names_what_was_looked_for(
+def test_nothing_found_names_the_models_that_there_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Model, namespace, time, and the names of the series; no file is left."""
-    with HistoryServer(fleet()).running() as url:
+    """With a wrong model or namespace: what was looked for, and what Prometheus has; no file is left."""
+    others = [PodPast(f"d{n}", T, T + 900, model=f"model-{n:02}") for n in range(12)]
+    with HistoryServer([*fleet(), *others]).running() as url:
         assert cli.main(arguments(url, tmp_path / "t.csv", "--namespace", "elsewhere")) == 1
-    text = capsys.readouterr().err
-    for part in (
-        "'m'",
-        "'elsewhere'",
-        shown(T),
-        "vllm:request_success_total",
-        "sglang:num_queue_reqs",
-    ):
-        assert part in text
+        first = capsys.readouterr().err
+        assert cli.main(arguments(url, tmp_path / "t.csv", "--model", "M")) == 1
+    second = capsys.readouterr().err
+    assert f"no series of model 'm' in namespace 'elsewhere' from {shown(T)}" in first
+    assert f"no series of model 'M' from {shown(T)}" in second
+    for text in (first, second):
+        assert "has those of 'm' in namespace 'team', 'model-00' in namespace 'team'" in text
+        assert "'model-08' in namespace 'team' and 3 more (--model takes the" in text
+        assert "model-09" not in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prometheus_without_model_servers_is_told_which_series_are_queried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another Prometheus than that of the pods: there is no model to name."""
+    with HistoryServer([]).running() as url:
+        assert cli.main(arguments(url, tmp_path / "t.csv")) == 1
+    text = capsys.readouterr().err
+    assert "no series of model 'm' from" in text
+    assert ", nor of any other model: is this the Prometheus that scrapes the pods?" in text
+    assert "vllm:request_success_total" in text
+    assert "sglang:num_queue_reqs" in text
+
+
+def test_where_models_cannot_be_listed_nothing_is_said_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The series were queried; the list of models is refused."""
+    server = HistoryServer([])
+    server.before = lambda number: 422 if number > 3 * 5 else None
+    with server.running() as url:
+        assert cli.main(arguments(url, tmp_path / "t.csv")) == 1
+    text = capsys.readouterr().err
+    assert "no series of model 'm' from" in text
+    assert "any other model" not in text
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from adapter.diagnostics import doctor
 from adapter.diagnostics.site import CONCURRENT, MOST_NAMED, Site, in_order
 from adapter.installation import Names
@@ -75,3 +77,18 @@ async def test_results_come_in_order() -> None:
 
     work: list[Awaitable[int]] = [after(turns) for turns in (9, 1, 5)]
     assert await in_order(work) == [9, 1, 5]
+
+
+@pytest.mark.parametrize(("number", "most"), [(0, 0), (1, 1), (35, 5), (500, CONCURRENT)])
+async def test_few_requests_share_few_connections(number: int, most: int) -> None:
+    """Each one that runs beside others has a TLS handshake of its own; many requests are worth them."""
+    running: list[int] = [0]
+
+    async def one() -> None:
+        running[0] += 1
+        running.append(running[0])
+        await asyncio.sleep(0)
+        running[0] -= 1
+
+    await in_order([one() for _ in range(number)])
+    assert max(running) == most

@@ -100,7 +100,7 @@ def test_the_index_finds_what_a_look_at_each_finds(
 
 def test_selectors_of_objects() -> None:
     """All four operators; one that is not known selects nothing rather than everything."""
-    selector = pods.selector_of(
+    selector = selectors.selector_of(
         {
             "matchLabels": {"a": "x"},
             "matchExpressions": [
@@ -113,13 +113,13 @@ def test_selectors_of_objects() -> None:
     )
     assert selector.matches({"a": "x", "b": "y", "d": "1"})
     assert not selector.matches({"a": "x", "b": "y", "d": "1", "e": "z"})
-    unknown = pods.selector_of(
+    unknown = selectors.selector_of(
         {"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}
     )
     everything = pods.ByLabel([pods.trimmed(pod())])
     assert everything.matching("n", unknown) == []
-    assert everything.matching("n", pods.selector_of({})) == []
-    assert everything.matching("n", pods.parsed("=")) == []
+    assert everything.matching("n", selectors.selector_of({})) == []
+    assert everything.matching("n", selectors.parse_lenient("=")) == []
 
 
 GPU = "nvidia.com/gpu"
@@ -204,7 +204,7 @@ def test_gated_pods_are_not_starting() -> None:
         "status": {"podIP": "10.0.0.1", "conditions": conditions},
     }
     runs = pods.trimmed(item)
-    serving = pods.ByLabel([gated, runs]).serving("n", pods.parsed("app=v"))
+    serving = pods.ByLabel([gated, runs]).serving("n", selectors.parse_lenient("app=v"))
     assert (serving.gated, len(serving.endpoints), serving.startup_seconds) == (1, 1, 120)
     del item["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
     assert pods.trimmed(item)["startup_seconds"] == 3720

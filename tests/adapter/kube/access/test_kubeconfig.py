@@ -103,6 +103,22 @@ async def test_certificates_and_token(server: Server) -> None:
     assert await server.answer() == ("person", "Bearer secret")
 
 
+@pytest.mark.parametrize("in_file", [False, True], ids=["read-here", "left-to-the-library"])
+async def test_a_netrc_does_not_replace_the_token(
+    server: Server, monkeypatch: pytest.MonkeyPatch, *, in_file: bool
+) -> None:
+    """It may name the same host for another purpose; kubectl does not read it."""
+    netrc = server.folder / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login stray password stray\n", encoding="ascii")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(server.folder))
+    monkeypatch.setenv("NETRC", str(netrc))
+    (server.folder / "token").write_text("right")
+    server.user |= {"tokenFile": "token"} if in_file else {"token": "right"}
+    assert server.is_plain() is not in_file
+    assert await server.answer() == ("person", "Bearer right")
+
+
 async def test_other_credentials_are_left_to_kubernetes_asyncio(server: Server) -> None:
     """A token in a file, and the certificate of a plug-in beside other fields, reach the same server."""
     (server.folder / "token").write_text("filed")

@@ -1,0 +1,78 @@
+"""Proxies of the environment that requests to the API server go through."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adapter.kube.access import proxies
+from adapter.kube.client import connected
+from adapter.kube.errors import Unavailable
+from tests.fakes import kubernetes_api
+from tests.fakes.kubernetes_api import Site
+
+VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """An in-memory API server."""
+    async with kubernetes_api.running(tmp_path) as running:
+        yield running
+
+
+async def test_requests_go_through_the_proxy_that_the_environment_names(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless NO_PROXY names the server."""
+    asked: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    entrance = await site.entrance("person")
+    server = yaml.safe_load(entrance.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        async with connected(entrance.kubeconfig) as cluster:
+            with pytest.raises(Unavailable):
+                await cluster.request("GET", "/version")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        async with connected(entrance.kubeconfig) as cluster:
+            assert await cluster.request("GET", "/version")
+    host = server.removeprefix("https://").rstrip("/")
+    assert asked == [f"CONNECT {host} HTTP/1.1\r\n".encode()]
+
+
+@pytest.mark.parametrize(
+    ("server", "proxy"),
+    [
+        ("https://api.example:6443", "http://proxy:3128"),
+        ("http://api.example", None),
+        ("https://10.0.0.1:6443", None),
+        ("https://a.internal", None),
+        ("https://[::1", None),
+        ("", None),
+    ],
+)
+def test_the_proxy_of_a_server(
+    server: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its scheme, and not for the hosts and domains of NO_PROXY."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "10.0.0.1,.internal")
+    assert proxies.of_environment(server) == proxy
