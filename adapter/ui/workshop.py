@@ -66,6 +66,7 @@ class Analysis:
         curve_problem: Why there is no curve; empty where there is one.
         accelerator: Accelerator of the replica of the curve.
         largest_rpm: Largest rate of one replica within the SLO targets; 0 where it is not known.
+        group: Group of whose demand it has its part; empty where it is on its own.
 
     """
 
@@ -74,6 +75,7 @@ class Analysis:
     curve_problem: str
     accelerator: str
     largest_rpm: float
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +164,7 @@ class Workshop:
     ) -> Analysis:
         classes = {item.name: item for item in known.service_classes}
         targets = classes[variant.service_class].targets[variant.model]
+        variant = scenarios.alone(known, variant, decision)
         chosen = decision.candidate
         accelerator = chosen.accelerator or variant.current.accelerator
         some = scenarios.alternatives(
@@ -194,6 +197,7 @@ class Workshop:
             curve_problem=problem,
             accelerator=accelerator,
             largest_rpm=largest,
+            group=decision.group,
         )
 
     async def compare(self, scenario: Scenario) -> Comparison:
