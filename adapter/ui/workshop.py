@@ -120,6 +120,18 @@ class Workshop:
         """Last fleet that the control loop planned; None where it planned none."""
         return self._last.fleet
 
+    @property
+    def devices(self) -> dict[str, int]:
+        """Devices by type: those to plan with, or those that the last plan takes where nothing limits it."""
+        known, plan = self._last.fleet, self._last.plan
+        if known is None or plan is None:
+            return {}
+        taken = dict.fromkeys((item.device_type for item in known.accelerators), 0)
+        for decision in plan.decisions.values():
+            if decision.candidate.device_type in taken:
+                taken[decision.candidate.device_type] += decision.candidate.demand
+        return {**taken, **(known.capacity or {})}
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """End the worker process when it is idle, and in the end."""

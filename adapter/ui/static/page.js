@@ -141,6 +141,14 @@ for (const input of document.querySelectorAll("input[type=range]")) {
   show();
 }
 
+for (const kind of document.querySelectorAll("select[name=device]")) {
+  kind.addEventListener("change", () => {
+    const devices = kind.form.elements.devices;
+    devices.value = kind.selectedOptions[0].dataset.count || 0;
+    devices.dispatchEvent(new Event("input"));
+  });
+}
+
 for (const form of document.querySelectorAll("form[data-result]")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();

@@ -346,6 +346,17 @@ async def test_what_if_shows_both_plans(endpoints: Endpoints, tab: Tab) -> None:
     )
     assert await tab.value("document.querySelector('[name=load] + output').textContent") == "300 %"
     await tab.until("!!document.querySelector('#result table')")
+    # A type of device begins with the number that there is, not with none.
+    taken = sum(
+        item.candidate.replicas * item.candidate.devices
+        for item in planning.plan(known).decisions.values()
+        if item.candidate.accelerator == "H100"
+    )
+    await tab.value(
+        """(() => { const kind = document.querySelector("[name=device]"); kind.value = "H100-80GB";
+        kind.dispatchEvent(new Event("change")); })()"""
+    )
+    assert await tab.value("document.querySelector('[name=devices]').value") == str(taken)
     more = scenarios.Scenario(scope=VARIANT, load=3.0)
     plans = [planning.plan(known), planning.plan(scenarios.changed(known, more))]
     sums = await tab.value(
