@@ -185,7 +185,9 @@ class Pages:
 
     async def _what_if(self, request: web.Request) -> web.Response:
         snapshot = await self._snapshots.current()
-        context = what_if_page.context(snapshot, self._workshop.fleet, request.query)
+        context = what_if_page.context(
+            snapshot, self._workshop.fleet, self._workshop.devices, request.query
+        )
         return await self._html(request, "what_if", context)
 
     async def _plan(self, request: web.Request) -> web.Response:
@@ -204,7 +206,9 @@ class Pages:
             status, problem = 400, _sentence(error)
         except PlanningError as error:
             status, problem = 503, _sentence(error)
-        context = what_if_page.context(snapshot, known, form, comparison, problem)
+        context = what_if_page.context(
+            snapshot, known, self._workshop.devices, form, comparison, problem
+        )
         return await self._html(request, "what_if", context, status=status)
 
     async def _page(

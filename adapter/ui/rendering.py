@@ -140,9 +140,10 @@ def share(value: float | None) -> str:
 
 
 def percent(value: float) -> str:
-    """A share as per cent with up to two decimals, rounded down: 100 % is all."""
-    text = f"{math.floor(value * 10_000 + 1e-6) / 100:.2f}".rstrip("0").rstrip(".")
-    return f"{text}%"
+    """A share as per cent, rounded down: 100 % is all; the closer to it, the more decimals."""
+    decimals = 0 if value < 0.9 else 1 if value < 0.99 else 2
+    text = f"{math.floor(value * 10 ** (decimals + 2) + 1e-6) / 10**decimals:.{decimals}f}"
+    return f"{text.rstrip('0').rstrip('.') if decimals else text}%"
 
 
 def iso(at: float) -> str:

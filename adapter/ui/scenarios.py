@@ -222,6 +222,24 @@ class Alternative:
     pinned: bool = False
 
 
+def alone(
+    known: fleet.Fleet, variant: fleet.Variant, decision: planning.Decision
+) -> fleet.Variant:
+    """The variant with the load that its decision was made for: of a group, its part of the demand."""
+    group = next((item for item in known.groups if item.name == decision.group), None)
+    if group is None:
+        return variant
+    return replace(
+        variant,
+        load=replace(
+            group.traffic,
+            arrival_rate_rps=decision.arrival_rate_rps,
+            in_flight=group.traffic.in_flight * (decision.share or 0.0),
+            ordered=variant.load.ordered,
+        ),
+    )
+
+
 def alternatives(
     variant: fleet.Variant, targets: fleet.Targets, *, accelerator: str, replicas: int
 ) -> list[Alternative]:

@@ -66,6 +66,7 @@ class Analysis:
         curve_problem: Why there is no curve; empty where there is one.
         accelerator: Accelerator of the replica of the curve.
         largest_rpm: Largest rate of one replica within the SLO targets; 0 where it is not known.
+        group: Group of whose demand it has its part; empty where it is on its own.
 
     """
 
@@ -74,6 +75,7 @@ class Analysis:
     curve_problem: str
     accelerator: str
     largest_rpm: float
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,18 @@ class Workshop:
     def fleet(self) -> fleets.Fleet | None:
         """Last fleet that the control loop planned; None where it planned none."""
         return self._last.fleet
+
+    @property
+    def devices(self) -> dict[str, int]:
+        """Devices by type: those to plan with, or those that the last plan takes where nothing limits it."""
+        known, plan = self._last.fleet, self._last.plan
+        if known is None or plan is None:
+            return {}
+        taken = dict.fromkeys((item.device_type for item in known.accelerators), 0)
+        for decision in plan.decisions.values():
+            if decision.candidate.device_type in taken:
+                taken[decision.candidate.device_type] += decision.candidate.demand
+        return {**taken, **(known.capacity or {})}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -162,6 +176,7 @@ class Workshop:
     ) -> Analysis:
         classes = {item.name: item for item in known.service_classes}
         targets = classes[variant.service_class].targets[variant.model]
+        variant = scenarios.alone(known, variant, decision)
         chosen = decision.candidate
         accelerator = chosen.accelerator or variant.current.accelerator
         some = scenarios.alternatives(
@@ -194,6 +209,7 @@ class Workshop:
             curve_problem=problem,
             accelerator=accelerator,
             largest_rpm=largest,
+            group=decision.group,
         )
 
     async def compare(self, scenario: Scenario) -> Comparison:

@@ -1,4 +1,4 @@
-"""`helm template` for machines without the program: Helm's own library, from the package helm-python-sdk.
+"""`helm template` and the notes of `helm install`, for machines without the program: Helm's own library, from the package helm-python-sdk.
 
 A program, because the library brings Go's threads and signal handlers, which other tests must not meet.
 """
@@ -39,7 +39,7 @@ def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Check the values against the chart's schema, and print its objects."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=("template",))
+    parser.add_argument("command", choices=("template", "notes"))
     parser.add_argument("release")
     parser.add_argument("chart")
     parser.add_argument("--namespace", required=True)
@@ -55,7 +55,9 @@ def main() -> None:
     except helm.HelmError as error:
         sys.exit(f"Error: {error}")
     for path, text in sorted(texts.items()):
-        if path.endswith((".yaml", ".yml")) and text.strip():
+        if args.command == "notes":
+            sys.stdout.write(text if path.endswith("/NOTES.txt") else "")
+        elif path.endswith((".yaml", ".yml")) and text.strip():
             sys.stdout.write(f"---\n# Source: {path}\n{text}\n")
 
 

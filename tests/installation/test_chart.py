@@ -8,6 +8,7 @@ import json
 import operator
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -153,7 +154,53 @@ def test_comments_explain_the_values() -> None:
     assert overlays - {"overlays/emulated"} == OVERLAYS.keys() - {"base"}
 
 
+NOTES = (CHART / "templates/NOTES.txt").read_text()
+
+
+def commands(notes: str) -> list[list[str]]:
+    """The commands of the notes, as words."""
+    return [shlex.split(line) for line in re.findall(r"^  (\S.*)$", notes, re.MULTILINE)]
+
+
+def test_the_commands_of_the_notes_are_commands() -> None:
+    """Those of the adapter have such flags, and files and values that are named are there."""
+    plain = re.sub(r"\{\{-? ?(if|else|end).*?\}\}", "", NOTES)
+    found = commands(re.sub(r"\{\{.*?\}\}", "llm", plain))
+    assert {words[0] for words in found} == {"variant-adapter", "kubectl", "helm"}
+    for words in found:
+        if words[0] == "variant-adapter":
+            cli.parse(words[1:])
+    for setting in re.findall(r"--set (\S+)=", NOTES):
+        assert tuple(setting.split(".")) in leaves(VALUES)
+    for path in re.findall(r"(?:manifests|docs)/\S+\.(?:yaml|md)", NOTES):
+        assert (ROOT / path).exists(), path
+
+
 # What needs helm.
+
+
+@pytest.mark.skipif(
+    util.find_spec("helm_python") is None,
+    reason="no package helm-python-sdk; the program gives notes of an installation alone",
+)
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_notes_say_what_is_to_be_done(folder: str) -> None:
+    """Every overlay has whole sentences and its own next steps."""
+    sets = [word for value in OVERLAYS[folder] for word in ("--set", value)]
+    library = str(Path(__file__).with_name("helm_library.py"))
+    completed = subprocess.run(
+        [sys.executable, "-P", library, "notes", "variant-adapter", str(CHART), "--namespace", "llm",
+         *sets, "--values", "-"],
+        input="", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    notes = completed.stdout
+    assert "{{" not in notes
+    assert "<no value>" not in notes
+    assert ["variant-adapter", "doctor", "--config-namespace", "llm"] in commands(notes)
+    assert ("compare --since" in notes) == (folder == "overlays/advisory")
+    assert ("create secret generic variant-adapter-keda-ca" in notes) == (folder == "overlays/keda")
+    served_by_others = folder in {"overlays/advisory", "overlays/keda"}
+    assert ("The APIService is not this release's" in notes) == served_by_others
 
 
 def rendered(

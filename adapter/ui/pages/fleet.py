@@ -50,13 +50,14 @@ class Selection:
             page=max(number, 1),
         )
 
-    def query(self, page: int) -> str:
-        """The query of another page of the same."""
+    def query(self, page: int, sort: str = "") -> str:
+        """The query of another page of the same, or of another order."""
+        sort = sort or self.sort
         fields = {
             "q": self.words,
             "state": self.state,
             "class": self.service_class,
-            "sort": "" if self.sort == "attention" else self.sort,
+            "sort": "" if sort == "attention" else sort,
             "page": str(page),
         }
         some = {name: value for name, value in fields.items() if value}

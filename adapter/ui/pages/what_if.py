@@ -46,6 +46,7 @@ class Change:
 def context(
     snapshot: Snapshot,
     known: fleet.Fleet | None,
+    devices: Mapping[str, int],
     given: Mapping[str, str],
     comparison: Comparison | None = None,
     problem: str = "",
@@ -55,6 +56,7 @@ def context(
     Args:
         snapshot: For what every page shows.
         known: Fleet that was planned last.
+        devices: Devices by type, as they are.
         given: Fields of the form, as they were sent.
         comparison: Both plans.
         problem: Why there are none.
@@ -65,7 +67,6 @@ def context(
     form = {"scope": scenarios.ALL, "accelerator": "", "device": "", "devices": "0"}
     form |= {name: "100" for name, *_ in SLIDERS}
     form |= {name: value for name, value in given.items() if name in form}
-    kinds = () if known is None else tuple(dict.fromkeys(a.device_type for a in known.accelerators))
     return {
         "here": "what-if",
         "at": snapshot.at,
@@ -73,8 +74,8 @@ def context(
         "scopes": _scopes(known, form["scope"]),
         "sliders": SLIDERS,
         "accelerators": () if known is None else [item.name for item in known.accelerators],
-        "devices": kinds,
-        "most_devices": _most_devices(known),
+        "devices": devices,
+        "most_devices": min(max([16, *(2 * count for count in devices.values())]), scenarios.MOST_DEVICES),
         "comparison": comparison,
         "what_if_problem": problem,
         "sums": [] if comparison is None else _sums(comparison),
@@ -92,15 +93,6 @@ def _scopes(known: fleet.Fleet | None, scope: str) -> list[tuple[str, str]]:
     if any(variant.name == scope for variant in known.variants):
         scopes.append((scope, f"variant {scope}"))
     return scopes
-
-
-def _most_devices(known: fleet.Fleet | None) -> int:
-    """Largest number of the slider: twice what there is, or what the replicas would take."""
-    if known is None:
-        return 16
-    there = 2 * max((known.capacity or {}).values(), default=0)
-    running = 2 * sum(variant.current.replicas for variant in known.variants)
-    return min(max(there, running, 16), scenarios.MOST_DEVICES)
 
 
 def _sums(comparison: Comparison) -> list[Sum]:

@@ -6,6 +6,7 @@ const pause = document.getElementById("pause");
 let paused = false;
 let waiting = false;
 let busy = false;
+let again = false;
 let analyzedAt = Date.now();
 
 const ANALYSIS_MS = 30000; // the least time between two computations of what an answer depends on
@@ -24,8 +25,14 @@ async function fragment(url, options = {}) {
 function put(place, body) {
   const focused = document.activeElement;
   const link = place.contains(focused) ? focused.getAttribute("href") : null;
+  const own = ".scroll, summary";
+  const held = Array.from(place.querySelectorAll(own)).indexOf(focused);
   const left = Array.from(place.querySelectorAll(".scroll"), (item) => item.scrollLeft);
+  const open = Array.from(place.querySelectorAll("details"), (item) => item.open);
   place.replaceChildren(...body.childNodes);
+  place.querySelectorAll("details").forEach((item, index) => {
+    item.open = open[index] || item.open;
+  });
   place.querySelectorAll(".scroll").forEach((item, index) => {
     item.scrollLeft = left[index] || 0;
   });
@@ -36,6 +43,8 @@ function put(place, body) {
         break;
       }
     }
+  } else if (held >= 0) {
+    place.querySelectorAll(own)[held]?.focus({ preventScroll: true });
   }
 }
 
@@ -49,10 +58,12 @@ async function refresh() {
     return;
   }
   if (busy) {
+    // What is being fetched may be of before this tick.
+    again = true;
     return;
   }
   busy = true;
-  waiting = false;
+  waiting = again = false;
   try {
     put(place, await fragment(location.href));
     connection.textContent = `Updated ${new Date().toISOString().slice(11, 19)} UTC`;
@@ -64,6 +75,9 @@ async function refresh() {
     connection.textContent = `Not up to date: ${error.message}`;
   } finally {
     busy = false;
+  }
+  if (again) {
+    await refresh();
   }
 }
 
@@ -125,6 +139,14 @@ for (const input of document.querySelectorAll("input[type=range]")) {
   };
   input.addEventListener("input", show);
   show();
+}
+
+for (const kind of document.querySelectorAll("select[name=device]")) {
+  kind.addEventListener("change", () => {
+    const devices = kind.form.elements.devices;
+    devices.value = kind.selectedOptions[0].dataset.count || 0;
+    devices.dispatchEvent(new Event("input"));
+  });
 }
 
 for (const form of document.querySelectorAll("form[data-result]")) {

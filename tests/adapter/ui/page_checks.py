@@ -73,6 +73,9 @@ ACCESS = """(() => {
   for (const table of document.querySelectorAll(".fleet, .fleet tr, .fleet td")) {
     if (!table.getAttribute("role")) found.push(`no role where styles change the display: ${table.tagName}`);
   }
+  for (const item of document.querySelectorAll("[hidden]")) {
+    if (item.getClientRects().length) found.push(`hidden but shown: ${item.outerHTML.slice(0, 80)}`);
+  }
   if (document.querySelector("[style], style, script:not([src])")) found.push("inline style or script");
   const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
   const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);

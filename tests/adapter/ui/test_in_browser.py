@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -138,7 +139,7 @@ async def test_numbers_are_those_of_variants_and_links_lead_on(
         item["desiredReplicas"] or item["advisedReplicas"] or 0 for item in known.values()
     )
     cost = sum(item["targetCost"] for item in known.values())
-    assert (total[0], total[2], total[4]) == ("1000", str(desired), rendering.number(cost))
+    assert (total[4], total[1], total[3]) == ("1000", str(desired), rendering.number(cost))
     await tab.open(f"{url}/ui")
     first = await tab.value("document.querySelector('tr[data-key] .badge').textContent")
     assert first == "short"
@@ -146,6 +147,10 @@ async def test_numbers_are_those_of_variants_and_links_lead_on(
     drifting = {key for key, item in known.items() if item["drift"]}
     assert drifting
     assert {row[0] for row in await tab.value(ROWS)} == drifting
+    await tab.click('.fleet thead a[href*="sort=cost"]')
+    costs = [known[row[0]]["targetCost"] for row in await tab.value(ROWS)]
+    assert costs == sorted((known[key]["targetCost"] for key in drifting), reverse=True)
+    assert await tab.value("document.querySelector('[aria-sort]').textContent") == "Cents/h"
     key = min(drifting)
     await tab.click(f'tr[data-key="{key}"] a')
     assert (await tab.value("location.pathname")) == f"/ui/variants/{key}"
@@ -201,15 +206,19 @@ async def test_axe_core_finds_nothing(endpoints: Endpoints, tab: Tab) -> None:
     path = axe()
     assert path is not None
     script = path.read_text()
-    for page in ("/ui?q=model-1", f"/ui/variants/{GROUPED}", "/ui/what-if"):
-        for width, scheme in ((1280, "light"), (400, "dark")):
+    for page in ("/ui", "/ui?q=model-1&sort=cost", f"/ui/variants/{GROUPED}", "/ui/what-if"):
+        await tab.open(endpoints.metrics_url + page)
+        if page == "/ui/what-if":
+            await tab.value("document.querySelector('.what-if button').click()")
+            await tab.until("!!document.querySelector('#result table')")
+        await tab.until(
+            "!document.querySelector('#analysis') || !!document.querySelector('#analysis svg')"
+        )
+        await tab.value("document.querySelectorAll('details').forEach((one) => one.open = true)")
+        await tab.value(f"{script}; true")
+        for width, scheme in itertools.product((1280, 400), ("light", "dark")):
             await tab.size(width)
             await tab.colours(scheme)
-            await tab.open(endpoints.metrics_url + page)
-            await tab.until(
-                "!document.querySelector('#analysis') || !!document.querySelector('#analysis svg')"
-            )
-            await tab.value(f"{script}; true")
             assert await tab.value(page_checks.AXE) == [], (page, width, scheme)
 
 
@@ -298,6 +307,31 @@ async def test_an_open_page_follows_and_holds_its_memory(endpoints: Endpoints, t
     assert tab.problems == []
 
 
+async def test_an_update_leaves_what_the_viewer_has_opened(endpoints: Endpoints, tab: Tab) -> None:
+    """Opened meanings stay open with their focus; a tick during a fetch leads to another one."""
+    await tab.open(f"{endpoints.metrics_url}/ui")
+    await tab.until("document.getElementById('connection').textContent === 'Live'")
+    await tab.value(
+        """(() => { const one = document.querySelector(".meanings"); one.open = true;
+        one.querySelector("summary").focus(); })()"""
+    )
+    fetched = await tab.value(
+        """(async () => {
+          const [real, before] = [window.fetch, document.querySelector(".meanings")];
+          let count = 0;
+          window.fetch = (...given) => { count++; return real(...given); };
+          const first = refresh();
+          await refresh();
+          await first;
+          window.fetch = real;
+          return [count, before.isConnected];
+        })()"""
+    )
+    assert fetched == [2, False]
+    assert await tab.value("document.querySelector('.meanings').open")
+    assert await tab.value("document.activeElement.tagName") == "SUMMARY"
+
+
 async def test_what_if_shows_both_plans(endpoints: Endpoints, tab: Tab) -> None:
     """Sliders send a plan of a copy; its sums are those of the planner, and the published targets stay."""
     before = {key: state.desired for key, state in endpoints.loop.states.items()}
@@ -312,6 +346,17 @@ async def test_what_if_shows_both_plans(endpoints: Endpoints, tab: Tab) -> None:
     )
     assert await tab.value("document.querySelector('[name=load] + output').textContent") == "300 %"
     await tab.until("!!document.querySelector('#result table')")
+    # A type of device begins with the number that there is, not with none.
+    taken = sum(
+        item.candidate.replicas * item.candidate.devices
+        for item in planning.plan(known).decisions.values()
+        if item.candidate.accelerator == "H100"
+    )
+    await tab.value(
+        """(() => { const kind = document.querySelector("[name=device]"); kind.value = "H100-80GB";
+        kind.dispatchEvent(new Event("change")); })()"""
+    )
+    assert await tab.value("document.querySelector('[name=devices]').value") == str(taken)
     more = scenarios.Scenario(scope=VARIANT, load=3.0)
     plans = [planning.plan(known), planning.plan(scenarios.changed(known, more))]
     sums = await tab.value(

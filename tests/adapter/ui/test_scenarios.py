@@ -132,6 +132,27 @@ async def test_alternatives_show_what_the_answer_depends_on(known: fleet.Fleet) 
         await shop.analyze("team-0/none")
 
 
+async def test_a_member_is_planned_for_its_part_of_the_demand(known: fleet.Fleet) -> None:
+    """What the answer of a group's variant depends on begins with the load that its decision was made for."""
+    last = LastPlan(fleet_states.plan_here)
+    await last(known)
+    shop = Workshop(last, planner=fleet_states.plan_here)
+    assert last.plan is not None
+    group = known.groups[0]
+    carried = 0.0
+    for key in group.variants:
+        decision = last.plan.decisions[key]
+        if not decision.candidate.replicas:
+            continue
+        analysis = await shop.analyze(key)
+        outcome = analysis.outcomes[0].decision
+        assert outcome is not None
+        assert analysis.group == group.name
+        assert outcome.arrival_rate_rps == pytest.approx(decision.arrival_rate_rps)
+        carried += outcome.arrival_rate_rps
+    assert carried == pytest.approx(group.traffic.arrival_rate_rps)
+
+
 async def test_plans_for_people_are_limited(known: fleet.Fleet) -> None:
     """In a burst the rate is limited; of many that wait, the last are told to try again."""
     last = LastPlan(fleet_states.plan_here)
