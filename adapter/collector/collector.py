@@ -367,8 +367,9 @@ def _largest_batch(source: VariantSource) -> float:
 
 def _without(page: model_servers.PodMetrics, assessed: Assessment) -> model_servers.PodMetrics:
     """A page without what engines that hang keep, and what its gauge alone has: that is no queue."""
-    if assessed.left:
-        page = replace(page, waiting=max(page.waiting - assessed.left, 0.0))
+    if assessed.left or assessed.idle:
+        running = max(page.running - assessed.idle, 0.0)
+        page = replace(page, running=running, waiting=max(page.waiting - assessed.left, 0.0))
     for rank in assessed.hung:
         page = replace(
             page,

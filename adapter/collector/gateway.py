@@ -38,6 +38,10 @@ LASTING_SCRAPES = 3
 _FEW = 10.0
 """Requests that a picker which began anew may have counted at its first scrape, whatever it had before."""
 
+_SUDDEN, _TIMES_FASTEST = 100.0, 4.0
+"""Requests per second, and times the highest rate so far, beyond which growth counts when the next scrape
+shows a quarter of it or more: another picker behind an address, with counters of its own, is a jump once."""
+
 COUNTERS = 2 * pages.MODELS
 """Counters of one gateway beyond which only those of its last page are kept."""
 
@@ -92,11 +96,25 @@ class _Counter:
     rejected: float
     growth: deque[tuple[float, float, float]] = field(default_factory=deque)
     doubtful: int = 0
+    fastest: float = 0.0
+    sudden: float = 0.0
+    held: float = 0.0
 
     def doubt(self) -> None:
         """Give no rate until so many scrapes follow from each other."""
-        self.doubtful = DOUBTFUL_SCRAPES
+        self.doubtful, self.sudden, self.held = DOUBTFUL_SCRAPES, 0.0, 0.0
         self.growth.clear()
+
+    def confirmed(self, forwarded: float, *, seconds: float) -> float:
+        """What of the growth counts; the rest is held until the next scrape says whether it goes on."""
+        rate = forwarded / seconds if seconds > 0 else 0.0
+        goes_on = self.sudden > 0 and rate >= self.sudden / _TIMES_FASTEST
+        if not goes_on and rate > max(_SUDDEN, _TIMES_FASTEST * self.fastest):
+            self.sudden, self.held = rate, forwarded
+            return 0.0
+        before = self.held if goes_on else 0.0
+        self.sudden, self.held, self.fastest = 0.0, 0.0, max(self.fastest, rate)
+        return before + forwarded
 
 
 class GatewayWindow:
@@ -127,13 +145,14 @@ class GatewayWindow:
             # Arrivals are what was forwarded, and the growth of the queue.
             forwarded = _increase(counter.forwarded, count.requests)
             rejected = _increase(counter.rejected, count.rejected)
-            came = forwarded + count.waiting - counter.waiting
             if _falls(counter.forwarded, count.requests):
                 counter.doubt()
             elif counter.doubtful:
                 counter.doubtful -= 1
                 counter.since = now
             else:
+                forwarded = counter.confirmed(forwarded, seconds=now - counter.at)
+                came = forwarded + count.waiting - counter.waiting
                 counter.growth.append((now, came, rejected))
                 grown.setdefault(count.namespace, []).append(counter)
             counter.at, counter.forwarded = now, count.requests

@@ -225,6 +225,7 @@ RANKED = frozenset(
         *_PREFILL_QUEUES,
         *_DECODE_QUEUES,
         "sglang:max_total_num_tokens",
+        "sglang:gen_throughput",
     }
 )
 """Series that every rank of one data-parallel replica may show: of those with one `dp_rank` the largest

@@ -369,7 +369,7 @@ def models(samples: Iterable[Sample]) -> list[GatewayCount]:
             rejected=counts.get("rejected", 0.0),
         )
         for (namespace, model), counts in by_key.items()
-        if all(map(math.isfinite, counts.values()))
+        if all(map(math.isfinite, counts.values())) and loads.plausible(counts.get("waiting", 0.0))
     ]
 
 

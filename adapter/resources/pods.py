@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 
 from adapter.kube import labels, quantity
 from adapter.resources.devices import dra, products, taints
-from adapter.resources.serving import groups, ports, stuck
+from adapter.resources.serving import groups, owners, ports, stuck
 
 WHOLE_GPUS = frozenset(
     {
@@ -78,6 +78,7 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
             "resourceVersion": metadata.get("resourceVersion"),
             "labels": metadata.get("labels") or {},
         },
+        "owner": owners.of_pod(metadata),
         "node": spec.get("nodeName") or "",
         "phase": status.get("phase") or "",
         "ready": ready is not None and not metadata.get("deletionTimestamp"),
@@ -172,6 +173,13 @@ class ByLabel:
         """Namespaces of the pods."""
         return self._by_namespace.keys()
 
+    def of_workload(
+        self, namespace: str, selector: labels.Selector, workload: owners.Owner
+    ) -> list[Mapping[str, Any]]:
+        """Pods that the selector matches, without those of other workloads."""
+        matching = self.matching(namespace, selector)
+        return [pod for pod in matching if not owners.foreign(pod, workload)]
+
     def matching(self, namespace: str, selector: labels.Selector) -> list[Mapping[str, Any]]:
         """Pods of the namespace that the selector matches; none for an empty one."""
         if not selector.requirements:
@@ -182,9 +190,11 @@ class ByLabel:
             among = min(among, labelled, key=len)
         return [pod for pod in among if selector.matches(pod["metadata"]["labels"])]
 
-    def serving(self, namespace: str, selector: labels.Selector) -> Serving:
-        """Ready pods that have an address, ordered by URL."""
-        matching = self.matching(namespace, selector)
+    def serving(
+        self, namespace: str, selector: labels.Selector, workload: owners.Owner = ("", "")
+    ) -> Serving:
+        """Ready pods of the workload that have an address, ordered by URL."""
+        matching = self.of_workload(namespace, selector, workload)
         ready = [pod for pod in matching if pod["ready"] and pod["url"]]
         ready.sort(key=lambda pod: str(pod["url"]))
         starts = [pod["startup_seconds"] for pod in ready if pod["startup_seconds"] is not None]

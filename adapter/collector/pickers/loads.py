@@ -38,6 +38,9 @@ _RANK = re.compile(r"-rank-\d{1,4}$")
 _LARGEST = 1e9
 """Largest plausible number of requests, or of a thousand tokens."""
 
+_MOST_QUEUED = 1e5
+"""Largest plausible queue of a model at a gateway: each request in it has a connection."""
+
 Sample = tuple[str, Mapping[str, str], float]
 """Name, labels and value."""
 
@@ -87,6 +90,11 @@ class PoolLoad:
 
 NO_LOAD = PoolLoad()
 """What pickers show of which nothing is known."""
+
+
+def plausible(waiting: float) -> bool:
+    """Whether a number of requests in a gateway's queue can be one."""
+    return 0 <= waiting <= _MOST_QUEUED
 
 
 def of_samples(

@@ -85,7 +85,8 @@ class PickerMetrics:
         """`of_gateway`: whether it has any series of a gateway, be it one that is not read."""
         self._samples = samples
         self.of_gateway = of_gateway
-        self.queue = _by_newest_name(samples, GATEWAY_QUEUES)
+        queue = _by_newest_name(samples, GATEWAY_QUEUES)
+        self.queue = {model: value for model, value in queue.items() if loads.plausible(value)}
         self.requests = _by_newest_name(samples, GATEWAY_REQUESTS)
         self.rejected = _by_newest_name(samples, GATEWAY_OUTCOMES)
         self.unnamed: float | None = None

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers import ranks
-from adapter.collector.servers.queue import LEFT, Queue
+from adapter.collector.servers import consistency, ranks
+from adapter.collector.servers.queue import Queue, Service
 from adapter.collector.servers.ranks import Rank
 
 SAME_START_SECONDS = 2.0
@@ -48,14 +48,7 @@ _TIMES_SEEN, _UNSEEN = 4.0, 32.0
 """Requests in service at once that counters may imply: so many times what was seen, and as many more."""
 
 AHEAD_PAGES = 12
-_TIMES_FINISHED, _AHEAD = 4.0, 30.0
-"""First tokens over so many pages that are more than this many times those that ended, and as many more, are
-not requests whose clients went away."""
-
-LENGTHS = (
-    "it has lengths of {measured:.0f} requests where {ended:.0f} ended: one of the two is wrong"
-)
-BEHIND = "it counts {ended:.0f} requests that ended for {begun:.0f} first tokens: one of the two is wrong"
+"""Pages over which first tokens are compared with requests that ended."""
 
 _STARTS = 8
 
@@ -73,7 +66,6 @@ HUNG = (
     " requests whose clients went away; restart the pod"
 )
 STILL = "nothing moved since its last page with {number:.0f} requests in service, so its queue is not counted"
-AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended: one of the two is wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +76,8 @@ class Assessment:
         problem: What is wrong and what to do.
         forget: Whether later pages say nothing of the growth since the last one that counted.
         hung: Engines of the server that hang, while the others go on and count.
-        left: Requests of the queue's gauge that do not wait.
+        left: Requests of the queue's gauge that do not wait, or are not known to.
+        idle: Requests of the other gauge that are not in service as far as is known.
 
     """
 
@@ -92,6 +85,7 @@ class Assessment:
     forget: bool = False
     hung: tuple[Rank, ...] = ()
     left: float = 0.0
+    idle: float = 0.0
 
 
 @dataclass(slots=True)
@@ -114,6 +108,7 @@ class _Address:
     part: str = ""
     standing: ranks.Standing = field(default_factory=ranks.Standing)
     queue: Queue = field(default_factory=Queue)
+    service: Service = field(default_factory=Service)
     lost: tuple[float, float, int] = (0.0, 0.0, 0)
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS))
     falls: deque[int] = field(default_factory=lambda: deque(maxlen=FALLS))
@@ -141,8 +136,7 @@ class Plausibility:
     def note(self, endpoint: str) -> str:
         """What of a page is not counted though the rest of it is; empty for nothing."""
         address = self._addresses.get(endpoint)
-        left = 0.0 if address is None else address.queue.left
-        return LEFT.format(number=left) if left else ""
+        return "" if address is None else address.queue.note_text or address.service.note_text
 
     def answered(self, endpoint: str, *, since: float) -> bool:
         """Whether an address gave a page, plausible or not, at or after monotonic `since`."""
@@ -187,12 +181,14 @@ class Plausibility:
         """
         address = self._addresses.get(endpoint)
         if address is None:
-            address = self._addresses[endpoint] = _Address(now, page, most=page.stock)
+            service = Service(most=page.running)
+            address = self._addresses[endpoint] = _Address(
+                now, page, most=page.stock, service=service
+            )
             _note(address, page, now)
             return Assessment()
         if now <= address.at:
             return Assessment(address.problem)
-        address.most = max(address.most, page.stock)
         seconds = now - address.at
         doubt, pages = _doubt(address, page, now=now, started=started, batch=batch)
         if doubt:
@@ -218,7 +214,10 @@ class Plausibility:
             address.queue = Queue()
         else:
             address.queue.note(before, page, seconds=seconds, batch=batch)
-            verdict = replace(verdict, left=address.queue.left)
+            address.service.note(before, page, seconds=seconds, batch=batch)
+            left = address.queue.left + address.queue.doubted
+            verdict = replace(verdict, left=left, idle=address.service.doubted)
+            address.most = max(address.most, page.stock - left - address.service.doubted)
         address.problem = verdict.problem
         address.part = ""
         if engines and not verdict.problem:
@@ -282,7 +281,7 @@ def _doubt(
         return FELL, CLEAN_PAGES
     seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
     implied = seconds / (now - since)
-    odd = _uneven(base, page)
+    odd = consistency.problem(base, page)
     if not odd and implied > _TIMES_SEEN * max(address.most, batch) + _UNSEEN:
         odd = BEYOND.format(number=implied)
     return odd, CLEAN_PAGES if odd else 0
@@ -302,23 +301,6 @@ def _regained(address: _Address, before: PodMetrics, after: PodMetrics) -> bool:
     if regained or address.pages - page > REGAIN_PAGES:
         address.lost = (0.0, 0.0, 0)
     return regained
-
-
-def _uneven(before: PodMetrics, after: PodMetrics) -> str:
-    """Whether more requests ended than began or ran, or many more began than ended or run, on one page."""
-    begun = after.ttft[1] - before.ttft[1]
-    ended = after.finished - before.finished
-    measured = after.generation_tokens[1] - before.generation_tokens[1]
-    if measured > _TIMES_FINISHED * max(ended, 0.0) + _AHEAD:
-        return LENGTHS.format(measured=measured, ended=ended)
-    if after.ttft[1] <= 0 and before.ttft[1] <= 0:
-        return ""
-    served = max(ended, 0.0) + max(after.running - before.running, 0.0)
-    if begun > _TIMES_FINISHED * served + _AHEAD:
-        return AHEAD.format(begun=begun, ended=ended)
-    if ended > _TIMES_FINISHED * max(begun, 0.0) + before.stock + _AHEAD:
-        return BEHIND.format(begun=begun, ended=ended)
-    return ""
 
 
 _NOTHING = PodMetrics(
@@ -368,6 +350,6 @@ def _ahead(address: _Address) -> str:
     begun = last.ttft[1] - first.ttft[1]
     ended = max(last.finished - first.finished, 0.0)
     running = max(last.running - first.running, 0.0)
-    if begun > _TIMES_FINISHED * (ended + running) + _AHEAD:
-        return AHEAD.format(begun=begun, ended=ended)
+    if begun > consistency.TIMES_FINISHED * (ended + running) + consistency.MORE:
+        return consistency.AHEAD.format(begun=begun, ended=ended)
     return ""

@@ -1,8 +1,12 @@
-"""Queue gauges that are too high because they keep requests whose clients disconnected.
+"""Gauges of requests that are too high, as they keep requests whose clients disconnected, or jump.
 
 Requests are taken up in the order in which they came, so one that is served while others wait was waiting at
 the page before, and its time to first token says so. Where first tokens come at once instead, and the server
-has room for more, the requests that its gauge has are none: they would have been taken up.
+has room for more, the requests that its gauge has are none: they would have been taken up. A queue that
+appears beside room counts from when first tokens say that it is one, or none comes at all.
+
+Whoever is in service has had a first token or is in prefill, and gets tokens from then on. Many more than a
+server ever had in service count from when its tokens say so.
 """
 
 from __future__ import annotations
@@ -12,7 +16,10 @@ from dataclasses import dataclass
 from adapter.collector.model_servers import PodMetrics
 
 PAGES = 2
-"""Pages in a row that say so, before the queue is not counted any more."""
+"""Pages in a row that say so, before a queue that counted is not counted any more."""
+
+_SILENT_PAGES = 2
+"""Pages without any first token after which a queue beside room counts: prefill may be what is slow."""
 
 _SHARE = 0.1
 """Largest share of the wait that the order of service would need, for it to be none."""
@@ -20,9 +27,23 @@ _SHARE = 0.1
 _ROOM = 0.5
 """Largest share of the KV cache in use that leaves room, where no profile says how large a batch may be."""
 
+_PREFILL = 16.0
+"""Requests in prefill at once beyond as many as a server ever had in service."""
+
+_SERVED = 0.25
+"""Share of the requests in service that inter-token latencies must show."""
+
 LEFT = (
     "its queue of {number:.0f} is not counted: first tokens come without a wait, and there is room in the"
     " batch (the gauge keeps requests of disconnected clients; a restart of the pod clears it)"
+)
+NEW = (
+    "its queue of {number:.0f} is not counted yet: there is room in the batch, so whether requests wait is"
+    " seen by the next first tokens"
+)
+JUMPED = (
+    "{number:.0f} requests in service are not counted: no tokens of theirs came (the gauge jumped; a restart of"
+    " the pod clears it where it stays)"
 )
 
 
@@ -32,11 +53,22 @@ class Queue:
 
     Attributes:
         left: Requests in the gauge that do not wait; 0 where the gauge agrees with the times to first token.
+        doubted: Further ones of which it is not known yet.
 
     """
 
     left: float = 0.0
+    doubted: float = 0.0
     _pages: int = 0
+    _silent: int = 0
+    _believed: bool = False
+
+    @property
+    def note_text(self) -> str:
+        """What is not counted; empty for nothing."""
+        if self.left:
+            return LEFT.format(number=self.left)
+        return NEW.format(number=self.doubted) if self.doubted else ""
 
     def note(self, before: PodMetrics, page: PodMetrics, *, seconds: float, batch: float) -> None:
         """Compare a page with the one before it.
@@ -48,23 +80,68 @@ class Queue:
             batch: Largest batch that a profile has; 0 without one.
 
         """
-        least = min(before.waiting, page.waiting)
         served, waited = page.ttft[1] - before.ttft[1], page.ttft[0] - before.ttft[0]
         if served < 0 or waited < 0:
-            self.left, self._pages = 0.0, 0  # it began anew
+            self._begin_anew()
             return
         # What was found to be none stays none, also while others wait behind it.
         self.left = min(self.left, page.waiting)
-        if served == 0 or seconds <= 0:
-            return  # says nothing of who waits
+        room, stood = _has_room(page, batch), min(before.waiting, page.waiting)
         # Spread over the time: each waited from the page before until it was served.
-        ordered = 0.5 * min(served, before.waiting) * seconds
-        if least <= 0 or waited > _SHARE * ordered or not _has_room(page, batch):
-            self._pages = 0
+        waits = waited > _SHARE * 0.5 * min(served, before.waiting) * seconds
+        if served > 0 and seconds > 0:
+            self._pages = self._pages + 1 if stood > 0 and room and not waits else 0
+            if self._pages >= PAGES:
+                self.left, self._believed = max(self.left, stood), False
+        self._silent = self._silent + 1 if served <= 0 and stood > self.left else 0
+        if page.waiting <= self.left:
+            self._believed = False
+        elif not room or (served > 0 and stood > 0 and waits) or self._silent >= _SILENT_PAGES:
+            self._believed = True
+        self.doubted = 0.0 if self._believed else page.waiting - self.left
+
+    def _begin_anew(self) -> None:
+        self.left = self.doubted = 0.0
+        self._pages = self._silent = 0
+        self._believed = False
+
+
+@dataclass(slots=True)
+class Service:
+    """What the pages of one address say of its requests in service.
+
+    Attributes:
+        doubted: Requests in the gauge that got no token.
+        most: Most requests that it had in service, without these.
+
+    """
+
+    doubted: float = 0.0
+    most: float = 0.0
+    _begun: float = 0.0
+
+    def note(self, before: PodMetrics, page: PodMetrics, *, seconds: float, batch: float) -> None:
+        """Compare a page with the one before it; arguments as of a queue's."""
+        begun, ended = page.ttft[1] - before.ttft[1], page.finished - before.finished
+        tokens = page.itl[1] > 0 and page.ttft[1] > 0  # without their latencies nothing is known
+        if begun < 0 or ended < 0 or not tokens or seconds <= 0:
+            self.doubted, self.most = 0.0, max(self.most, page.running)
             return
-        self._pages += 1
-        if self._pages >= PAGES:
-            self.left = max(self.left, least)
+        served = (page.itl[0] - before.itl[0]) / seconds
+        self._begun += begun - ended  # those that went on are in service
+        if self._begun >= 0.5 * self.doubted or served >= _SERVED * page.running:
+            self.doubted = 0.0
+        self.doubted = min(self.doubted, page.running)
+        unexplained = page.running - before.running + ended - begun
+        if unexplained > max(self.most, batch) + _PREFILL:
+            self.doubted += max(page.running - before.running, 0.0)
+            self._begun = 0.0
+        self.most = max(self.most, page.running - self.doubted)
+
+    @property
+    def note_text(self) -> str:
+        """What is not counted; empty for nothing."""
+        return JUMPED.format(number=self.doubted) if self.doubted else ""
 
 
 def _has_room(page: PodMetrics, batch: float) -> bool:

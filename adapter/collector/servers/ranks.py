@@ -1,7 +1,7 @@
 """Engines of one data-parallel server, which shows all of them on one page: whether one of them hangs.
 
 The numbers of the server go on while one of its engines stands still, so each engine is compared by itself.
-vLLM labels the series of each by `engine`.
+vLLM labels the series of each by `engine`, SGLang by `dp_rank`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,19 @@ NUMBERS = frozenset({RUNNING, WAITING, *_TOKENS, "vllm:prompt_tokens_total"})
 
 ENGINE = "engine"
 """Label of an engine."""
+
+_RANK = "dp_rank"
+"""The same of SGLang, where several processes of a rank may show its gauges; those with a `priority` are parts."""
+_THROUGHPUT = "sglang:gen_throughput"
+"""Gauge of SGLang that is another number every time while a rank generates; its counters have no rank."""
+_QUEUES = frozenset(
+    {
+        "sglang:num_queue_reqs",
+        "sglang:num_prefill_bootstrap_queue_reqs",
+        "sglang:num_decode_prealloc_queue_reqs",
+        "sglang:num_decode_transfer_queue_reqs",
+    }
+)
 
 HUNG = (
     "engine {name} of this server stands still with {number:.0f} requests in service: it does not answer, or"
@@ -48,6 +61,8 @@ class Rank(NamedTuple):
 
 def of_samples(samples: Collection[Sample]) -> tuple[Rank, ...]:
     """Engines of a page that has several, and counts the tokens of each; none otherwise."""
+    if len({labels.get(_RANK, "") for _, labels, _ in samples} - {""}) > 1:
+        return _of_sglang(samples)
     if len({labels.get(ENGINE, "") for _, labels, _ in samples} - {""}) < 2:
         return ()
     by_name: dict[str, dict[str, float]] = {}
@@ -59,6 +74,26 @@ def of_samples(samples: Collection[Sample]) -> tuple[Rank, ...]:
         Rank(name, own.get(RUNNING, 0.0), own.get(WAITING, 0.0), tuple(own.values()))
         for name, own in by_name.items()
         if own.keys() & _TOKENS
+    )
+
+
+def _of_sglang(samples: Iterable[Sample]) -> tuple[Rank, ...]:
+    """Ranks of a page of SGLang."""
+    by_name: dict[str, dict[str, float]] = {}
+    for name, labels, value in samples:
+        rank = labels.get(_RANK, "")
+        if rank and name.startswith("sglang:") and not labels.get("priority"):
+            own = by_name.setdefault(rank, {})
+            own[name] = max(own.get(name, value), value)
+    return tuple(
+        Rank(
+            rank,
+            own.get("sglang:num_running_reqs", 0.0),
+            sum(value for name, value in own.items() if name in _QUEUES),
+            tuple(own.values()),
+        )
+        for rank, own in by_name.items()
+        if _THROUGHPUT in own
     )
 
 

@@ -31,6 +31,13 @@ _TIMES_STOCK, _UNFINISHED = 4.0, 30.0
 requests that have not finished yet."""
 
 
+_TIMES_GENERATED, _MORE_TOKENS = 1.25, 1000.0
+"""Output tokens of requests that ended that are more than this many times those generated, and as many more,
+are not theirs: the two are counted at different moments, and no more than that."""
+
+_MOST_REQUESTS = 1e5
+"""Largest plausible number of requests in service or waiting at one page's servers."""
+
 NO_SHORT = (0.0,) * len(SHORT_BOUNDS)
 
 
@@ -103,6 +110,14 @@ def _check(totals: Mapping[str, float]) -> None:
             kind = f"{abs(value):g}" if not math.isfinite(value) else "negative"
             raise ImplausibleError(
                 f"{name} is {'too large' if LARGEST < value < math.inf else kind}"
+            )
+        if name in STOCKS and value > _MOST_REQUESTS:
+            raise ImplausibleError(f"{name} is more requests than a server can have")
+    if "generated" in totals and "generation_tokens_sum" in totals:
+        most = _TIMES_GENERATED * totals["generated"] + _MORE_TOKENS
+        if totals["generation_tokens_sum"] > most:
+            raise ImplausibleError(
+                "its requests that ended had more output tokens than were generated: one of the two is wrong"
             )
 
 

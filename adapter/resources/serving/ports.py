@@ -16,6 +16,8 @@ NAMES = ("metrics", "http-metrics", "http", "vllm", "serve", "http1", "h2c", "us
 MOST = 16
 """Most servers of one pod."""
 
+_PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
+
 _BESIDE = re.compile(
     r"(?:istio|queue|linkerd|routing|envoy|kube-rbac|auth|oauth)-?proxy|envoy|(?:.*-)?sidecar|.*dcgm.*|.*exporter"
     r"|vault-agent|fluent-?bit|.*-agent|.*-collector"
@@ -56,7 +58,7 @@ def secured(spec: Mapping[str, Any]) -> frozenset[int]:
     names = named(spec)
     numbers: set[int] = set()
     for container in _containers(spec):
-        for kind in ("readinessProbe", "livenessProbe", "startupProbe"):
+        for kind in _PROBES:
             asked = (container.get(kind) or {}).get("httpGet") or {}
             port = names.get(str(asked.get("port")), asked.get("port"))
             if asked.get("scheme") == "HTTPS" and isinstance(port, int):
@@ -99,7 +101,8 @@ def _of_servers(servers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
             )
         ]
         return tuple(dict.fromkeys(rows))[:MOST]
-    return _of_declared(ports, by_name, declared, default=command_lines.default(servers))
+    default = command_lines.default(servers)
+    return _of_declared(ports, by_name, declared, probed=_probed(servers, by_name), default=default)
 
 
 def _of_declared(
@@ -107,6 +110,7 @@ def _of_declared(
     by_name: Mapping[str, int],
     declared: Sequence[int],
     *,
+    probed: Sequence[int],
     default: int,
 ) -> tuple[int, ...]:
     """Ports of a server by those that its containers declare, where no command line says them.
@@ -115,6 +119,7 @@ def _of_declared(
         ports: all of them.
         by_name: numbers of those with a name.
         declared: numbers of those without one.
+        probed: numbers of those that answer HTTP, by the probes.
         default: port of this kind of server.
 
     """
@@ -125,8 +130,8 @@ def _of_declared(
     if name or ranked:
         return _ranks(by_name[name or ranked], by_name)
     if not ports:
-        return (default,)
-    likely = [default] if default in declared else []
+        return (*probed, default)[:1]
+    likely = [number for number in (*probed, default) if number in declared]
     first: int = (*likely, *declared, ports[0]["containerPort"])[0]
     if first in by_name.values():
         return _ranks(first, by_name)
@@ -134,6 +139,17 @@ def _of_declared(
     while first - 1 in declared:
         first -= 1
     return _row(first, declared)
+
+
+def _probed(servers: Sequence[Mapping[str, Any]], by_name: Mapping[str, int]) -> tuple[int, ...]:
+    """Ports that the probes of these containers ask by HTTP."""
+    asked = [
+        ((container.get(kind) or {}).get("httpGet") or {}).get("port")
+        for container in servers
+        for kind in _PROBES
+    ]
+    numbers = [by_name.get(str(port), port) for port in asked]
+    return tuple(dict.fromkeys(number for number in numbers if isinstance(number, int)))
 
 
 def _stem(name: str) -> str:

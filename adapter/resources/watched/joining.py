@@ -220,6 +220,7 @@ def _read_target(
 ) -> list[Mapping[str, Any]]:
     """Add one scale target to the reader; return its pods."""
     namespace, reference = name
+    workload = (reference.kind, reference.name)
     if reference.is_deployment:
         written = deployments.get((namespace, reference.name))
         if written is None:
@@ -228,8 +229,8 @@ def _read_target(
             return []
         selector = labels.selector_of((written.get("spec") or {}).get("selector") or {})
         deployment = schemas.Deployment.model_validate(written)
-        matching = by_label.matching(namespace, selector)
-        serving = by_label.serving(namespace, selector)
+        matching = by_label.of_workload(namespace, selector, workload)
+        serving = by_label.serving(namespace, selector, workload)
         if serving.gpus is None:
             serving = replace(serving, gpus=pods.gpus_of(pods.template_of(written)))
         reader.add_deployment(
@@ -246,7 +247,7 @@ def _read_target(
         selector = groups.members(labels.parse_lenient(scale.selector))
         if not scale.selector:
             selector = labels.parse_lenient(f"{managed.VARIANT}={variant}")
-        matching = by_label.matching(namespace, selector)
+        matching = by_label.of_workload(namespace, selector, workload)
         reader.targets[namespace, reference] = variants.Target(
             # The scaler of one role of a DisaggregatedSet counts pods, and a replica is a group of them.
             replicas=groups.leaders(matching)
@@ -255,7 +256,7 @@ def _read_target(
             role=roles.of_pods(matching),
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
-            serving=by_label.serving(namespace, selector),
+            serving=by_label.serving(namespace, selector, workload),
             unselected=variants.unselected(reference, scale.selector)
             if not selector.requirements or not (scale.selector or matching)
             else "",

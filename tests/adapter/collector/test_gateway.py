@@ -134,6 +134,31 @@ def test_a_picker_that_began_anew_counts_on() -> None:
     assert 60 * window.rates(now=240.0).rps["n", "a"] == pytest.approx(8)
 
 
+def rates_of(forwarded: list[float]) -> list[float | None]:
+    """Rate after each scrape, ten seconds apart."""
+    window, rates = GatewayWindow(window_seconds=60.0), []
+    for number, value in enumerate(forwarded):
+        window.add("u", [GatewayCount(namespace="n", model="m", requests=value)], now=10.0 * number)
+        rates.append(window.rates(now=10.0 * number).rps.get(("n", "m")))
+    return rates
+
+
+def test_a_counter_that_jumps_once_is_another_pickers() -> None:
+    """Half a million requests within ten seconds do not come and stop; a rise that goes on counts in full."""
+    jump = rates_of([20.0 * at + (500_000.0 if at >= 8 else 0.0) for at in range(20)])
+    assert max(filter(None, jump)) == pytest.approx(2.0)
+    rise = rates_of([20.0 * at + 5_000.0 * max(at - 7, 0) for at in range(20)])
+    assert rise[9] == pytest.approx(2.0 + 10_000.0 / 60.0)
+    assert rise[-1] == pytest.approx(502.0)
+
+
+def test_a_queue_that_cannot_be_one_is_not_known() -> None:
+    """Each request in it has a connection."""
+    name = "inference_extension_flow_control_queue_size"
+    read = pages.read(f'{name}{{model="m"}} 2e6\n{name}{{model="o"}} -1\n{name}{{model="p"}} 3\n', "u")
+    assert read.queue == {"p": 3.0}
+
+
 async def test_a_page_of_something_else_is_a_problem_after_some_scrapes() -> None:
     """A restart is none; a picker before its first request shows other series of a picker."""
     picker = Picker()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +56,8 @@ INPUTS = {
 """Series by input."""
 
 UNITS = {
+    "prompt tokens": "vllm:request_prompt_tokens_sum",
+    "output tokens": "vllm:request_generation_tokens_sum",
     "first tokens": "vllm:time_to_first_token_seconds_sum",
     "token latencies": "vllm:inter_token_latency_seconds_sum",
     "KV cache": "vllm:kv_cache_usage_perc",
@@ -159,6 +163,11 @@ _HUGE: tuple[Callable[[float], float], ...] = (lambda _: math.inf, lambda _: 1e3
 """Values beyond what a measurement can be."""
 
 
+_GAUGES = ("running", "waiting")
+_JUMPS = {"jump": 60.0, "huge jump": 1e6}
+"""Requests that a gauge has at once besides those that are there: what clients left behind, and nonsense."""
+
+
 def counters_of(what: str) -> tuple[str, ...]:
     """Series of an input that only grow; none for a gauge."""
     return tuple(name for name in INPUTS[what] if name.endswith(("_total", "_sum", "_count")))
@@ -190,6 +199,10 @@ def cases() -> Iterator[Case]:
             fault="every second answer", what="", pods=pods,
             page=lambda at, _: None if at // SECONDS % 2 else steady(at),
         )  # fmt: skip
+        for what in _GAUGES:
+            for fault, more in _JUMPS.items():
+                page = _with(INPUTS[what], partial(operator.add, more))
+                yield Case(fault=fault, what=what, pods=pods, page=page)
         for what, names in INPUTS.items():
             unit = (UNITS[what],) if what in UNITS else ()
             for fault, page in {

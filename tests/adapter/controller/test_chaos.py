@@ -26,7 +26,7 @@ async def test_no_faulty_input_moves_the_target(origin: chaos.Origin, objects: P
 async def test_a_gauge_that_keeps_requests_holds_no_replicas(
     origin: chaos.Origin, pods: int, objects: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients that went away stay in `waiting`: what they asked for passes, and nothing falls afterwards."""
+    """Clients that went away stay in `waiting`: nobody is served after a wait, and there is room."""
 
     def page(at: float, _: float) -> chaos.Page:
         return {**chaos.steady(at), "vllm:num_requests_waiting": 60.0}
@@ -35,6 +35,4 @@ async def test_a_gauge_that_keeps_requests_holds_no_replicas(
     monkeypatch.setattr(chaos, "cases", lambda: iter([case]))
     (outcome,) = await chaos.matrix(objects, origin)
     assert outcome.right is not None
-    assert outcome.least == outcome.right
-    # The window that has the rise, and the time in which a target does not fall.
-    assert set(outcome.targets[10:]) == {outcome.right}
+    assert set(outcome.targets) == {outcome.right}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers.plausibility import Plausibility
-from adapter.collector.servers.queue import Queue
+from adapter.collector.servers.queue import Queue, Service
 from adapter.collector.windows import growth
 from adapter.collector.windows.growth import Sample
 
@@ -28,20 +29,57 @@ def page(
 
 
 def left(pages: Iterable[PodMetrics], *, batch: float = BATCH) -> list[float]:
-    """What each page after the first has in its gauge and not in its queue."""
+    """What each page after the first has in its gauge and not in its queue, as far as is known."""
     queue, (before, *others) = Queue(), pages
     amounts = []
     for each in others:
         queue.note(before, each, seconds=SECONDS, batch=batch)
-        amounts.append(queue.left)
+        amounts.append(queue.left + queue.doubted)
         before = each
     return amounts
 
 
 def test_what_stands_while_first_tokens_come_at_once_is_no_queue() -> None:
-    """From the second page that says so on: one may be read in the middle of a step."""
-    assert left(page(at, 60.0 if at else 0.0) for at in range(5)) == [0.0, 0.0, 60.0, 60.0]
-    assert left(page(at, 10.0 * at) for at in range(6)) == [0.0, 0.0, 20.0, 30.0, 40.0]
+    """From the first page on: beside room a queue is one only where first tokens come after a wait."""
+    assert left(page(at, 60.0 if at else 0.0) for at in range(5)) == [60.0] * 4
+    assert left(page(at, 10.0 * at) for at in range(6)) == [10.0, 20.0, 30.0, 40.0, 50.0]
+
+
+def test_a_queue_that_counted_is_none_from_the_second_page_that_says_so() -> None:
+    """One page may be read in the middle of a step."""
+    waits = [page(0, 0.0), page(1, 60.0), page(2, 60.0, ttft=9.0)]
+    stands = [replace(page(at, 60.0), ttft=(89.0 + 0.5 * at, 5.0 * at)) for at in range(3, 6)]
+    assert left([*waits, *stands]) == [60.0, 0.0, 0.0, 60.0, 60.0]
+
+
+def test_a_queue_beside_room_counts_where_no_first_token_comes() -> None:
+    """After two pages: what keeps the server from taking up more may be a prefill that takes long."""
+    long = [replace(page(1, 0.0 if at < 1 else 60.0), itl=(2.0 * at, at)) for at in range(5)]
+    assert left(long) == [60.0, 60.0, 0.0, 0.0]
+
+
+def test_a_jump_of_requests_in_service_counts_when_they_get_tokens() -> None:
+    """More than a batch and 16 in prefill at once: those that went on are seen by their tokens."""
+
+    def idle(pages: Iterable[PodMetrics]) -> list[float]:
+        service, (before, *others) = Service(most=2.0), pages
+        amounts = []
+        for each in others:
+            service.note(before, each, seconds=SECONDS, batch=BATCH)
+            amounts.append(service.doubted)
+            before = each
+        return amounts
+
+    stands = [page(at, 0.0, running=2.0 if at < 1 else 60.0) for at in range(5)]
+    assert idle(stands) == [58.0] * 4
+    # Of 58 that came a moment before the page, the next one has the first tokens.
+    serves = [
+        replace(one, ttft=(1.0 * at, 5.0 * at + (58.0 if at > 1 else 0.0)))
+        for at, one in enumerate(stands)
+    ]
+    assert idle(serves) == [58.0, 0.0, 0.0, 0.0]
+    assert idle(page(at, 0.0, running=2.0 if at < 1 else 25.0) for at in range(3)) == [0.0, 0.0]
+    assert idle([*stands, page(5, 0.0)])[-1] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -62,8 +100,8 @@ def test_a_queue_behind_it_counts() -> None:
     """What was found to be none stays none while others wait, until the gauge or the process is another."""
     stands = [page(at, 60.0) for at in range(4)]
     waits = [page(at, 75.0, ttft=9.0) for at in range(4, 6)]
-    assert left([*stands, *waits]) == [0.0, 60.0, 60.0, 60.0, 60.0]
-    assert left([*stands, page(4, 7.0)]) == [0.0, 60.0, 60.0, 7.0]
+    assert left([*stands, *waits]) == [60.0] * 5
+    assert left([*stands, page(4, 7.0)]) == [60.0, 60.0, 60.0, 7.0]
     assert left([*stands, page(0, 60.0)])[-1] == 0.0
 
 

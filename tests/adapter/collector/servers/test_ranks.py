@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 
-from adapter.collector import promql
+import pytest
+
+from adapter.collector import exposition, model_servers, promql
 from adapter.collector.instant_vector import Sample
+from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import lines, ranks, spelling
 from adapter.collector.servers.plausibility import Assessment, Plausibility
 from tests.adapter.collector.servers.test_doubtful_pages import observed, served
@@ -59,11 +62,14 @@ def test_engines_that_a_page_no_longer_shows_are_forgotten() -> None:
 
 def through_prometheus(text: str, at: float) -> list[Sample]:
     """A page as the answer to the query of the fleet has it: a few series by engine, sums of the rest."""
+    largest = model_servers.RANKED | model_servers.LARGEST_OF
     sums: dict[tuple[tuple[str, str], ...], float] = {}
     for name, labels, value in lines.read(text, spelling.Names()):
         kept = {"__name__": name, "model_name": labels["model_name"], "pod": "p", "namespace": "n"}
         if name in ranks.NUMBERS:
             kept |= {"engine": labels["engine"], "quantity": "engine"}
+        elif name in largest:
+            kept |= {"dp_rank": labels.get("dp_rank", ""), "quantity": "largest"}
         key = tuple(sorted(kept.items()))
         sums[key] = sums.get(key, 0.0) + value
     samples = [
@@ -83,6 +89,44 @@ def test_an_engine_that_hangs_is_seen_through_prometheus_too() -> None:
         assert pod.page is not None
         assert len(pod.page.ranks) == 2
         seen.append(plausibility.assess("p", pod.page, now=15.0 * at, started=None))
+    assert not any(item.hung for item in seen[:7])
+    assert [[rank.name for rank in item.hung] for item in seen[7:]] == [["1"], ["1"]]
+    assert "engine 1 of this server stands still with 43 requests" in plausibility.part("p")
+
+
+def ranks_of_sglang(at: int, *, stands_from: int) -> str:
+    """Two ranks of one replica; from a page on the second one stands still with 43 requests."""
+    second, stuck = min(at, stands_from), at >= stands_from
+    lines_of = {
+        "sglang:num_requests_total": (("", 5.0 * at),),
+        "sglang:time_to_first_token_seconds_sum": (("", 0.5 * at),),
+        "sglang:time_to_first_token_seconds_count": (("", 5.0 * at),),
+        "sglang:num_running_reqs": (("0", 2.0), ("1", 3.0)),
+        "sglang:num_queue_reqs": (("0", 0.0), ("1", 40.0 if stuck else 0.0)),
+        "sglang:token_usage": (("0", 0.25), ("1", 0.25)),
+        "sglang:gen_throughput": (("0", 290.0 + at), ("1", 180.0 + second)),
+    }
+    return "".join(
+        f'{name}{{model_name="m"' + (f',dp_rank="{rank}"' if rank else "") + f"}} {value}\n"
+        for name, values in lines_of.items()
+        for rank, value in values
+    )
+
+
+@pytest.mark.parametrize("origin", ["direct", "prometheus"])
+def test_a_rank_of_sglang_that_hangs_is_named(origin: str) -> None:
+    """By its throughput, the only number of a rank that is another one each time; the other rank goes on."""
+    plausibility = Plausibility(interval=15.0)
+    seen: list[Assessment] = []
+    for at in range(9):
+        text = ranks_of_sglang(at, stands_from=5)
+        page: PodMetrics | None = exposition.parse(text, "m", "p")
+        if origin == "prometheus":
+            (pod,) = promql.pods(through_prometheus(text, 15.0 * at))
+            page = pod.page
+        assert page is not None
+        assert (page.running, page.waiting) == (5.0, 40.0 if at >= 5 else 0.0)
+        seen.append(plausibility.assess("p", page, now=15.0 * at, started=None))
     assert not any(item.hung for item in seen[:7])
     assert [[rank.name for rank in item.hung] for item in seen[7:]] == [["1"], ["1"]]
     assert "engine 1 of this server stands still with 43 requests" in plausibility.part("p")

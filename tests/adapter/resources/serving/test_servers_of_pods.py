@@ -287,6 +287,11 @@ CERTIFICATE = ["--ssl-certfile", "/certs/tls.crt"]
         (pod(container("main", ("", 8000), **probed(8000))), "https://10.0.0.1:8000/metrics"),
         (pod(container("main", ("http", 8000), **probed("http"))), "https://10.0.0.1:8000/metrics"),
         (pod(container("main", ("", 8000), **probed(8000, "HTTP"))), "http://10.0.0.1:8000/metrics"),
+        (pod(container("main", **probed(8080, "HTTP"))), "http://10.0.0.1:8080/metrics"),
+        (
+            pod(container("main", ("", 5557), ("", 8200), **probed(8200, "HTTP"))),
+            "http://10.0.0.1:8200/metrics",
+        ),
         (pod(container("vllm", args=CERTIFICATE)), "https://10.0.0.1:8000/metrics"),
         (
             pod(container("vllm", ("", 8200)), container("routing-proxy", ("", 8000), **probed(8000))),
@@ -303,5 +308,5 @@ CERTIFICATE = ["--ssl-certfile", "/certs/tls.crt"]
     ],
 )  # fmt: skip
 def test_https_by_the_probes_of_a_server(item: dict[str, Any], url: str) -> None:
-    """KServe's pods have no annotation; a probe by HTTPS at the server's port says it, annotations win."""
+    """KServe's pods have no annotation; a probe at the server's port says port and HTTPS, annotations win."""
     assert pods.trimmed(item)["urls"] == (url,)

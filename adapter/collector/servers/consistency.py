@@ -1,0 +1,48 @@
+"""Whether the counters of one page can follow from those of the page before it, compared with each other."""
+
+from __future__ import annotations
+
+from adapter.collector.model_servers import PodMetrics
+
+TIMES_FINISHED, MORE = 4.0, 30.0
+"""First tokens that are more than this many times those that ended, and as many more, are not requests whose
+clients went away."""
+
+_SUMS = {
+    "prompt_tokens": "input tokens",
+    "generation_tokens": "output tokens",
+    "ttft": "times to first token",
+    "itl": "inter-token latencies",
+}
+
+AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended: one of the two is wrong"
+_LENGTHS = (
+    "it has lengths of {measured:.0f} requests where {ended:.0f} ended: one of the two is wrong"
+)
+_BEHIND = "it counts {ended:.0f} requests that ended for {begun:.0f} first tokens: one of the two is wrong"
+_SUM_FELL = "its sum of {what} fell though its process did not start anew"
+
+
+def problem(before: PodMetrics, after: PodMetrics) -> str:
+    """What contradicts on two pages of one process; empty for nothing.
+
+    More requests ended than began or ran, many more began than ended or run, or a sum fell and its count did
+    not.
+    """
+    for name, what in _SUMS.items():
+        (total, count), (was, number) = getattr(after, name), getattr(before, name)
+        if count >= number and total < was:
+            return _SUM_FELL.format(what=what)
+    begun = after.ttft[1] - before.ttft[1]
+    ended = after.finished - before.finished
+    measured = after.generation_tokens[1] - before.generation_tokens[1]
+    if measured > TIMES_FINISHED * max(ended, 0.0) + MORE:
+        return _LENGTHS.format(measured=measured, ended=ended)
+    if after.ttft[1] <= 0 and before.ttft[1] <= 0:
+        return ""
+    served = max(ended, 0.0) + max(after.running - before.running, 0.0)
+    if begun > TIMES_FINISHED * served + MORE:
+        return AHEAD.format(begun=begun, ended=ended)
+    if ended > TIMES_FINISHED * max(begun, 0.0) + before.stock + MORE:
+        return _BEHIND.format(begun=begun, ended=ended)
+    return ""

@@ -1,0 +1,42 @@
+"""Which workload a pod is of: a selector may match pods of others too, which are theirs alone.
+
+Controllers go by owner references, and `/scale` gives a selector only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Owner = tuple[str, str]
+"""Kind and name of a workload."""
+
+_TEMPLATE_HASH = "pod-template-hash"
+"""Label of a Deployment's pods; their ReplicaSet's name ends with it."""
+
+_OWN_PODS = frozenset({"Deployment", "StatefulSet"})
+"""Kinds whose pods have them as controller, through a ReplicaSet or directly."""
+
+_OTHERS = _OWN_PODS | {"DaemonSet", "Job"}
+"""Kinds of controllers whose pods are of no other workload that has its pods so."""
+
+
+def of_pod(metadata: Mapping[str, Any]) -> Owner | None:
+    """The workload that controls a pod; None where that is not known."""
+    owners = metadata.get("ownerReferences") or ()
+    owner = next((item for item in owners if item.get("controller")), None)
+    if owner is None:
+        return None
+    kind, name = str(owner.get("kind") or ""), str(owner.get("name") or "")
+    if kind == "ReplicaSet":
+        end = f"-{(metadata.get('labels') or {}).get(_TEMPLATE_HASH) or ''}"
+        return ("Deployment", name.removesuffix(end)) if end != "-" and name.endswith(end) else None
+    return (kind, name)
+
+
+def foreign(pod: Mapping[str, Any], workload: Owner) -> bool:
+    """Whether a pod that the workload's selector matches is of another one."""
+    owner: Owner | None = pod.get("owner")
+    if workload[0] not in _OWN_PODS or owner is None or owner[0] not in _OTHERS:
+        return False
+    return owner != workload

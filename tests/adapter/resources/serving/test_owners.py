@@ -1,0 +1,62 @@
+"""Pods that a selector matches and another workload has: they are the other one's alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adapter.resources import pods
+from adapter.resources.pods import ByLabel
+
+
+def pod(name: str, owner: tuple[str, str] | None, **more: str) -> dict[str, Any]:
+    """A ready pod with label `app=llm`."""
+    number = sum(map(ord, name)) % 250 + 1
+    references = [] if owner is None else [
+        {"kind": "Extra", "name": "no-controller"},
+        {"kind": owner[0], "name": owner[1], "controller": True},
+    ]  # fmt: skip
+    return {
+        "metadata": {
+            "namespace": "n",
+            "name": name,
+            "labels": {"app": "llm", **{key.replace("_", "-"): value for key, value in more.items()}},
+            "ownerReferences": references,
+        },
+        "spec": {"containers": [{"name": "vllm"}]},
+        "status": {
+            "phase": "Running",
+            "podIP": f"10.0.0.{number}",
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }  # fmt: skip
+
+
+ALL = (
+    pod("own", ("ReplicaSet", "llm-5d9"), pod_template_hash="5d9"),
+    pod("canary", ("ReplicaSet", "llm-canary-7f6"), pod_template_hash="7f6"),
+    pod("set", ("StatefulSet", "llm")),
+    pod("job", ("Job", "llm")),
+    pod("bare", None),
+    pod("odd", ("ReplicaSet", "llm-x")),
+    pod("custom", ("Ranked", "llm")),
+)
+
+
+@pytest.mark.parametrize(
+    ("workload", "names"),
+    [
+        (("Deployment", "llm"), {"own", "bare", "odd", "custom"}),
+        (("Deployment", "llm-canary"), {"canary", "bare", "odd", "custom"}),
+        (("StatefulSet", "llm"), {"set", "bare", "odd", "custom"}),
+        (("LeaderWorkerSet", "llm"), {"own", "canary", "set", "job", "bare", "odd", "custom"}),
+    ],
+)
+def test_pods_of_other_workloads_are_theirs(workload: tuple[str, str], names: set[str]) -> None:
+    """By the controller of the pod; one that is not known, and kinds that group pods, leave none out."""
+    by_label = ByLabel(pods.trimmed(item) for item in ALL)
+    selector = pods.parsed("app=llm")
+    serving = by_label.serving("n", selector, workload)
+    assert set(serving.names) == names
+    assert len(by_label.of_workload("n", selector, workload)) == len(names) == serving.existing
