@@ -236,7 +236,8 @@ async def _served(
         return Finding("error", f"{shown}: {error}", "see the APIService, above")
     values = [str(item.get("value")) for item in document.get("items") or ()]
     if len(values) == 1:
-        return Finding("ok", f"{shown}: reads {reading.metric} = {values[0]}")
+        elsewhere = _elsewhere(scaler, reading, variants)
+        return elsewhere or Finding("ok", f"{shown}: reads {reading.metric} = {values[0]}")
     why = reading.why_not(variants[key].served) if key in variants else ""
     what = f"gets {len(values)} values of {reading.metric} for {reading.selector_text or 'no selector'}"
     if why:
@@ -251,6 +252,24 @@ async def _served(
         else ("set matchLabels.variant_name to the VariantAutoscaling's name")
     )
     return Finding("error", f"{shown}: {what}, needs exactly one", fix)
+
+
+def _elsewhere(
+    scaler: hpa.Scaler, reading: hpa.Reading, variants: Mapping[str, _Variant]
+) -> Finding | None:
+    """Problem that an HPA scales something else than the variant whose target it reads."""
+    name = f"{scaler.namespace}/{reading.variant}"
+    among = [name] if reading.variant else list(variants)
+    read = [key for key in among if not reading.why_not(variants[key].served)]
+    if len(read) != 1 or variants[read[0]].reference == scaler.reference:
+        return None
+    of = variants[read[0]].reference
+    return Finding(
+        "error",
+        f"{_shown(scaler)}: scales {scaler.reference} by the target of VariantAutoscaling {read[0]}, which is"
+        f" for {of}",
+        f"set scaleTargetRef to {of}, or variant_name to the variant of {scaler.reference}",
+    )
 
 
 def of_fields(

@@ -38,6 +38,8 @@ from adapter.resources.texts.documents import validated
 from adapter.resources.wva.config import WvaConfig
 from adapter.settings import keys
 
+_GONE = "is gone"
+
 _MOST_PROBLEMS = 3
 """Most problems of ConfigMaps that one variant's message repeats."""
 
@@ -68,6 +70,7 @@ class ConfigMaps:
         self.data: dict[str, str] = {}
         self.setting_problems: list[keys.SettingProblem] = []
         self.row_problems: list[str] = []
+        self._gone: dict[str, None] = {}
 
     @property
     def accelerators(self) -> dict[str, fleet.Accelerator]:
@@ -104,6 +107,11 @@ class ConfigMaps:
             first, second = (one, now) if key in self._classes else (now, one)
             by_name[one.name] = replace(first, targets={**second.targets, **first.targets})
         return (*by_name.values(), *self.wva.service_classes)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Rows that cannot be used, and those that are gone and still in force; complete as `last_good` is."""
+        return (*self.row_problems, *self._gone)
 
     @property
     def last_good(self) -> LastGood:
@@ -197,13 +205,14 @@ class ConfigMaps:
         self._used_accelerators |= gone.keys()
         in_force = {**gone, **self._accelerators}
         problems = [
-            f"{item.where}: is gone; {HELD} until there is such a row again"
+            f"{item.where}: {_GONE}; {HELD} until there is such a row again"
             if name in gone
             else item.problem
             for name, item in sorted(in_force.items())
             if name in named or name in gone
         ]
         accelerators = {name: item.accelerator for name, item in in_force.items()}
+        self._gone.update(dict.fromkeys(text for text in problems if _GONE in text))
         return accelerators, tuple(filter(None, problems))
 
     def class_of(
@@ -256,12 +265,12 @@ class ConfigMaps:
         self, item: NamedClass, model: str
     ) -> tuple[fleet.ServiceClass, tuple[str, ...]]:
         self._used_models.add((item.key, model))
-        what = "is gone"
+        what = _GONE
         if item.key in self._classes:
             what = f"no longer lists model {model!r}"
-        return item.service_class, (
-            f"{item.where}: {what}; {HELD} until there is such a row again",
-        )
+        text = f"{item.where}: {what}; {HELD} until there is such a row again"
+        self._gone[text] = None
+        return item.service_class, (text,)
 
 
 def _not_listed(model: str, named: NamedClass | None, row_problems: Iterable[str]) -> str:

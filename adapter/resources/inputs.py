@@ -67,7 +67,7 @@ class Inputs:
         config: data of the adapter's own ConfigMap (`GLOBAL_OPT_INTERVAL` and others).
         problems: objects and fields that were left out, one line each.
         setting_problems: entries of `config` that have no effect.
-        row_problems: rows of prices and service classes that cannot be used, which `problems` has too.
+        row_problems: rows of prices and service classes that cannot be used, or are gone and in force.
         last_good: what the next reading falls back to where a row cannot be used.
         refused: VariantAutoscalings that were left out.
         groups: variants that share one demand.
@@ -216,7 +216,7 @@ class Reader:
             config=settings.data,
             problems=tuple(self.problems),
             setting_problems=tuple(settings.setting_problems),
-            row_problems=tuple(settings.row_problems),
+            row_problems=settings.told,
             last_good=settings.last_good,
             refused=tuple(self.refused[key] for key in sorted(self.refused)),
             groups=formed.groups,

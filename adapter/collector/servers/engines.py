@@ -130,15 +130,27 @@ TRTLLM = Engine(
         f"trtllm{separator}{name}": series
         for separator in ("_", ":")
         for name, series in {
-            "request_success_total": (Series(_FINISHED),),
+            # Tokens are counted when a request ends, all together: per request they are the mean.
+            "request_success_total": (
+                Series(_FINISHED),
+                Series(f"{_PROMPT}_count"),
+                Series(f"{_GENERATION}_count"),
+            ),
+            "prompt_tokens_total": (Series(f"{_PROMPT}_sum"),),
+            "generation_tokens_total": (Series(f"{_GENERATION}_sum"),),
             "num_requests_running": (Series(_RUNNING),),
             "num_requests_waiting": (Series(_WAITING),),
             "kv_cache_utilization": (Series(_KV_CACHE),),
+            "kv_cache_max_blocks": (Series(_BLOCKS),),
+            "kv_cache_tokens_per_block": (Series(_BLOCK_TOKENS),),
             **_histogram("time_to_first_token_seconds", _TTFT, buckets=True),
         }.items()
     },
     timed="trtllm_num_requests_running",
-    lacks=("inter-token latencies", "lengths of requests"),
+    lacks=(
+        "inter-token latencies",
+        "lengths of requests and size of the KV cache in older versions",
+    ),
 )
 
 LLAMA_CPP = Engine(
@@ -236,7 +248,9 @@ def _derived(engine: Engine, renamed: Iterable[Sample]) -> list[Sample]:
     """What follows from two series: the queue of older versions, and the size of the KV cache."""
     totals: dict[str, float] = {}
     for name, _, value in renamed:
-        totals[name] = totals.get(name, 0.0) + value
+        # Several processes of one server show one size of block each.
+        same = name == _BLOCK_TOKENS
+        totals[name] = max(totals.get(name, 0.0), value) if same else totals.get(name, 0.0) + value
     derived: list[Sample] = []
     if {_ACTIVE, _RUNNING} <= totals.keys() and _WAITING not in totals:
         derived.append((_WAITING, {}, max(totals[_ACTIVE] - totals[_RUNNING], 0.0)))

@@ -181,15 +181,12 @@ class Plausibility:
         """
         address = self._addresses.get(endpoint)
         if address is None:
-            service = Service(most=page.running)
-            address = self._addresses[endpoint] = _Address(
-                now, page, most=page.stock, service=service
-            )
+            address = _Address(now, page, most=page.stock, service=Service(most=page.running))
+            self._addresses[endpoint] = address
             _note(address, page, now)
             return Assessment()
         if now <= address.at:
             return Assessment(address.problem)
-        seconds = now - address.at
         doubt, pages = _doubt(address, page, now=now, started=started, batch=batch)
         if doubt:
             if pages >= address.doubtful_pages:
@@ -206,18 +203,14 @@ class Plausibility:
         elif not verdict.problem and address.still and page.waiting > 0:
             # A queue that stands must not be sized for before it is known whether its engine works.
             verdict = Assessment(STILL.format(number=page.stock))
-        before = address.page
+        before, seconds = address.page, now - address.at
         _note(address, page, now)
         if not verdict.problem:
             verdict = Assessment(_ahead(address))
         if doubt or verdict.problem:
             address.queue = Queue()
         else:
-            address.queue.note(before, page, seconds=seconds, batch=batch)
-            address.service.note(before, page, seconds=seconds, batch=batch)
-            left = address.queue.left + address.queue.doubted
-            verdict = replace(verdict, left=left, idle=address.service.doubted)
-            address.most = max(address.most, page.stock - left - address.service.doubted)
+            verdict = _gauges(address, before, seconds=seconds, batch=batch)
         address.problem = verdict.problem
         address.part = ""
         if engines and not verdict.problem:
@@ -236,6 +229,16 @@ class Plausibility:
             pages=STILL_PAGES,
             seconds=self._interval,
         )
+
+
+def _gauges(address: _Address, before: PodMetrics, *, seconds: float, batch: float) -> Assessment:
+    """What of the last page's gauges does not count, compared with the page before."""
+    page = address.page
+    address.queue.note(before, page, seconds=seconds, batch=batch)
+    address.service.note(before, page, seconds=seconds, batch=batch)
+    left, idle = address.queue.left + address.queue.doubted, address.service.doubted
+    address.most = max(address.most, page.stock - left - idle)
+    return Assessment(left=left, idle=idle)
 
 
 def _note(address: _Address, page: PodMetrics, now: float) -> None:

@@ -42,8 +42,8 @@ NEW = (
     " seen by the next first tokens"
 )
 JUMPED = (
-    "{number:.0f} requests in service are not counted: no tokens of theirs came (the gauge jumped; a restart of"
-    " the pod clears it where it stays)"
+    "{number:.0f} requests in service are not counted: no tokens of theirs came (the gauge jumped; a restart"
+    " of the pod clears it where it stays)"
 )
 
 

@@ -21,7 +21,7 @@ ENGINE = "engine"
 """Label of an engine."""
 
 _RANK = "dp_rank"
-"""The same of SGLang, where several processes of a rank may show its gauges; those with a `priority` are parts."""
+"""The same of SGLang: several processes of a rank may show its gauges; those with `priority` are parts."""
 _THROUGHPUT = "sglang:gen_throughput"
 """Gauge of SGLang that is another number every time while a rank generates; its counters have no rank."""
 _QUEUES = frozenset(

@@ -13,6 +13,9 @@ _LIFECYCLE = frozenset({"node.kubernetes.io/not-ready", "node.kubernetes.io/unre
 """Keys of tolerations that every pod gets, and that admit it to no node that is ready."""
 
 
+_OPERATORS = frozenset({None, "", "Equal", "Exists"})
+
+
 @dataclass(frozen=True, slots=True)
 class Taint:
     """A taint that keeps new pods away; one of effect PreferNoSchedule does not."""
@@ -57,7 +60,11 @@ def of_node(spec: Mapping[str, Any], tolerated: Collection[str]) -> tuple[Taint,
 
 
 def of_pod(spec: Mapping[str, Any]) -> Tolerations:
-    """Tolerations of a pod or of a pod template, ordered, so that equal ones are equal."""
+    """Tolerations of a pod or of a pod template, ordered, so that equal ones are equal.
+
+    One for some seconds is of pods that are evicted then, which is no place to serve. One that compares
+    numbers (`Gt`, `Lt`) admits nowhere, since no more is known of it.
+    """
     blocking_taints = {
         Toleration(
             str(item.get("key") or ""),
@@ -66,6 +73,8 @@ def of_pod(spec: Mapping[str, Any]) -> Tolerations:
         )
         for item in spec.get("tolerations") or ()
         if item.get("key") not in _LIFECYCLE
+        and item.get("tolerationSeconds") is None
+        and item.get("operator") in _OPERATORS
     }
     return tuple(sorted(blocking_taints, key=str))
 

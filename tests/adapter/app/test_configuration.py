@@ -20,6 +20,9 @@ from tests.fakes.kubernetes_objects import Object
 
 pytestmark = pytest.mark.virtual_time
 
+GONE = "gone"
+"""What makes a row that is not there, in a ConfigMap that is."""
+
 COSTS, CLASSES = "accelerator-unit-costs", "service-classes-config"
 
 
@@ -43,6 +46,8 @@ def condition(world: World) -> tuple[str, str, str]:
     [
         (CLASSES, "slo-tpot: fast", "data.premium: line 5: data[0].slo-tpot: must be"),
         (CLASSES, None, "data.premium: is gone"),
+        (CLASSES, GONE, "data.premium: is gone"),
+        (COSTS, GONE, "data.A100: is gone"),
         (COSTS, None, "data.A100: is gone"),
         (COSTS, "{}", "data.A100: line 1: cost: is missing"),
     ],
@@ -58,6 +63,9 @@ async def test_targets_are_held_and_renewed(
             changed = config_map(name)
             if broken is None:
                 world.api.remove(CORE, "configmaps", SYSTEM, name)
+            elif broken == GONE:
+                del changed["data"]["premium" if name == CLASSES else "A100"]
+                world.api.put(CORE, "configmaps", changed)
             else:
                 row = "premium" if name == CLASSES else "A100"
                 text = changed["data"][row]

@@ -155,7 +155,9 @@ def test_a_counter_that_jumps_once_is_another_pickers() -> None:
 def test_a_queue_that_cannot_be_one_is_not_known() -> None:
     """Each request in it has a connection."""
     name = "inference_extension_flow_control_queue_size"
-    read = pages.read(f'{name}{{model="m"}} 2e6\n{name}{{model="o"}} -1\n{name}{{model="p"}} 3\n', "u")
+    read = pages.read(
+        f'{name}{{model="m"}} 2e6\n{name}{{model="o"}} -1\n{name}{{model="p"}} 3\n', "u"
+    )
     assert read.queue == {"p": 3.0}
 
 

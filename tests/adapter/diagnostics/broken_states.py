@@ -282,6 +282,10 @@ STATES: dict[str, tuple[Change, str]] = {
         "VariantAutoscaling team-a/v: no HPA reads its target",
     ),
     "HPA of no variant": (hpa("nobody"), "selects variant_name=nobody, which does not exist"),
+    "HPA of another target": (
+        hpa(target="w"),
+        "scales Deployment w by the target of VariantAutoscaling team-a/v, which is for Deployment v",
+    ),
     "HPA with type Value": (hpa(type_="Value"), "target.type Value multiplies the target"),
     "HPA with averageValue 2": (hpa(value="2"), "averageValue 2 divides the replicas"),
     "HPA on a ratio": (hpa(metric="inferno_desired_ratio"), "is not a replica count"),

@@ -211,6 +211,8 @@ def tolerating(*tolerations: Object) -> Object:
         ({"key": "sku", "value": "cpu"}, 0),
         ({"key": "sku", "value": "gpu", "effect": "NoExecute"}, 0),
         ({"key": "node.kubernetes.io/not-ready", "operator": "Exists"}, 0),
+        ({"key": "sku", "operator": "Exists", "tolerationSeconds": 300}, 0),
+        ({"key": "sku", "operator": "Gt", "value": "gpu"}, 0),
     ],
 )
 def test_taints_that_the_pods_tolerate(toleration: Object, free: int) -> None:

@@ -33,6 +33,10 @@ EXPECTED = {
         finished=97, running=4, waiting=1, prompt_tokens=(0, 0), generation_tokens=(0, 0),
         ttft=(6.5, 101), itl=(0, 0), kv_cache=0.125,
     ),
+    "trtllm-serve-2026.prom": PodMetrics(
+        finished=97, running=4, waiting=1, prompt_tokens=(12416, 97), generation_tokens=(17266, 97),
+        ttft=(6.5, 101), itl=(0, 0), kv_cache=0.125, kv_tokens=256000,
+    ),
     "nim-1.8.prom": PodMetrics(
         finished=100, running=6, waiting=1, prompt_tokens=(12300, 100), generation_tokens=(17300, 100),
         ttft=(5.3, 106), itl=(353.88, 17694), kv_cache=0.05,
