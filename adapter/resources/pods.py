@@ -245,6 +245,11 @@ def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
 
 def selector_of(spec: Mapping[str, Any]) -> labels.Selector:
     """A LabelSelector object as a selector; one that we cannot read selects nothing."""
+    return explained(spec)[0]
+
+
+def explained(spec: Mapping[str, Any]) -> tuple[labels.Selector, str]:
+    """A LabelSelector object as a selector, and why it selects nothing, as `explained_text`."""
     parts = [f"{key}={value}" for key, value in (spec.get("matchLabels") or {}).items()]
     for item in spec.get("matchExpressions") or ():
         key, operator = item.get("key"), item.get("operator")
@@ -256,18 +261,29 @@ def selector_of(spec: Mapping[str, Any]) -> labels.Selector:
             "DoesNotExist": f"!{key}",
         }
         if operator not in forms:
-            return labels.Selector()
+            return labels.Selector(), "is no label selector"
         parts.append(forms[operator])
-    return parsed(",".join(parts))
+    return explained_text(",".join(parts))
 
 
 def parsed(text: str) -> labels.Selector:
     """A selector from text; one that we cannot read, or with too many terms, selects nothing."""
+    return explained_text(text)[0]
+
+
+def explained_text(text: str) -> tuple[labels.Selector, str]:
+    """A selector from text, and why it selects nothing, as a clause about it; empty where it is used."""
+    nothing = labels.Selector()
+    if len(text) > labels.LENGTH:
+        return nothing, f"has {len(text)} characters, and at most {labels.LENGTH} are read"
     try:
         selector = labels.parse(text)
     except labels.SelectorError:
-        return labels.Selector()
-    return selector if len(selector.requirements) <= MOST_TERMS else labels.Selector()
+        return nothing, "is no label selector"
+    count = len(selector.requirements)
+    if count > MOST_TERMS:
+        return nothing, f"has {count} terms, and at most {MOST_TERMS} are compared"
+    return selector, ""
 
 
 def _between(first: object, last: object) -> float | None:

@@ -225,7 +225,7 @@ def _read_target(
             why = seen.unread or "not found; create it, or name another scale target"
             reader.targets[namespace, reference] = Unresolved(why)
             return []
-        selector = pods.selector_of((written.get("spec") or {}).get("selector") or {})
+        selector, why = pods.explained((written.get("spec") or {}).get("selector") or {})
         deployment = schemas.Deployment.model_validate(written)
         matching = by_label.matching(namespace, selector)
         serving = by_label.serving(namespace, selector)
@@ -236,13 +236,15 @@ def _read_target(
             serving,
             role=roles.of_pods(matching or [{"metadata": {"labels": _template_labels(written)}}]),
             products=_products(seen, matching, products.of_pod(pods.template_of(written))),
+            unselected=why and variants.unselected(reference, "spec.selector", why),
         )
     else:
         scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
         if isinstance(scale, Unresolved):
             reader.targets[namespace, reference] = scale
             return []
-        selector = groups.members(pods.parsed(scale.selector))
+        stated, why = pods.explained_text(scale.selector)
+        selector = groups.members(stated)
         if not scale.selector:
             selector = pods.parsed(f"{managed.VARIANT}={variant}")
         matching = by_label.matching(namespace, selector)
@@ -255,7 +257,7 @@ def _read_target(
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
             serving=by_label.serving(namespace, selector),
-            unselected=variants.unselected(reference, scale.selector)
+            unselected=variants.unselected(reference, "status.selector of its /scale", why)
             if not selector.requirements or not (scale.selector or matching)
             else "",
             products=_products(seen, matching, ()),
