@@ -22,7 +22,7 @@ from adapter.kube import duration
 
 CHUNK_STEPS = 120
 """Steps of one query: of a hundred pods with histograms that is a response of some 20 MB."""
-_AGO = re.compile(r"(.+?)\s+ago")
+_AGO = re.compile(r"(\s*+\S++(?:\s++(?!ago$)\S++)*+)\s++ago")
 
 
 @dataclass(kw_only=True)

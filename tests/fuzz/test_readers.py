@@ -77,6 +77,18 @@ def started(text: str) -> object:
             lambda t: exposition.parse(t, "m", "x"), lambda n: "\n" * n, 20_000, id="page-empty"
         ),
         pytest.param(
+            lambda t: exposition.parse(t, "m", "x"),
+            lambda n: '{"x' + " " * n,
+            8000,
+            id="page-quoted-name",
+        ),
+        pytest.param(
+            lambda t: exposition.parse(t, "m", "x"),
+            lambda n: "vllm_" * n + ": 1",
+            2000,
+            id="page-name",
+        ),
+        pytest.param(
             lines.sample,
             lambda n: "vllm:num_requests_running{" + 'a="b",' * n + "} 1",
             4000,
