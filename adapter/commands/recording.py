@@ -25,7 +25,7 @@ CHUNK_STEPS = 120
 """Steps of one query: of a hundred pods with histograms that is a response of some 20 MB."""
 MOST_NAMED = 10
 """Most models that an error names."""
-_AGO = re.compile(r"(.+?)\s+ago")
+_AGO = re.compile(r"(\s*+\S++(?:\s++(?!ago$)\S++)*+)\s++ago")
 
 
 @dataclass(kw_only=True)

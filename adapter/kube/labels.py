@@ -109,6 +109,11 @@ def parse(text: str) -> Selector:
 
 def selector_of(spec: Mapping[str, Any]) -> Selector:
     """A LabelSelector object as a selector; one that cannot be read selects nothing."""
+    return explained(spec)[0]
+
+
+def explained(spec: Mapping[str, Any]) -> tuple[Selector, str]:
+    """A LabelSelector object as a selector, and why it selects nothing, as `explained_text`."""
     parts = [f"{key}={value}" for key, value in (spec.get("matchLabels") or {}).items()]
     for item in spec.get("matchExpressions") or ():
         key, operator = item.get("key"), item.get("operator")
@@ -120,18 +125,29 @@ def selector_of(spec: Mapping[str, Any]) -> Selector:
             "DoesNotExist": f"!{key}",
         }
         if operator not in forms:
-            return Selector()
+            return Selector(), "is no label selector"
         parts.append(forms[operator])
-    return parse_lenient(",".join(parts))
+    return explained_text(",".join(parts))
 
 
 def parse_lenient(text: str) -> Selector:
     """A selector from text; one that cannot be read, or with too many terms, selects nothing."""
+    return explained_text(text)[0]
+
+
+def explained_text(text: str) -> tuple[Selector, str]:
+    """A selector from text, and why it selects nothing, as a clause about it; empty where it is used."""
+    nothing = Selector()
+    if len(text) > LENGTH:
+        return nothing, f"has {len(text)} characters, and at most {LENGTH} are read"
     try:
         selector = parse(text)
     except SelectorError:
-        return Selector()
-    return selector if len(selector.requirements) <= MOST_TERMS else Selector()
+        return nothing, "is no label selector"
+    count = len(selector.requirements)
+    if count > MOST_TERMS:
+        return nothing, f"has {count} terms, and at most {MOST_TERMS} are compared"
+    return selector, ""
 
 
 def int64(text: str) -> int | None:

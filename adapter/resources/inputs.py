@@ -169,6 +169,7 @@ class Reader:
         *,
         role: str = "",
         products: tuple[str, ...] = (),
+        unselected: str = "",
     ) -> None:
         """Add a scale target, with its serving pods and their GPU products where they are known."""
         metadata, spec_replicas = deployment.metadata, deployment.spec.replicas
@@ -182,6 +183,7 @@ class Reader:
             serving=serving,
             role=role,
             products=products,
+            unselected=unselected,
         )
 
     def read_config_map(self, where: str, document: Mapping[str, Any]) -> None:

@@ -191,10 +191,10 @@ def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
     ).canonical
 
 
-def unselected(reference: scale.Reference, selector: str) -> str:
-    """Why the pods of a scale target are not known."""
-    if selector:
-        return f"{reference}: status.selector {selector!r} of its /scale is no label selector"
+def unselected(reference: scale.Reference, field: str, why: str) -> str:
+    """Why the pods of a scale target are not known: what its selector is, or that it has none."""
+    if why:
+        return f"{reference}: {field} {why}, so its pods are not known; or annotate {ENDPOINTS}"
     return (
         f"{reference}: its /scale has no status.selector, so its pods are not known; let its CRD set"
         f" subresources.scale.labelSelectorPath, or annotate {ENDPOINTS}"

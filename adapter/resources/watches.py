@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from adapter import logs
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
@@ -171,12 +169,12 @@ class ClusterObjects:
 
     async def refresh_scales(self) -> bool:
         """Read what is not watched, `/scale` of targets that are no Deployments; whether it changed."""
-        references = set()
-        stand_ins = [(key, managed.variant_of(item)) for key, item in _items(self._scalers)]
-        for (namespace, _), item in [*_items(self._variants), *stand_ins]:
-            reference = None if item is None else _reference(item)
-            if reference is not None and not reference.is_deployment:
-                references.add((namespace, reference))
+        references = {
+            (namespace, reference)
+            for informers, read in ((self._variants, _reference), (self._scalers, _managed))
+            for (namespace, _), item in _items(informers)
+            if (reference := read(item)) is not None and not reference.is_deployment
+        }
         now = asyncio.get_running_loop().time()
         if references == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
             return False
@@ -194,6 +192,11 @@ class ClusterObjects:
                     scales[namespace, reference] = before
                 else:
                     scales[namespace, reference] = Unresolved(str(error))
+            except Exception as error:
+                # Whatever one object makes of us is the problem of the variants that name it.
+                log.exception("/scale cannot be read", namespace=namespace, target=str(reference))
+                why = f"its /scale cannot be read ({type(error).__name__})"
+                scales[namespace, reference] = Unresolved(why)
         last, self._others = (self._others, self._pickers.picked()), scales
         await self._pickers.refresh(now=now)
         return last != (self._others, self._pickers.picked())
@@ -268,8 +271,17 @@ def _reference(item: Mapping[str, Any]) -> Reference | None:
         return None  # the Deployment of its name: most are, and validation takes its time
     try:
         return variants.reference(schemas.VariantAutoscaling.model_validate(item))
-    except ValidationError:
+    except Exception:  # noqa: BLE001 - the join says what is wrong with it
         return None
+
+
+def _managed(item: Mapping[str, Any]) -> Reference | None:
+    """What the variant scales that an HPA stands for; None where it stands for none, or cannot be read."""
+    try:
+        document = managed.variant_of(item)
+    except Exception:  # noqa: BLE001 - the join says what is wrong with it
+        return None
+    return None if document is None else _reference(document)
 
 
 def _problem(informer: Informer) -> str:

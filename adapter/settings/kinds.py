@@ -27,8 +27,8 @@ _HOST_LENGTH = 253
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?")
 _URL_TEXT = re.compile(r"[\x21-\x7e]*")
 _CREDENTIALS = re.compile(r"(?<=//)[^/@]*@")
-_GATEWAY = re.compile(r"(?:([^=/:]+)=)?(https?://[^=\s]+(?:[/?]\S*)?)")
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\xa0-\xff]*)")
+_GATEWAY = re.compile(r"(?:([^=/:]+)=)?(https?://[^=\s][^=\s/?]*+(?:[/?]\S*)?)")
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*+([\x20-\x7e\xa0-\xff]*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

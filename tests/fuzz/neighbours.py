@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -142,6 +143,7 @@ KINDS: Mapping[str, tuple[Mapping[str, Any], Callable[[Object], Object]]] = {
 """A sample of each kind of object that tenants write, and what a watch keeps of it."""
 
 
+@functools.cache
 def places(kind: str, of: type) -> list[tuple[str | int, ...]]:
     """Paths of the values of a type in a sample; the API server checks types, and names."""
     paths = [*_paths(KINDS[kind][0], of)]
@@ -162,35 +164,42 @@ def _paths(value: Any, of: type) -> Iterator[tuple[str | int, ...]]:
         yield from ((key, *path) for path in _paths(inner, of))
 
 
-def _kept(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Items]:
-    """What the watches keep of objects; one that cannot be trimmed is left out, as an informer does."""
-    items: dict[str, Items] = {}
-    for kind, document in documents.items():
-        try:
-            trimmed = KINDS[kind][1](document)
-        except Exception:  # noqa: BLE001 - as in the informer
-            items[kind] = []
-            continue
-        metadata = document.get("metadata")
-        name = metadata.get("name") if isinstance(metadata, Mapping) else ""
-        items[kind] = [((TENANT, str(name)), trimmed)]
-    return items
+def _kept(kind: str, document: Mapping[str, Any]) -> Items:
+    """What the watch keeps of an object; one that cannot be trimmed is left out, as an informer does."""
+    try:
+        trimmed = KINDS[kind][1](document)
+    except Exception:  # noqa: BLE001 - as in the informer
+        return []
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else ""
+    return [((TENANT, str(name)), trimmed)]
+
+
+@functools.cache
+def _kept_samples() -> Mapping[str, Items]:
+    """What the watches keep of the samples, of the other tenant's variant and target, and of a pod."""
+    good = {**VARIANT, "metadata": {"namespace": OTHER, "name": "w"}}
+    target = {**DEPLOYMENT, "metadata": {"namespace": OTHER, "name": "w", "uid": "w"}}
+    return {
+        **{kind: _kept(kind, sample) for kind, (sample, _) in KINDS.items()},
+        "good": [((OTHER, "w"), good)],
+        "target": [((OTHER, "w"), trimming.deployment(target))],
+        # Monitors count for those without annotations.
+        "plain": [((TENANT, "q"), pods.trimmed(PLAIN_POD))],
+    }
 
 
 def joined(kind: str, document: Mapping[str, Any]) -> inputs.Inputs:
     """All kinds of a tenant's objects, one of them replaced, beside another tenant's variant."""
-    items = _kept({name: sample for name, (sample, _) in KINDS.items()} | {kind: document})
+    items = {**_kept_samples(), kind: _kept(kind, document)}
     picked = [
         pools.Picked(TENANT, item["pool"], labels.parse("app=v")) for _, item in items["pools"]
     ]
-    good = {**VARIANT, "metadata": {"namespace": OTHER, "name": "w"}}
-    target = {**DEPLOYMENT, "metadata": {"namespace": OTHER, "name": "w", "uid": "w"}}
     seen = Seen(
-        variants=[*items["variants"], ((OTHER, "w"), good)],
-        deployments=[*items["deployments"], ((OTHER, "w"), trimming.deployment(target))],
+        variants=[*items["variants"], *items["good"]],
+        deployments=[*items["deployments"], *items["target"]],
         scalers=items["scalers"],
-        # Monitors count for those without annotations.
-        pods=[*items["pods"], ((TENANT, "q"), pods.trimmed(PLAIN_POD))],
+        pods=[*items["pods"], *items["plain"]],
         configs=[],
         nodes={},
         slices=[],

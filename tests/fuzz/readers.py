@@ -283,6 +283,7 @@ READERS: Mapping[str, tuple[Callable[[str], None], tuple[str, ...]]] = {
         (
             """vllm:num_requests_running{model_name="m",engine="0"} 2.0
 vllm:num_requests_waiting{model_name="m"} 1.0
+{"vllm:num_preemptions_total",model_name="m"} 1.0
 """,
             """vllm:request_prompt_tokens_bucket{le="10",model_name="m"} 1
 vllm:cache_config_info{num_gpu_blocks="10",block_size="16"} 1.0

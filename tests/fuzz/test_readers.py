@@ -15,7 +15,6 @@ from adapter.collector.servers import lines
 from adapter.kube import duration, labels, paths, quantity
 from adapter.kube.errors import InvalidPath
 from adapter.resources import annotations as notes
-from adapter.resources import pods
 from adapter.resources.serving import command_lines
 from adapter.resources.texts import documents
 from adapter.settings import kinds
@@ -65,7 +64,7 @@ def started(text: str) -> object:
         pytest.param(documents.parse_yaml, lambda n: "- a: 1\n" * n, 200, id="yaml-list"),
         pytest.param(documents.parse_yaml, lambda n: f"a: {'b ' * n}", 2000, id="yaml-words"),
         pytest.param(documents.parse_yaml, lambda n: f"a: '{'b' * n}", 4000, id="yaml-quote"),
-        pytest.param(pods.parsed, lambda n: "a=b," * n, 2000, id="pod-selector"),
+        pytest.param(labels.parse_lenient, lambda n: "a=b," * n, 2000, id="pod-selector"),
         pytest.param(started, lambda n: "${a:-" * n, 1000, id="command-defaults"),
         pytest.param(started, lambda n: "$(" * n, 4000, id="command-variables"),
         pytest.param(started, lambda n: " --port 1" * n, 800, id="command-ports"),
@@ -75,6 +74,18 @@ def started(text: str) -> object:
         ),
         pytest.param(
             lambda t: exposition.parse(t, "m", "x"), lambda n: "\n" * n, 20_000, id="page-empty"
+        ),
+        pytest.param(
+            lambda t: exposition.parse(t, "m", "x"),
+            lambda n: '{"x' + " " * n,
+            8000,
+            id="page-quoted-name",
+        ),
+        pytest.param(
+            lambda t: exposition.parse(t, "m", "x"),
+            lambda n: "vllm_" * n + ": 1",
+            2000,
+            id="page-name",
         ),
         pytest.param(
             lines.sample,

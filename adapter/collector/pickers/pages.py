@@ -18,6 +18,7 @@ from adapter.collector.promql import (
     GATEWAY_REQUESTS,
     gateway_model,
 )
+from adapter.collector.servers import spelling
 
 _Sample = tuple[str, Mapping[str, str], float]
 """Name, labels and value."""
@@ -36,7 +37,8 @@ class _Names:
     """Names that are read, with any prefix that a relabelling puts before them."""
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _plain(name) in _PLAIN_NAMES
+        short = isinstance(name, str) and len(name) <= spelling.LONGEST_NAME
+        return short and _plain(str(name)) in _PLAIN_NAMES
 
 
 _PLAIN_NAMES = frozenset(

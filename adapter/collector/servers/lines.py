@@ -116,7 +116,7 @@ def read(
         # Selecting lines costs less than parsing all.
         first = _FIRST.match(line)
         if first is None and line.startswith('{"'):
-            line = _QUOTED.sub(r"\1{", line, count=1)  # noqa: PLW2901 - the same line, written otherwise
+            line = _unquoted(line)  # noqa: PLW2901 - the same line, written otherwise
             first = _FIRST.match(line)
         if first is None:
             continue
@@ -145,6 +145,12 @@ def read(
             continue  # shown twice; it is one series, of which Prometheus too takes the first value
         seen.add(series)
         yield parsed
+
+
+def _unquoted(line: str) -> str:
+    """A line whose name stands among its labels with the name before them; another one as it is."""
+    quoted = _QUOTED.match(line)
+    return line if quoted is None else f"{quoted[1]}{{{line[quoted.end() :]}"
 
 
 def sample(line: str) -> Sample:

@@ -56,9 +56,17 @@ class Spelled(NamedTuple):
     style: str
 
 
-@lru_cache(maxsize=8192)
+LONGEST_NAME = 512
+"""Most characters of a name that is read: looking for its parts takes longer than linear time."""
+
+
 def spelled(name: str) -> Spelled | None:
     """The series that a name stands for; None where it is not read."""
+    return _spelled(name) if len(name) <= LONGEST_NAME else None
+
+
+@lru_cache(maxsize=8192)
+def _spelled(name: str) -> Spelled | None:
     form = _FORM.fullmatch(name)
     if form is not None and _DOUBLED in name:
         return _unescaped(name)

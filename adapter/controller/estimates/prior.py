@@ -34,6 +34,9 @@ _COUNTED = re.compile(
     r"(?P<before>\d+)\s*x\s*(?P<gpu>.+)|(?P<name>.+?)\s*x\s*(?P<after>\d+)", re.IGNORECASE
 )
 
+LONGEST_NAME = 253
+"""Most characters of a GPU's name that may say a number: looking for it takes longer than linear time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prior:
@@ -119,7 +122,7 @@ def _gpu(accelerator: str, device: str) -> tuple[str, int, int]:
 
 def _readings(name: str) -> list[tuple[str, int]]:
     """A name as a number of GPUs, and as it is: the `x` of RTX4090 is no multiplication."""
-    match = _COUNTED.fullmatch(name.strip())
+    match = _COUNTED.fullmatch(name.strip()) if len(name) <= LONGEST_NAME else None
     if match is None:
         return [(name, 1)]
     count = int(match["before"] or match["after"])

@@ -227,7 +227,7 @@ def _read_target(
             why = seen.unread or "not found; create it, or name another scale target"
             reader.targets[namespace, reference] = Unresolved(why)
             return []
-        selector = labels.selector_of((written.get("spec") or {}).get("selector") or {})
+        selector, why = labels.explained((written.get("spec") or {}).get("selector") or {})
         deployment = schemas.Deployment.model_validate(written)
         matching = by_label.of_workload(namespace, selector, workload)
         serving = by_label.serving(namespace, selector, workload)
@@ -238,13 +238,15 @@ def _read_target(
             serving,
             role=roles.of_pods(matching or [{"metadata": {"labels": _template_labels(written)}}]),
             products=_products(seen, matching, products.of_pod(pods.template_of(written))),
+            unselected=why and variants.unselected(reference, "spec.selector", why),
         )
     else:
         scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
         if isinstance(scale, Unresolved):
             reader.targets[namespace, reference] = scale
             return []
-        selector = groups.members(labels.parse_lenient(scale.selector))
+        stated, why = labels.explained_text(scale.selector)
+        selector = groups.members(stated)
         if not scale.selector:
             selector = labels.parse_lenient(f"{managed.VARIANT}={variant}")
         matching = by_label.of_workload(namespace, selector, workload)
@@ -257,7 +259,7 @@ def _read_target(
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
             serving=by_label.serving(namespace, selector, workload),
-            unselected=variants.unselected(reference, scale.selector)
+            unselected=variants.unselected(reference, "status.selector of its /scale", why)
             if not selector.requirements or not (scale.selector or matching)
             else "",
             products=_products(seen, matching, ()),

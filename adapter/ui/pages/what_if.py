@@ -75,7 +75,9 @@ def context(
         "sliders": SLIDERS,
         "accelerators": () if known is None else [item.name for item in known.accelerators],
         "devices": devices,
-        "most_devices": min(max([16, *(2 * count for count in devices.values())]), scenarios.MOST_DEVICES),
+        "most_devices": min(
+            max([16, *(2 * count for count in devices.values())]), scenarios.MOST_DEVICES
+        ),
         "comparison": comparison,
         "what_if_problem": problem,
         "sums": [] if comparison is None else _sums(comparison),

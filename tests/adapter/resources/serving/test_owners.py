@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adapter.resources import pods
+from adapter.kube import labels
 from adapter.resources.pods import ByLabel
 
 
@@ -56,7 +56,7 @@ ALL = (
 def test_pods_of_other_workloads_are_theirs(workload: tuple[str, str], names: set[str]) -> None:
     """By the controller of the pod; one that is not known, and kinds that group pods, leave none out."""
     by_label = ByLabel(pods.trimmed(item) for item in ALL)
-    selector = pods.parsed("app=llm")
+    selector = labels.parse_lenient("app=llm")
     serving = by_label.serving("n", selector, workload)
     assert set(serving.names) == names
     assert len(by_label.of_workload("n", selector, workload)) == len(names) == serving.existing
