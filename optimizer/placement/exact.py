@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from optimizer.objective import Objective, Outcome, of_plan
 from optimizer.placement import near, worth
 from optimizer.placement.gaps import STEP, gap_of, price_of, value_of
 from optimizer.placement.patterns import Patterns, priced
@@ -37,16 +36,6 @@ class Solved:
     placed: Mapping[str, Placed]
     gap: float | None
     finished: bool
-
-
-def objective(problem: Problem, placed: Mapping[str, Placed]) -> Objective:
-    """A plan's worth: items not served in full by priority, partial service, cost plus transitions."""
-    outcomes = [
-        Outcome(item.priority, got.served, any(got.counts))
-        for item in problem.items
-        for got in (placed[item.name],)
-    ]
-    return of_plan(outcomes, problem.policy, price_of(problem.items, placed))
 
 
 def served_whole(items: Sequence[Item], known: Mapping[str, Placed]) -> set[int]:

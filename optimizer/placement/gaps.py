@@ -1,4 +1,4 @@
-"""How far a plan is from the bounds of its stages."""
+"""What a plan is worth, and how far it is from the bounds of its stages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 
 import numpy as np
 
+from optimizer.objective import Objective, Outcome, of_plan
 from optimizer.placement.pricing import Pricing, Stage
 from optimizer.placement.problem import Item, Placed, Problem
 
@@ -18,6 +19,16 @@ def price_of(items: Sequence[Item], placed: Mapping[str, Placed]) -> float:
     """Cost plus transitions of a plan."""
     counts = [np.array([placed[item.name].counts], dtype=np.int64) for item in items]
     return sum(float(item.prices(plan)[0]) for item, plan in zip(items, counts, strict=True))
+
+
+def objective(problem: Problem, placed: Mapping[str, Placed]) -> Objective:
+    """A plan's worth: items not served in full by priority, partial service, cost plus transitions."""
+    outcomes = [
+        Outcome(item.priority, got.served, any(got.counts))
+        for item in problem.items
+        for got in (placed[item.name],)
+    ]
+    return of_plan(outcomes, problem.policy, price_of(problem.items, placed))
 
 
 def value_of(items: Sequence[Item], stage: Stage, placed: Mapping[str, Placed]) -> float:

@@ -5,12 +5,13 @@ Of one priority, those that take the smallest part of what is left go first: mor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
 
-from optimizer.placement import worth
+from optimizer.placement import near, worth
+from optimizer.placement.gaps import objective
 from optimizer.placement.patterns import Patterns
 from optimizer.placement.problem import (
     FloatArray,
@@ -38,16 +39,38 @@ def _first_within(usage: FloatArray, room: FloatArray) -> int | None:
     return first if fits[first] else None
 
 
+def _most_modest(usage: FloatArray, room: FloatArray) -> int | None:
+    """Index of the pattern whose largest part of what there is is least; None where none fits."""
+    if not len(usage) or not len(room):
+        return _first_within(usage, room)
+    parts = (usage / np.maximum(room, 1e-9)).max(axis=1)
+    place = int(parts.argmin())
+    return place if (usage[place] <= room).all() else None
+
+
 class Run:
     """One solution in the making.
+
+    Args:
+        problem: What is to be placed.
+        known: Patterns by item.
+        partly: Items of which only the cheapest patterns are known.
+        modest: Whether each takes the pattern that leaves most to the others, instead of its cheapest.
 
     Attributes:
         placed: what each item has so far, by name.
 
     """
 
-    def __init__(self, problem: Problem, known: Mapping[str, Patterns]) -> None:
-        self._known = known
+    def __init__(
+        self,
+        problem: Problem,
+        known: Mapping[str, Patterns],
+        partly: Container[str] = (),
+        *,
+        modest: bool = False,
+    ) -> None:
+        self._known, self._partly, self._modest = known, partly, modest
         self._free = np.array([resource.limit for resource in problem.resources])
         self.placed: dict[str, Placed] = {item.name: nothing(item) for item in problem.items}
 
@@ -63,14 +86,26 @@ class Run:
         """Serve items in full; those that could not be."""
         unserved: list[Item] = []
         for item in sorted(items, key=self._order):
-            patterns = self._known[item.name]
-            first = _first_within(patterns.usage, self._room(item))
-            if first is None:
+            counts = self._fitting(item)
+            if counts is None:
                 unserved.append(item)
                 continue
-            self._free[list(item.resources)] -= patterns.usage[first]
-            self.placed[item.name] = Placed(tuple(patterns.counts[first].tolist()), 1.0)
+            self._take(item, Placed(tuple(counts.tolist()), 1.0))
         return unserved
+
+    def _fitting(self, item: Item) -> IntArray | None:
+        """Counts that carry the whole demand within what is left; None where none are found."""
+        known, room = self._known[item.name], self._room(item)
+        choose = _most_modest if self._modest else _first_within
+        place = choose(known.usage, room)
+        if place is not None:
+            chosen: IntArray = known.counts[place]
+            return chosen
+        if item.name in self._partly and near.can_list(item) and item.demand > 0:
+            # Of its patterns only the cheapest ones are known.
+            prices = near.loaded(item, np.zeros(len(item.resources)))
+            return next(iter(near.cover(item, prices, room)), None)
+        return None
 
     def _order(self, item: Item) -> tuple[int, float, str]:
         """Priority, then the largest part of any resource that the cheapest pattern takes, then the name."""
@@ -132,16 +167,29 @@ class Run:
         return more
 
 
-def solve(problem: Problem, known: Mapping[str, Patterns]) -> dict[str, Placed]:
-    """A good plan fast, from the patterns of each item; the order of the items does not matter."""
-    run = Run(problem, known)
+def solve(
+    problem: Problem, known: Mapping[str, Patterns], partly: Container[str] = ()
+) -> dict[str, Placed]:
+    """A good plan fast, from the patterns of each item; the order of the items does not matter.
+
+    Where somebody is not served in full, because others took what it needs though they could do without, a
+    second plan of modest patterns is made, and the better one counts.
+    """
+    run = _run(problem, Run(problem, known, partly))
+    if all(placed.served >= 1.0 for placed in run.placed.values()):
+        return run.placed
+    modest = _run(problem, Run(problem, known, partly, modest=True))
+    return min(run.placed, modest.placed, key=lambda placed: objective(problem, placed))
+
+
+def _run(problem: Problem, run: Run) -> Run:
     items = sorted(problem.items, key=lambda item: (item.priority, item.name))
     if problem.delayed_best_effort:
         _best_effort(run, run.serve(items), problem)
     else:
         for _, group in groupby(items, key=lambda item: item.priority):
             _best_effort(run, run.serve(list(group)), problem)
-    return run.placed
+    return run
 
 
 def _best_effort(run: Run, unserved: Sequence[Item], problem: Problem) -> None:

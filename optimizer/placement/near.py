@@ -170,11 +170,18 @@ def relaxed(item: Item, prices: Loaded) -> float:
     return min(_relaxed(item, prices, speed) for speed in _speeds(item))
 
 
-def cover(item: Item, prices: Loaded) -> IntArray:
-    """The cheaper of the plans that take the best row first, at each speed; shape (1, J) or (0, J)."""
+def cover(item: Item, prices: Loaded, room: FloatArray | None = None) -> IntArray:
+    """The cheaper of the plans that take the best row first, at each speed; shape (1, J) or (0, J).
+
+    Args:
+        item: The item.
+        prices: Prices of its rows.
+        room: What there is of the item's resources, shape (K,); None for no end of them.
+
+    """
     best, chosen = math.inf, np.zeros((0, len(item.rows)), dtype=np.int64)
     for speed in _speeds(item):
-        counts = _covered(item, prices, speed)
+        counts = _covered(item, prices, speed, room)
         if counts is not None and (price := float(prices.total(item, counts)[0])) < best:
             best, chosen = price, counts
     return chosen
@@ -192,7 +199,9 @@ def _cover(item: Item, prices: Loaded, speed: float) -> float:
     return math.inf if counts is None else float(prices.total(item, counts)[0]) * (1.0 + 1e-9)
 
 
-def _covered(item: Item, prices: Loaded, speed: float) -> IntArray | None:
+def _covered(
+    item: Item, prices: Loaded, speed: float, room: FloatArray | None = None
+) -> IntArray | None:
     worths = _worths(item, speed)
     if speed and (item.least[worths <= 0] > 0).any():
         return None
@@ -205,11 +214,23 @@ def _covered(item: Item, prices: Loaded, speed: float) -> IntArray | None:
         if rest <= 0 or worths[row] <= 0:
             break
         more = min(math.ceil(rest / worths[row] - ROUNDING), int(item.most[row] - counts[row]))
+        if room is not None:
+            more = min(more, _fitting(item.uses[row], room - counts @ item.uses))
         counts[row] += more
         rest -= more * float(worths[row])
     if rest > ROUNDING * item.demand:
         return None
+    if room is not None and (counts @ item.uses > room).any():
+        return None
     return counts[None, :]
+
+
+def _fitting(uses: FloatArray, room: FloatArray) -> int:
+    """Replicas that fit, each of which takes so much."""
+    some = uses > 0
+    if not some.any():
+        return int(np.iinfo(np.int64).max)
+    return max(int((room[some] / uses[some]).min()), 0)
 
 
 def _within(item: Item, prices: Loaded, speed: float, limit: float) -> IntArray | None:

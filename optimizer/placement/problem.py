@@ -145,6 +145,11 @@ class Item:
         return np.array([row.most for row in self.rows], dtype=np.int64)
 
     @_Once
+    def running(self) -> FloatArray:
+        """Replicas that run on each row now, shape (J,)."""
+        return np.array([row.running for row in self.rows], dtype=np.float64)
+
+    @_Once
     def interruptible(self) -> BoolArray:
         """Which rows are interruptible, shape (J,)."""
         return np.array([row.interruptible for row in self.rows], dtype=np.bool_)
@@ -182,8 +187,7 @@ class Item:
         numbers = counts.astype(np.float64)
         total: FloatArray = numbers @ self.unit_costs
         if self.routing != "alone":
-            running = np.array([row.running for row in self.rows], dtype=np.float64)
-            started = np.maximum(numbers - running, 0.0) @ self.unit_costs
+            started = np.maximum(numbers - self.running, 0.0) @ self.unit_costs
             total += max(self.hysteresis, TIE) * started
         for at, row in enumerate(self.rows):
             if row.moved or row.moved_each:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from optimizer.placement import exact, greedy, near, worth
+from optimizer.placement.gaps import objective
 from optimizer.placement.patterns import Patterns, patterns, priced
 from optimizer.placement.problem import IntArray, Item, Placed, Problem, Resource, Solution, nothing
 from optimizer.problem import SolverName, Termination
@@ -41,7 +42,7 @@ def solve(problem: Problem, solver: SolverName = "auto") -> Solution:
         ),
     )
     seen = {**known, **_alone(problem, large)}
-    first = greedy.solve(problem, seen)
+    first = greedy.solve(problem, seen, {item.name for item in large})
     if solver == "greedy":
         return Solution(solver=solver, termination="heuristic", gap=None, placed=first, known=known)
     return replace(_exact(problem, known, seen, first), solver=solver, known=known)
@@ -125,7 +126,7 @@ def _exact(
         finished = finished and result.finished
         gap = None if gap is None or result.gap is None else max(gap, result.gap)
     termination: Termination = "optimal" if finished else "feasible" if answered else "fallback"
-    if exact.objective(problem, first) < exact.objective(problem, placed):
+    if objective(problem, first) < objective(problem, placed):
         placed = dict(first)
         termination, gap = (termination, gap) if finished else ("fallback", None)
     return Solution(solver="", termination=termination, gap=gap, placed=placed)

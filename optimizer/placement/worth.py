@@ -73,7 +73,10 @@ def parts(item: Item) -> list[float]:
 
 
 def class_share(item: Item, counts: IntArray) -> float:
-    """Largest part of every length class that one plan carries, 0 to 1; classes go where they fit best."""
+    """Largest part of every length class that one plan carries, above 1 where that is more than the demand.
+
+    Classes go where they fit best.
+    """
     from scipy.optimize import linprog  # noqa: PLC0415 - takes longer to load than most plans take
 
     rows, classes = len(item.rows), len(item.class_demands)
@@ -96,7 +99,7 @@ def class_share(item: Item, counts: IntArray) -> float:
         goal,
         A_ub=np.vstack([busy, carried]),
         b_ub=np.concatenate([counts.astype(np.float64), np.zeros(classes)]),
-        bounds=[*bounds, (0.0, 1.0)],
+        bounds=[*bounds, (0.0, None)],
     )
     return float(solution.x[-1]) if solution.x is not None else 0.0
 

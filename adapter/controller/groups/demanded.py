@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,9 +18,10 @@ from adapter.controller.state import VariantRecord
 from adapter.resources.model_groups.forming import ModelGroup
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS
+from optimizer import returns
 
 MOST_DEMANDS = 64
-"""Demands that are held while the load of a part is unknown."""
+"""Demands that are held at most, and so many of the last ones while the load of a part is unknown."""
 
 SPARE_REPLICAS, MOST_SPARE = 0.75, 0.2
 """Replicas that a group has to spare, and the largest share of its demand that they are.
@@ -76,6 +78,7 @@ class Sized:
 
     Attributes:
         rate_rps: Requests per second that it is sized for, apart from what is held.
+        arrivals_rps: The part of it that is no queue to be worked off.
         in_flight: Requests that must be in service at once; 0 where none waits.
         ordered: Replicas that serve or come.
         rising: Whether the rate rises by more than chance: no time to have fewer replicas.
@@ -85,6 +88,7 @@ class Sized:
     """
 
     rate_rps: float
+    arrivals_rps: float
     in_flight: float
     ordered: int
     rising: bool
@@ -167,13 +171,16 @@ def sized(
     return _with_spare(
         Sized(
             rate_rps=record.feedback.factor * now.rate_rps,
+            arrivals_rps=_arrivals(record, now, partial=partial),
             in_flight=now.in_flight,
             ordered=ordered,
             rising=now.rising,
             notes=(*now.notes, *filter(None, [record.feedback.note])),
             demands=_within(
                 record.demands,
-                window=window(anchor, settings),
+                window=returns.hold_seconds(
+                    record.returns, now=cycle.now, window=window(anchor, settings)
+                ),
                 now=cycle.now,
                 partial=partial,
             ),
@@ -222,6 +229,12 @@ def window(source: VariantSource, settings: LoopSettings) -> float:
     return max(settings.limits.down_seconds, WINDOW_PART * settings.limits_for(source).down_seconds)
 
 
+def _arrivals(record: GroupRecord, now: SizingRate, *, partial: bool) -> float:
+    """The rate without what works off a queue; no less than the last one while a part of the load is not known."""
+    last = [item.rate_rps for item in record.returns.loads[-1:]] if partial else []
+    return max((now.rate_rps - now.backlog_rps, *last))
+
+
 def _within(
     demands: tuple[Demanded, ...],
     *,
@@ -232,7 +245,16 @@ def _within(
     """Those that the stabilization window still holds; all of the last ones while a part is unknown."""
     if partial:
         return demands[-MOST_DEMANDS:]
-    return tuple(item for item in demands if item.at > now - window)
+    return _thinned(tuple(item for item in demands if item.at > now - window))
+
+
+def _thinned(demands: tuple[Demanded, ...]) -> tuple[Demanded, ...]:
+    """The largest of some that follow each other where they are too many: a long hold needs no more."""
+    step = math.ceil(len(demands) / MOST_DEMANDS)
+    if step <= 1:
+        return demands
+    parts = (demands[at : at + step] for at in range(0, len(demands), step))
+    return tuple(max(part, key=lambda item: item.floor.rate_rps) for part in parts)
 
 
 def _queue(

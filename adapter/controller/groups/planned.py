@@ -283,7 +283,10 @@ def _without(
 
 def _load(record: GroupRecord, inside: Mapping[str, _Inside], need: Sized) -> fleet.Load:
     """The demand with the lengths of its requests, as last seen where none are there."""
+    # Each is too high somewhere: that of all at a step of the rate, that of one variant where little reaches
+    # it, and what the gateway sends there comes in bursts.
     dispersion = max((item.variant.load.dispersion for item in inside.values()), default=1.0)
+    dispersion = min(dispersion, demand.dispersion(record.trend))
     return replace(
         load_of(record.traffic, None, dispersion=dispersion, ordered=need.ordered),
         arrival_rate_rps=need.rate_rps,

@@ -11,6 +11,7 @@ from adapter.controller.estimates.feedback import Feedback
 from adapter.controller.groups.availability import Limit
 from adapter.planning.groups import INTERRUPTIBLE_SHARE, Floor, GroupDecision, Routing
 from analyzer import forecast
+from optimizer.returns import Returns
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class GroupRecord:
         move_since: Monotonic time since which the plan has moved load between variants that carry it; None
             where it does not.
         feedback: What its misses of SLO targets ask of its plan.
+        returns: How long load stayed away that fell and came back.
         state: What is said of it; None before its first cycle.
 
     """
@@ -111,4 +113,5 @@ class GroupRecord:
     carried: bool = False
     move_since: float | None = None
     feedback: Feedback = field(default_factory=Feedback)
+    returns: Returns = field(default_factory=Returns)
     state: GroupState | None = None

@@ -15,6 +15,8 @@ from adapter.controller.stabilization import StableTarget
 from adapter.controller.state import VariantRecord
 from adapter.planning import plan as planning
 from adapter.planning.groups import Floor, GroupDecision, Member
+from optimizer import returns
+from optimizer.returns import Returns
 
 MOVE_SECONDS = 60.0
 """Time for which a cheaper mix of variants must have been planned before load moves to it: what a replica
@@ -72,6 +74,7 @@ def step(
     record = replace(
         _stepped(record, item, parts, stepped, decision=decision, cycle=cycle),
         demands=_demands(record, item, parts, cycle),
+        returns=_returns(record, item, parts, cycle),
         since=since,
         carried=carried,
         move_since=move_since,
@@ -140,9 +143,28 @@ def _demands(
         return record.demands
     planned = {part.key: part.planned for part in parts}
     carried = transitions.capacity(parts, planned, item.state.routing)
-    part = need.rate_rps / carried if carried > 0 else 0.0
+    # What is short of devices or at its maximum carries no more than its replicas do.
+    part = min(need.rate_rps / carried, 1.0) if carried > 0 else 0.0
     floor = Floor(replicas=planned, part=part, rate_rps=need.rate_rps)
     return (*record.demands, Demanded(cycle.now, floor))
+
+
+def _returns(
+    record: GroupRecord, item: PlannedGroup, parts: Sequence[Part], cycle: Cycle
+) -> Returns:
+    """What is known of falls and returns of the group's load after this cycle."""
+    need = item.need
+    if need is None:
+        return record.returns
+    windows = [demanded.window(cycle.sources[part.key], cycle.settings) for part in parts]
+    return returns.seen(
+        record.returns,
+        need.arrivals_rps,
+        sum(part.planned for part in parts),
+        queued=need.in_flight > 0,
+        now=cycle.now,
+        window=max(windows),
+    )
 
 
 def _held(item: PlannedGroup, decision: GroupDecision) -> tuple[str, ...]:

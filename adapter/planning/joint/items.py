@@ -52,7 +52,7 @@ def sized_fleet(fleet: fleets.Fleet, groups: Sequence[Group]) -> fleets.Fleet:
             variants.append(variant)
             continue
         running = sum(known[name].current.replicas for name in group.variants)
-        load = replace(group.traffic, ordered=max(group.traffic.ordered, running))
+        load = replace(_traffic(group), ordered=max(group.traffic.ordered, running))
         # A row has its own bounds: here a variant is sized for the whole demand, with at least one replica.
         member = replace(variant, load=load, min_replicas=1, max_replicas=None)
         variants.append(member)
@@ -71,6 +71,20 @@ def sized_fleet(fleet: fleets.Fleet, groups: Sequence[Group]) -> fleets.Fleet:
             for place, each in enumerate(group.length_classes)
         ]
     return replace(fleet, variants=tuple(variants))
+
+
+def _traffic(group: Group) -> fleets.Load:
+    """The traffic of a group; with length classes its mean lengths are theirs."""
+    traffic, classes = group.traffic, group.length_classes
+    if not classes:
+        return traffic
+    input_tokens = sum(each.share * each.input_tokens for each in classes)
+    return replace(
+        traffic,
+        input_tokens=input_tokens,
+        output_tokens=sum(each.share * each.output_tokens for each in classes),
+        cached_tokens=min(traffic.cached_tokens, input_tokens),
+    )
 
 
 def _copy(name: str, place: int) -> str:

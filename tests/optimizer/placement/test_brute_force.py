@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.objective import Objective, Outcome, of_plan
-from optimizer.placement import exact, solve, worth
+from optimizer.placement import exact, gaps, solve, worth
 from optimizer.placement.problem import Item, Placed, Problem, Resource, Routing, Row
 from optimizer.problem import SaturationPolicy
 
@@ -139,13 +139,13 @@ def check(problem: Problem) -> None:
     """The exact plan is proven and the best; neither solver exceeds a limit, and greedy is no better."""
     best, quick = solve.solve(problem), solve.solve(problem, "greedy")
     assert best.termination == "optimal"
-    reached, expected = exact.objective(problem, best.placed), brute_force(problem)
+    reached, expected = gaps.objective(problem, best.placed), brute_force(problem)
     assert reached.unserved == expected.unserved
     assert np.allclose(reached.short, expected.short, atol=1e-4)
     assert reached.cost == pytest.approx(expected.cost, rel=2e-5, abs=1e-3)
     for plan in (best, quick):
         assert (taken(problem, plan.placed) <= limits_of(problem) + 1e-6).all()
-    assert reached <= exact.objective(problem, quick.placed)
+    assert reached <= gaps.objective(problem, quick.placed)
 
 
 def limits_of(problem: Problem) -> np.ndarray:

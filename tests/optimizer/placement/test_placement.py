@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.objective import Objective
-from optimizer.placement import exact, solve, worth
+from optimizer.placement import exact, gaps, solve, worth
 from optimizer.placement.problem import Item, Placed, Problem, Resource, Routing, Row
 
 TYPES = ("A100", "H100", "L40S", "MI300")
@@ -159,7 +159,7 @@ def test_brute_force_agrees_on_one_group(  # noqa: PLR0917 - hypothesis passes t
     problem = Problem(items=(item,), resources=resources, policy=policy)  # type: ignore[arg-type]
     solution = solve.solve(problem)
     assert solution.termination == "optimal"
-    assert same(exact.objective(problem, solution.placed), brute_force(problem))
+    assert same(gaps.objective(problem, solution.placed), brute_force(problem))
 
 
 @settings(max_examples=25, deadline=None)
@@ -205,11 +205,11 @@ def test_brute_force_agrees_on_groups_that_share_devices_and_money(  # noqa: PLR
     resources.append(Resource("budget all: cost", money, "cents/h"))
     problem = Problem(items=tuple(items), resources=tuple(resources))
     best, quick = solve.solve(problem), solve.solve(problem, "greedy")
-    assert same(exact.objective(problem, best.placed), brute_force(problem))
+    assert same(gaps.objective(problem, best.placed), brute_force(problem))
     for plan in (best, quick):
         used = taken(problem, plan.placed)
         assert (used <= np.array([*limits, money]) + 1e-6).all()
-    assert exact.objective(problem, best.placed) <= exact.objective(problem, quick.placed)
+    assert gaps.objective(problem, best.placed) <= gaps.objective(problem, quick.placed)
 
 
 def system(seed: int) -> Problem:
@@ -271,7 +271,7 @@ def test_groups_cost_no_more_than_their_variants_apart(block: int) -> None:
                 for plan in (best, quick):
                     cost = float(np.array(plan.placed[item.name].counts) @ item.unit_costs)
                     assert cost <= alone + 1e-6, (seed, item.name)
-        assert exact.objective(problem, best.placed) <= exact.objective(problem, quick.placed)
+        assert gaps.objective(problem, best.placed) <= gaps.objective(problem, quick.placed)
 
 
 @pytest.mark.parametrize("policy", ["None", "PriorityExhaustive"])
