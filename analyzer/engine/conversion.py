@@ -60,21 +60,6 @@ def step_times(measured: LatencyParameters, at: Lengths) -> StepTimes:
     )
 
 
-def latency_parameters(steps: StepTimes, at: Lengths) -> LatencyParameters:
-    """What a benchmark of an engine with these step times would measure at these lengths.
-
-    The inverse of `step_times` but for gamma, of which step times know only the step.
-    """
-    prompt = steps.per_prefill_token_ms * at.input_tokens + steps.per_prompt_ms
-    interference = prompt / at.output_tokens
-    return LatencyParameters(
-        alpha_ms=max(steps.base_ms - interference, 0.0),
-        beta_ms=steps.per_request_ms + steps.per_context_token_ms * _context(at) + interference,
-        gamma_ms=steps.base_ms,
-        delta_ms=steps.per_prefill_token_ms,
-    )
-
-
 def lengths_left(at: Lengths, now: Lengths, factor: float = 1.5) -> bool:
     """Whether the traffic's mean lengths have left those of the measurement by more than the factor."""
     pairs = (
