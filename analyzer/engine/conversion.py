@@ -1,4 +1,4 @@
-"""Parameters that were measured at one pair of lengths (alpha, beta, gamma, delta) as step times, and back.
+"""Parameters that were measured at one pair of lengths (alpha, beta, gamma, delta) as step times.
 
 With chunked prefill each decode step also carries somebody's prompt, so at fixed lengths
 
