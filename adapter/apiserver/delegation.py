@@ -165,7 +165,9 @@ class Delegate:
         ) as error:
             if self._problem != _why(error):
                 log.warning(
-                    "delegate discovery failed; keeping the last", url=self._url, error=_why(error)
+                    "delegate discovery failed; keeping the last list of its metrics",
+                    url=self._url,
+                    error=_why(error),
                 )
             self._problem = _why(error)
             return

@@ -79,10 +79,7 @@ async def serving(
             planner = process.plan
         # Variants limit scrapes: a limit here would let slow pods keep out all. Cookies would reach others.
         session = await stack.enter_async_context(
-            aiohttp.ClientSession(
-                connector=wire.connector(),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
+            aiohttp.ClientSession(connector=wire.connector(), cookie_jar=aiohttp.DummyCookieJar())
         )
         collector = Collector(session=session, clock=clock, settings=options.loop.collection)
         stack.callback(collector.close)

@@ -31,7 +31,7 @@ def register(command: argparse.ArgumentParser) -> None:
         type=flags.not_empty,
         required=True,
         metavar="TEXT",
-        help="Served model name. Required",
+        help="Served model name: the label model_name of its metrics in Prometheus. Required",
     )
     command.add_argument(
         "--namespace",

@@ -1,4 +1,4 @@
-"""The service `externalscaler.ExternalScaler`."""
+"""KEDA's gRPC service `externalscaler.ExternalScaler`: metric, target and activity of each trigger."""
 
 from __future__ import annotations
 

@@ -127,7 +127,6 @@ def present(groups: Iterable[Group], names: Container[str]) -> tuple[Group, ...]
 
 
 BudgetScope = Literal["installation", "namespace", "class"]
-BUDGET_SCOPES: tuple[BudgetScope, ...] = ("installation", "namespace", "class")
 
 EVERY = "default"
 """Subject that stands for each namespace or class without a budget of its own."""

@@ -62,11 +62,6 @@ class Declaration:
         """A value as people read it; the text of the default for the default."""
         return self.shown_default if value == self.default() else self.kind.show(value)
 
-    @property
-    def help(self) -> str:
-        """The text with its default, the other spellings and the annotation."""
-        return self.described()
-
     def described(self, *, default: str = "", config_map: bool = True) -> str:
         """The text with its default, the other spellings and the annotation.
 

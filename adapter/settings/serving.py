@@ -1,7 +1,7 @@
 """Settings of the server, of the installation in a cluster, and of another adapter, each declared once.
 
 Texts follow the rules for help: each can be read alone, starts with a noun or a verb, and has its unit. The
-default and the other spellings are added by `Declaration.help`.
+default and the other spellings are added by `Declaration.described`.
 """
 
 from __future__ import annotations

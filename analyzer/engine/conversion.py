@@ -1,4 +1,4 @@
-"""Parameters that were measured at one pair of lengths (alpha, beta, gamma, delta) as step times, and back.
+"""Parameters that were measured at one pair of lengths (alpha, beta, gamma, delta) as step times.
 
 With chunked prefill each decode step also carries somebody's prompt, so at fixed lengths
 
@@ -57,21 +57,6 @@ def step_times(measured: LatencyParameters, at: Lengths) -> StepTimes:
         per_request_ms=(1.0 - CONTEXT_SHARE) * decode,
         per_prefill_token_ms=prefill,
         per_context_token_ms=CONTEXT_SHARE * decode / _context(at),
-    )
-
-
-def latency_parameters(steps: StepTimes, at: Lengths) -> LatencyParameters:
-    """What a benchmark of an engine with these step times would measure at these lengths.
-
-    The inverse of `step_times` but for gamma, of which step times know only the step.
-    """
-    prompt = steps.per_prefill_token_ms * at.input_tokens + steps.per_prompt_ms
-    interference = prompt / at.output_tokens
-    return LatencyParameters(
-        alpha_ms=max(steps.base_ms - interference, 0.0),
-        beta_ms=steps.per_request_ms + steps.per_context_token_ms * _context(at) + interference,
-        gamma_ms=steps.base_ms,
-        delta_ms=steps.per_prefill_token_ms,
     )
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from emulator.replay import BOUNDS, POLICIES, scoring
+from emulator.replay import POLICIES, scoring
 from emulator.replay.choices import names
-from emulator.replay.choices.names import Choice
 from emulator.replay.choices.settings import Sweep
-from emulator.replay.cluster import ReplayCluster
 from emulator.replay.jobs import pool
 from emulator.replay.jobs.tasks import tasks
-from emulator.replay.policies import ScalingPolicy
 from emulator.replay.replicas import planner
 from emulator.replay.results import Comparison
 from emulator.replay.running import Run
@@ -20,15 +17,6 @@ from emulator.replay.scenario import OfferedTraffic, Scenario
 
 ReportProgress = Callable[[str, float], None]
 """Receives the name of a policy that is being replayed and the completed share of all work, 0 to 1."""
-
-
-def makers(scenario: Scenario) -> dict[str, Callable[[ReplayCluster], ScalingPolicy]]:
-    """Constructors, by name, of the policies that need nothing but the scenario."""
-    return {
-        name: names.maker(scenario, Choice(name=name, family=name, policy=name))
-        for name in POLICIES
-        if name not in BOUNDS
-    }
 
 
 def compare(

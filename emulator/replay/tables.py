@@ -1,4 +1,4 @@
-"""Results of a replay as rows of text, a JSON document and Markdown."""
+"""Results of a replay as rows of text, sentences and a JSON document."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from rich.cells import cell_len
 
 from emulator.replay.frontier import curves as curves_of
 from emulator.replay.frontier.curves import Frontier
@@ -35,16 +34,6 @@ COLUMNS = (
     "scaled up + down",
     "recovery, median / worst",
     "queue peak",
-)
-_SUMMARY = (
-    "policy",
-    "traces",
-    f"≥ {_GOAL} within SLO",
-    "within SLO, median",
-    "worst",
-    "cost / bound, median",
-    "scale events, median",
-    "recovery, median / worst",
 )
 _NO_CELLS = ("",) * 6
 
@@ -113,13 +102,6 @@ def _frontier(frontier: Frontier) -> dict[str, Any]:
     }
 
 
-def markdown(comparisons: Sequence[Comparison]) -> str:
-    """Results as Markdown: a summary over all traces, then one table per trace."""
-    parts = [_summary(comparisons)] if len(comparisons) > 1 else []
-    parts += [_section(item) for item in comparisons]
-    return "\n".join(parts)
-
-
 def findings(comparison: Comparison) -> tuple[str, ...]:
     """Sentences: the cheapest policy that meets the SLO, and how the others compare."""
     others = [item for item in comparison.results if item is not comparison.bound]
@@ -134,11 +116,6 @@ def findings(comparison: Comparison) -> tuple[str, ...]:
     if bound is not None and bound.within < GOAL:
         sentences.append(f"Even the clairvoyant keeps only {percent(bound.within)} within the SLO.")
     return tuple(sentences)
-
-
-def headline(comparison: Comparison) -> str:
-    """The findings in one line."""
-    return " ".join(findings(comparison))
 
 
 def percent(share: float) -> str:
@@ -307,74 +284,3 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return [_number(item) for item in value.tolist()]
     return _number(value) if isinstance(value, float) else value
-
-
-def _section(comparison: Comparison) -> str:
-    lines = [[_label(row), *row.cells] for row in rows(comparison)]
-    facts = "; ".join(f"{name}: {value}" for name, value in comparison.facts.items())
-    notes = [
-        f"- {_escaped(result.title)}: {_escaped(note)}"
-        for result in comparison.results
-        for note in result.notes
-    ]
-    parts = [f"### {_escaped(comparison.trace)}", "", _escaped(title(comparison)) + "."]
-    parts += [_escaped(facts) + "."] if facts else []
-    parts += ["", _aligned(COLUMNS, lines), "", *notes]
-    return "\n".join(parts) + ("\n" if notes else "")
-
-
-def _label(row: Row) -> str:
-    return f"· {_escaped(row.label)}" if row.service_class else _escaped(row.label)
-
-
-def _summary(comparisons: Sequence[Comparison]) -> str:
-    titles: dict[str, str] = {}
-    for comparison in comparisons:
-        for result in comparison.results:
-            titles.setdefault(result.policy, result.title)
-    lines = [_summarized(policy, titles[policy], comparisons) for policy in titles]
-    return f"### Over {len(comparisons)} traces\n\n{_aligned(_SUMMARY, lines)}\n"
-
-
-def _summarized(policy: str, title: str, comparisons: Sequence[Comparison]) -> list[str]:
-    pairs = [(a, o) for a in comparisons for o in a.results if o.policy == policy]
-    results = [result for _, result in pairs]
-    within = [item.within for item in results]
-    ratios = [a.cost_ratio(result) for a, result in pairs]
-    known = [item for item in ratios if item is not None]
-    events = statistics.median(item.scale_ups + item.scale_downs for item in results)
-    return [
-        _escaped(title),
-        str(len(results)),
-        f"{sum(item >= GOAL for item in within)} of {len(within)}",
-        percent(statistics.median(within)),
-        percent(min(within)),
-        ratio(statistics.median(known) if known else None),
-        f"{events:g}",
-        recovery(item for result in results for item in result.recovery_seconds),
-    ]
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown shows unchanged, also within a table."""
-    escaped = plain(text)
-    for letter in "\\`*[]<|":
-        escaped = escaped.replace(letter, "\\" + letter)
-    return escaped
-
-
-def _aligned(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned source: text to the left, numbers to the right."""
-    every = [heads, *lines]
-    widths = [max(cell_len(line[i]) for line in every) for i in range(len(heads))]
-
-    def line_of(cells: Sequence[str]) -> str:
-        padded = [
-            cell + gap if i == 0 else gap + cell
-            for i, cell in enumerate(cells)
-            for gap in [" " * (widths[i] - cell_len(cell))]
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    return "\n".join([line_of(heads), f"| {' | '.join(rule)} |", *map(line_of, lines)])

@@ -1,4 +1,4 @@
-"""Which windows of traffic are observations."""
+"""Windows of traffic that profiles are learned from: those whose load and latencies belong together."""
 
 from __future__ import annotations
 

@@ -237,7 +237,9 @@ class Groups:
                     self._records[name], item, plan, records, cycle
                 )
             except Exception:
-                log.exception("group not stepped; holding to its plan alone", group=name)
+                log.exception(
+                    "group transition failed; its variants follow the plan one by one", group=name
+                )
                 continue
             targets |= stepped
         return targets

@@ -63,10 +63,6 @@ class Formed:
         """The problems, one line each."""
         return [f"VariantAutoscaling {key}: {text}" for key, text in self.problems.items()]
 
-    def by_member(self) -> dict[str, ModelGroup]:
-        """Groups by the key of each member."""
-        return {key: group for group in self.groups for key in group.members}
-
 
 def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
     """The groups of all variants; those that name none and are more than `MOST` alike form none.

@@ -102,7 +102,7 @@ def test_a_shown_default_is_the_default(item: Declaration) -> None:
         )
         return
     shown = item.shown_default
-    assert item.help.startswith(f"{item.text}. Default {shown}")
+    assert item.described().startswith(f"{item.text}. Default {shown}")
     if isinstance(default, bool):
         assert shown == ("on" if default else "off")
     else:

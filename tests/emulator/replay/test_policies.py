@@ -13,6 +13,8 @@ import yaml
 
 from emulator import traces
 from emulator.replay import clairvoyant, compare, running, scenario
+from emulator.replay.choices import names
+from emulator.replay.choices.names import Choice
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.policies import KvCache, Queue, ScalingPolicy, Scheduled, Static
 from emulator.replay.rivals import wva
@@ -22,6 +24,7 @@ from emulator.replay.scenario import OfferedTraffic, Scenario
 from emulator.traces import Trace
 
 SAMPLE_HPA = Path(__file__).parents[3] / "manifests" / "samples" / "hpa.yaml"
+OURS, OURS_MEAN = (Choice(name=name, family=name, policy=name) for name in ("ours", "ours-mean"))
 PROFILE = {"alpha": 20.58, "beta": 0.41, "gamma": 5.2, "delta": 0.1, "maxBatchSize": 8}
 FULL_RPS = 8000.0 / (5.2 + 0.1 * 128 * 8 + 177 * (20.58 + 0.41 * 8))
 """What one replica finishes of `even` traffic when it is never empty."""
@@ -87,7 +90,7 @@ def test_ours_sees_what_is_offered() -> None:
     wanted = []
     for load in (2.0, 5.0):
         given = Run(scenario=replay_scenario, traffic={"m": even(load * FULL_RPS, 400)}, steps={})
-        result = running.run(given, compare.makers(replay_scenario)["ours-mean"])
+        result = running.run(given, names.maker(replay_scenario, OURS_MEAN))
         wanted.append(float(np.nanmax(result.curves["chat"].desired)))
     assert wanted[0] > 2
     assert wanted[1] > 2 * wanted[0] - 1
@@ -239,7 +242,7 @@ def test_hpas_are_set_as_their_guides_say() -> None:
     """Ours leaves it to the adapter when to go down; on vLLM's metrics the HPA has Kubernetes' defaults."""
     replay_scenario = made()
     cluster = ReplayCluster(replay_scenario, {"m": even(0.2, 60)})
-    ours = compare.makers(replay_scenario)["ours"](cluster)
+    ours = names.maker(replay_scenario, OURS)(cluster)
     try:
         assert (ours.hpa().tolerance, ours.hpa().scale_down_stabilization) == (0, 0)
         (spec,) = (item["spec"] for item in yaml.safe_load_all(SAMPLE_HPA.read_text()))

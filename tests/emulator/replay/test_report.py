@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.cells import cell_len
 from rich.console import Console
 
 from adapter.errors import UsageError
@@ -166,7 +165,6 @@ def test_equal_input_gives_equal_output(comparison: Comparison, page: str) -> No
     again = replay_results.comparison(rules=[replay_results.RULES[i] for i in (0, 1, 2, 7)])
     assert report.html(again) == page
     assert printed(again) == printed(comparison)
-    assert tables.markdown([again]) == tables.markdown([comparison])
     assert json.dumps(tables.document(again)) == json.dumps(tables.document(comparison))
 
 
@@ -190,7 +188,6 @@ def test_names_are_escaped(comparison: Comparison) -> None:
     assert "<script" not in page
     assert "\x1b" not in page
     assert page.count(escape(NASTY)) > 10
-    assert "<script" not in tables.markdown([nasty]).replace("\\<", "")
     assert "\x1b" not in printed(nasty)
     assert "$x^{2}$" in printed(nasty)
 
@@ -203,8 +200,8 @@ def test_nothing_served(comparison: Comparison, policies: int) -> None:
     page = report.html(mute)
     assert "nan" not in page.lower()
     assert page.count("<svg") == len(chosen) + 1
-    assert "nan" not in printed(mute) + tables.markdown([mute, mute])
-    assert "No policy keeps 99 % of requests within the SLO" in tables.headline(mute)
+    assert "nan" not in printed(mute)
+    assert "No policy keeps 99 % of requests within the SLO" in tables.findings(mute)[0]
     assert tables.recovery(mute.results[0].recovery_seconds) == "never"
 
 
@@ -214,7 +211,8 @@ def test_one_policy_without_bound(comparison: Comparison) -> None:
     page = report.html(alone)
     assert page.count("<svg") == 2
     cost = f"{alone.results[0].cost_cents:,.0f}"
-    assert tables.headline(alone) == (
+    (sentence,) = tables.findings(alone)
+    assert sentence == (
         "“This adapter, p95 SLO, anticipating” keeps 100.00 % of requests within the SLO"
         f" for {cost} cents."
     )
@@ -312,42 +310,6 @@ def test_narrow_terminal() -> None:
     for row in tables.rows(comparison):
         cells = [re.escape(cell) for cell in row.cells if cell]
         assert re.search(" +".join(cells), text)
-
-
-def test_markdown_lines_up() -> None:
-    """A summary over the traces and a table for each, whose columns have one width even with wide letters."""
-    first = replay_results.comparison(rules=replay_results.RULES[:2], classes=2)
-    wide = replace(first.results[0], title="我们的 | pipe")
-    second = replace(first, trace="flash_crowd", results=(wide, *first.results[1:]))
-    text = tables.markdown([first, second])
-    assert re.findall(r"^### (.*)$", text, re.MULTILINE) == [
-        "Over 2 traces",
-        "step-3x",
-        "flash_crowd",
-    ]
-    blocks = re.findall(r"(?:^\|.*\|\n?)+", text, re.MULTILINE)
-    assert [len(block.splitlines()) for block in blocks] == [4, 8, 8]
-    for block in blocks:
-        bars = {tuple(_bars(line)) for line in block.splitlines()}
-        assert len(bars) == 1
-    assert "我们的 \\| pipe" in blocks[2]
-
-
-def _bars(line: str) -> list[int]:
-    """Columns on the screen at which cells are parted."""
-    return [cell_len(line[: bar.start()]) for bar in re.finditer(r"(?<!\\)\|", line)]
-
-
-def test_markdown_summary(comparison: Comparison) -> None:
-    """The summary has medians over traces, and the worst that happened in any."""
-    cheap = replace(comparison.results[0], cost_cents=0.5 * comparison.results[0].cost_cents,
-                    scale_ups=0, scale_downs=0, recovery_seconds=(math.nan, 30.0))  # fmt: skip
-    other = replace(comparison, results=(cheap, *comparison.results[1:]))
-    line = tables.markdown([comparison, comparison, other]).splitlines()[4]
-    assert [cell.strip() for cell in line.strip("|").split("|")] == [
-        "This adapter, mean SLO", "3", "0 of 3", "95.40 %", "95.40 %", tables.ratio(0.9592), "29",
-        "60 s / never",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emulator.replay import clairvoyant, compare, scenario
+from emulator.replay import BOUNDS, POLICIES, clairvoyant, compare, scenario
 from emulator.replay.choices import names
+from emulator.replay.choices.names import Choice
 from emulator.replay.groups import mixes
 from emulator.replay.running import Run
 from emulator.replay.scenario import Scenario
@@ -169,4 +170,5 @@ def test_sample() -> None:
 
     sample = scenario.read(REPLAYS / "groups.yaml")
     assert {item.accelerator for item in sample.groups["llama-8b"]} == {"A100", "H100", "L40S"}
-    assert compare.makers(sample)
+    for name in set(POLICIES) - set(BOUNDS):
+        assert names.maker(sample, Choice(name=name, family=name, policy=name))
