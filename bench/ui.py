@@ -189,7 +189,10 @@ async def watch_day(url: str, pid: int, folder: Path, updates: int) -> bool:
         await tab.open(f"{url}/ui")
         await tab.until("document.getElementById('connection').textContent === 'Live'")
         began, done = time.perf_counter(), 0
-        for until in (20, *(round(20 + updates * part / SAMPLES) for part in range(1, SAMPLES + 1))):
+        for until in (
+            20,
+            *(round(20 + updates * part / SAMPLES) for part in range(1, SAMPLES + 1)),
+        ):
             now = await tab.memory_after(updates=until - done)
             done = until
             held.append(now)

@@ -222,9 +222,7 @@ class Alternative:
     pinned: bool = False
 
 
-def alone(
-    known: fleet.Fleet, variant: fleet.Variant, decision: planning.Decision
-) -> fleet.Variant:
+def alone(known: fleet.Fleet, variant: fleet.Variant, decision: planning.Decision) -> fleet.Variant:
     """The variant with the load that its decision was made for: of a group, its part of the demand."""
     group = next((item for item in known.groups if item.name == decision.group), None)
     if group is None:

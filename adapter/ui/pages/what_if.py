@@ -46,20 +46,21 @@ class Change:
 def context(
     snapshot: Snapshot,
     known: fleet.Fleet | None,
-    devices: Mapping[str, int],
     given: Mapping[str, str],
     comparison: Comparison | None = None,
     problem: str = "",
+    *,
+    devices: Mapping[str, int],
 ) -> dict[str, Any]:
     """What the template needs.
 
     Args:
         snapshot: For what every page shows.
         known: Fleet that was planned last.
-        devices: Devices by type, as they are.
         given: Fields of the form, as they were sent.
         comparison: Both plans.
         problem: Why there are none.
+        devices: Devices by type, as they are.
 
     """
     if known is None and not problem:
@@ -75,7 +76,9 @@ def context(
         "sliders": SLIDERS,
         "accelerators": () if known is None else [item.name for item in known.accelerators],
         "devices": devices,
-        "most_devices": min(max([16, *(2 * count for count in devices.values())]), scenarios.MOST_DEVICES),
+        "most_devices": min(
+            max([16, *(2 * count for count in devices.values())]), scenarios.MOST_DEVICES
+        ),
         "comparison": comparison,
         "what_if_problem": problem,
         "sums": [] if comparison is None else _sums(comparison),
