@@ -186,7 +186,7 @@ class Pages:
     async def _what_if(self, request: web.Request) -> web.Response:
         snapshot = await self._snapshots.current()
         context = what_if_page.context(
-            snapshot, self._workshop.fleet, self._workshop.devices, request.query
+            snapshot, self._workshop.fleet, request.query, devices=self._workshop.devices
         )
         return await self._html(request, "what_if", context)
 
@@ -207,7 +207,7 @@ class Pages:
         except PlanningError as error:
             status, problem = 503, _sentence(error)
         context = what_if_page.context(
-            snapshot, known, self._workshop.devices, form, comparison, problem
+            snapshot, known, form, comparison, problem, devices=self._workshop.devices
         )
         return await self._html(request, "what_if", context, status=status)
 

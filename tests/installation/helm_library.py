@@ -1,4 +1,6 @@
-"""`helm template` and the notes of `helm install`, for machines without the program: Helm's own library, from the package helm-python-sdk.
+"""`helm template`, and the notes of an installation, by Helm's own library: package helm-python-sdk.
+
+For machines without the program.
 
 A program, because the library brings Go's threads and signal handlers, which other tests must not meet.
 """

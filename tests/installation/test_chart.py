@@ -165,9 +165,9 @@ def commands(notes: str) -> list[list[str]]:
 def test_the_commands_of_the_notes_are_commands() -> None:
     """Those of the adapter have such flags, and files and values that are named are there."""
     plain = re.sub(r"\{\{-? ?(if|else|end).*?\}\}", "", NOTES)
-    found = commands(re.sub(r"\{\{.*?\}\}", "llm", plain))
-    assert {words[0] for words in found} == {"variant-adapter", "kubectl", "helm"}
-    for words in found:
+    written = commands(re.sub(r"\{\{.*?\}\}", "llm", plain))
+    assert {words[0] for words in written} == {"variant-adapter", "kubectl", "helm"}
+    for words in written:
         if words[0] == "variant-adapter":
             cli.parse(words[1:])
     for setting in re.findall(r"--set (\S+)=", NOTES):

@@ -46,20 +46,21 @@ class Change:
 def context(
     snapshot: Snapshot,
     known: fleet.Fleet | None,
-    devices: Mapping[str, int],
     given: Mapping[str, str],
     comparison: Comparison | None = None,
     problem: str = "",
+    *,
+    devices: Mapping[str, int],
 ) -> dict[str, Any]:
     """What the template needs.
 
     Args:
         snapshot: For what every page shows.
         known: Fleet that was planned last.
-        devices: Devices by type, as they are.
         given: Fields of the form, as they were sent.
         comparison: Both plans.
         problem: Why there are none.
+        devices: Devices by type, as they are.
 
     """
     if known is None and not problem:
