@@ -93,7 +93,9 @@ def apply(
         before=published,
         history=history,
         now=now,
-        limits=replace(limits, down_seconds=window),
+        limits=replace(
+            limits, down_seconds=window, fall_seconds=_fall_seconds(before, limits, now)
+        ),
         maximum=maximum,
         brief=brief,
     )
@@ -111,6 +113,18 @@ def apply(
         rate_rps = max((rate_rps, *(item.rate_rps for item in loads)))
         after = _with_load(after, rate_rps, window=limits.down_seconds)
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
+
+
+def _fall_seconds(before: Stabilization, limits: StabilizationLimits, now: float) -> float | None:
+    """Hold of replicas that a far fall of the load has left without need; None: the window's.
+
+    Only within a window of the fall, which the rates must have shown (they cannot just after a start), and
+    while no load is remembered that came back.
+    """
+    away_at = before.returns.away_at
+    if away_at is None or now - away_at > limits.down_seconds:
+        return None
+    return None if returns.remembered(before.returns, now=now) else limits.fall_seconds
 
 
 def _known(  # noqa: PLR0917 - what `apply` is given
