@@ -85,14 +85,16 @@ def stabilize(
         brief: True where a queue asks for `desired`.
 
     """
-    recent = tuple(item for item in history if item.at > now - _kept_seconds(item, limits, brief))
+    recent = tuple(
+        item for item in history if item.at > now - _kept_seconds(item, limits, brief=brief)
+    )
     after = (*recent, Recommendation(now, desired, brief))
     if before is None or desired == before:
         return Stabilized(replicas=desired, reason="", history=after)
     replicas, reason = desired, ""
     if desired < before:
         ends = {
-            item: item.at + _held_seconds(item, desired, limits, brief)
+            item: item.at + _held_seconds(item, desired, limits, brief=brief)
             for item in after
             if item.replicas > desired
         }
@@ -115,7 +117,7 @@ def stabilize(
     return Stabilized(replicas=replicas, reason=reason, history=after)
 
 
-def _kept_seconds(item: Recommendation, limits: StabilizationLimits, brief: bool) -> float:
+def _kept_seconds(item: Recommendation, limits: StabilizationLimits, *, brief: bool) -> float:
     """Time for which a recommendation is remembered."""
     # As long as the queue is there, so are the replicas that it asked for.
     if item.brief and not brief:
@@ -124,9 +126,9 @@ def _kept_seconds(item: Recommendation, limits: StabilizationLimits, brief: bool
 
 
 def _held_seconds(
-    item: Recommendation, desired: int, limits: StabilizationLimits, brief: bool
+    item: Recommendation, desired: int, limits: StabilizationLimits, *, brief: bool
 ) -> float:
     """Time for which a recommendation of more than `desired` keeps the target from going down."""
-    kept = _kept_seconds(item, limits, brief)
+    kept = _kept_seconds(item, limits, brief=brief)
     far = item.replicas - desired >= max(FALL_REPLICAS, FALL_SHARE * item.replicas)
     return min(kept, limits.fall_seconds) if far and limits.fall_seconds is not None else kept

@@ -70,8 +70,8 @@ class LoopSettings:
     def limits_for(self, source: VariantSource) -> StabilizationLimits:
         """How a variant's targets may change: down only after a time in which replicas could come back.
 
-        After a far fall that is a start-up: replicas that are kept so long cost what starting them again does,
-        so that it is never more than twice the least (rent or buy, with nothing known of returns).
+        After a far fall that is a start-up: replicas that are kept so long cost what starting them again
+        does, so that it is never more than twice the least (rent or buy, with nothing known of returns).
         """
         startup = source.startup_seconds or self.rates.startup_seconds or DEFAULT_STARTUP_SECONDS
         shortest = self.limits.down_seconds

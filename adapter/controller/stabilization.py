@@ -87,15 +87,12 @@ def apply(
     """
     candidate = decision.candidate
     published, history = _known(before, candidate.accelerator, published, present, accelerator, now)
-    window = returns.hold_seconds(before.returns, now=now, window=limits.down_seconds)
     stable = stabilize(
         candidate.replicas,
         before=published,
         history=history,
         now=now,
-        limits=replace(
-            limits, down_seconds=window, fall_seconds=_fall_seconds(before, limits, now)
-        ),
+        limits=_limits(before, limits, now),
         maximum=maximum,
         brief=brief,
     )
@@ -115,16 +112,19 @@ def apply(
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
 
 
-def _fall_seconds(before: Stabilization, limits: StabilizationLimits, now: float) -> float | None:
-    """Hold of replicas that a far fall of the load has left without need; None: the window's.
+def _limits(before: Stabilization, limits: StabilizationLimits, now: float) -> StabilizationLimits:
+    """The limits with the windows that falls and returns of the load ask for.
 
-    Only within a window of the fall, which the rates must have shown (they cannot just after a start), and
-    while no load is remembered that came back.
+    A far fall has its own only within a window after the rates have shown it, which they cannot just after a
+    start, and while no load is remembered that came back.
     """
-    away_at = before.returns.away_at
+    window = returns.hold_seconds(before.returns, now=now, window=limits.down_seconds)
+    fall, away_at = limits.fall_seconds, before.returns.away_at
     if away_at is None or now - away_at > limits.down_seconds:
-        return None
-    return None if returns.remembered(before.returns, now=now) else limits.fall_seconds
+        fall = None
+    elif returns.remembered(before.returns, now=now):
+        fall = None
+    return replace(limits, down_seconds=window, fall_seconds=fall)
 
 
 def _known(  # noqa: PLR0917 - what `apply` is given

@@ -113,8 +113,8 @@ STATIONARY_RATES = {
         6600,
     ),
 }
-"""The same of the stationary cases, by whether a part of the suite is replayed: the fifth replica, and also the
-third and the tenth."""
+"""The same of the stationary cases, by whether a part of the suite is replayed: the fifth replica, and in the
+whole suite also the third and the tenth."""
 LLM_D_RAMP = [[330, 120], [360, 240], [360, 360], [360, 480], [360, 600], [360, 240], [300, 60]]
 """Seconds and requests per minute of llm-d's published experiment: 2-4-6-8-10-4-1 a second."""
 
@@ -201,7 +201,7 @@ def public(folder: Path | None, *, quick: bool) -> list[Case]:
 
 
 def stationary(*, quick: bool) -> list[Case]:
-    """Constant Poisson rates over what one replica carries, targets for p99, beside the clairvoyant's replicas."""
+    """Constant Poisson rates, spread over what one replica carries; targets for p99."""
     cases = []
     for rate in STATIONARY_RATES[quick]:
         for seed in SEEDS[:1] if quick else SEEDS:

@@ -85,10 +85,10 @@ def _stationary(done: Sequence[Done]) -> list[Target]:
     within = [item.of(OURS).within for item in done]
     return [
         Target(
-            text="stationary traffic, p99 asked for: 98.5 to 99.5 % within at the rate at which the replicas"
-            " asked for are just enough",
-            measured=f"{_span(within)} in {len(within)} replays, {tables.percent(statistics.fmean(within))} on"
-            f" average{_beside_bound(done)}",
+            text="stationary traffic, p99 asked for: 98.5 to 99.5 % within at the rate at which whole"
+            " replicas are just enough",
+            measured=f"{_span(within)} in {len(within)} replays,"
+            f" {tables.percent(statistics.fmean(within))} on average{_beside_bound(done)}",
             # Whole replicas are more than enough at all other rates.
             met=0.985 <= min(within) <= 0.995,
         )
@@ -96,14 +96,14 @@ def _stationary(done: Sequence[Done]) -> list[Target]:
 
 
 def _beside_bound(done: Sequence[Done]) -> str:
-    """What the fewest whole replicas keep, as a clause, with our cost over theirs; empty without them."""
+    """What the clairvoyant keeps, as a clause, with our cost over its; empty where it was not replayed."""
     bounds = [item.comparison.bound for item in done]
-    whole = [bound.within for bound in bounds if bound is not None]
-    if not whole:
+    within = [bound.within for bound in bounds if bound is not None]
+    if not within:
         return ""
     return (
-        f"; the clairvoyant's replicas keep {_span(whole)},"
-        f" {tables.percent(statistics.fmean(whole))} on average, ours cost {_cost_ratio(done):.2f} x these"
+        f"; the clairvoyant keeps {_span(within)}, {tables.percent(statistics.fmean(within))} on average;"
+        f" ours cost {_cost_ratio(done):.2f} x its replicas"
     )
 
 
