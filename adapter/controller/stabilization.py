@@ -119,11 +119,10 @@ def _limits(before: Stabilization, limits: StabilizationLimits, now: float) -> S
     start, and while no load is remembered that came back.
     """
     window = returns.hold_seconds(before.returns, now=now, window=limits.down_seconds)
-    fall, away_at = limits.fall_seconds, before.returns.away_at
-    if away_at is None or now - away_at > limits.down_seconds:
-        fall = None
-    elif returns.remembered(before.returns, now=now):
-        fall = None
+    away_at = before.returns.away_at
+    shown = away_at is not None and now - away_at <= limits.down_seconds
+    far = shown and not returns.remembered(before.returns, now=now)
+    fall = limits.fall_seconds if far else None
     return replace(limits, down_seconds=window, fall_seconds=fall)
 
 
