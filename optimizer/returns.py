@@ -120,6 +120,13 @@ def seen(
     return replace(after, lowest_rps=min(before.lowest_rps, rate_rps))
 
 
+def remembered(returns: Returns, *, now: float) -> bool:
+    """Whether load that was away came back within `REMEMBERED_SECONDS`."""
+    return any(
+        item.seconds < math.inf and item.until > now - REMEMBERED_SECONDS for item in returns.times
+    )
+
+
 def hold_seconds(returns: Returns, *, now: float, window: float) -> float:
     """Seconds for which fewer replicas must suffice before they go: the window, or longer where it pays.
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FALL_REPLICAS, FALL_SHARE = 2, 0.25
+"""Replicas, and share of them, by which a recommendation is below a former one where the load has fallen far:
+one replica more or less may be the noise of a rate."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StabilizationLimits:
@@ -17,12 +21,14 @@ class StabilizationLimits:
     Attributes:
         down_seconds: stabilization window for scaling down; 0 applies a lower number at once.
         brief_seconds: the same for recommendations that are brief; no longer than `down_seconds`.
+        fall_seconds: the same for recommendations that the present one is far below; None: `down_seconds`.
         step_up: replicas more than before at most; None: any number. Likewise `step_down`.
 
     """
 
     down_seconds: float = 0.0
     brief_seconds: float = 30.0
+    fall_seconds: float | None = None
     step_up: int | None = None
     step_down: int | None = None
 
@@ -79,20 +85,24 @@ def stabilize(
         brief: True where a queue asks for `desired`.
 
     """
-    start = now - limits.down_seconds
-    # As long as the queue is there, so are the replicas that it asked for.
-    brief_start = start if brief else now - min(limits.brief_seconds, limits.down_seconds)
-    recent = tuple(item for item in history if item.at > (brief_start if item.brief else start))
+    recent = tuple(
+        item for item in history if item.at > now - _kept_seconds(item, limits, brief=brief)
+    )
     after = (*recent, Recommendation(now, desired, brief))
     if before is None or desired == before:
         return Stabilized(replicas=desired, reason="", history=after)
     replicas, reason = desired, ""
     if desired < before:
+        ends = {
+            item: item.at + _held_seconds(item, desired, limits, brief=brief)
+            for item in after
+            if item.replicas > desired
+        }
+        holding = [item for item, end in ends.items() if end > now]
         # Never above what is published: the window holds back, it does not raise.
-        highest = min(max(item.replicas for item in after), before)
+        highest = min(max((item.replicas for item in holding), default=desired), before)
         if highest > desired:
-            last = max(item.at for item in after if item.replicas >= highest)
-            seconds = max(last + limits.down_seconds - now, 0.0)
+            seconds = max(ends[item] for item in holding if item.replicas >= highest) - now
             replicas = highest
             reason = f"held at {highest} for {seconds:.0f} s more by the stabilization window"
         least = replicas if limits.step_down is None else max(replicas, before - limits.step_down)
@@ -105,3 +115,20 @@ def stabilize(
     if maximum is not None and replicas > maximum:
         replicas, reason = max(maximum, desired), ""
     return Stabilized(replicas=replicas, reason=reason, history=after)
+
+
+def _kept_seconds(item: Recommendation, limits: StabilizationLimits, *, brief: bool) -> float:
+    """Time for which a recommendation is remembered."""
+    # As long as the queue is there, so are the replicas that it asked for.
+    if item.brief and not brief:
+        return min(limits.brief_seconds, limits.down_seconds)
+    return limits.down_seconds
+
+
+def _held_seconds(
+    item: Recommendation, desired: int, limits: StabilizationLimits, *, brief: bool
+) -> float:
+    """Time for which a recommendation of more than `desired` keeps the target from going down."""
+    kept = _kept_seconds(item, limits, brief=brief)
+    far = item.replicas - desired >= max(FALL_REPLICAS, FALL_SHARE * item.replicas)
+    return min(kept, limits.fall_seconds) if far and limits.fall_seconds is not None else kept

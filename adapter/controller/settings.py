@@ -68,12 +68,18 @@ class LoopSettings:
     interruptible_share: float = _SIZING.interruptible_share
 
     def limits_for(self, source: VariantSource) -> StabilizationLimits:
-        """How a variant's targets may change: down only after a time in which replicas could come back."""
+        """How a variant's targets may change: down only after a time in which replicas could come back.
+
+        After a far fall that is a start-up: replicas that are kept so long cost what starting them again
+        does, so that it is never more than twice the least (rent or buy, with nothing known of returns).
+        """
         startup = source.startup_seconds or self.rates.startup_seconds or DEFAULT_STARTUP_SECONDS
-        window = self.limits.down_seconds
-        if window > 0:
-            window = max(window, self.down_startups * startup)
-        return replace(self.limits, down_seconds=window)
+        shortest = self.limits.down_seconds
+        if shortest <= 0:
+            return self.limits
+        window = max(shortest, self.down_startups * startup)
+        fall = min(max(shortest, startup), window)
+        return replace(self.limits, down_seconds=window, fall_seconds=fall)
 
     @property
     def tuning(self) -> TuningSettings:

@@ -87,13 +87,12 @@ def apply(
     """
     candidate = decision.candidate
     published, history = _known(before, candidate.accelerator, published, present, accelerator, now)
-    window = returns.hold_seconds(before.returns, now=now, window=limits.down_seconds)
     stable = stabilize(
         candidate.replicas,
         before=published,
         history=history,
         now=now,
-        limits=replace(limits, down_seconds=window),
+        limits=_limits(before, limits, now),
         maximum=maximum,
         brief=brief,
     )
@@ -111,6 +110,20 @@ def apply(
         rate_rps = max((rate_rps, *(item.rate_rps for item in loads)))
         after = _with_load(after, rate_rps, window=limits.down_seconds)
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
+
+
+def _limits(before: Stabilization, limits: StabilizationLimits, now: float) -> StabilizationLimits:
+    """The limits with the windows that falls and returns of the load ask for.
+
+    A far fall has its own only within a window after the rates have shown it, which they cannot just after a
+    start, and while no load is remembered that came back.
+    """
+    window = returns.hold_seconds(before.returns, now=now, window=limits.down_seconds)
+    away_at = before.returns.away_at
+    shown = away_at is not None and now - away_at <= limits.down_seconds
+    far = shown and not returns.remembered(before.returns, now=now)
+    fall = limits.fall_seconds if far else None
+    return replace(limits, down_seconds=window, fall_seconds=fall)
 
 
 def _known(  # noqa: PLR0917 - what `apply` is given

@@ -6,6 +6,7 @@ mean of `MEAN_REPLICAS` replicas, the same for all; no setting of any policy dep
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -88,6 +89,32 @@ SUITE: Mapping[str, Mapping[str, Any]] = {
     },
 }  # fmt: skip
 FLASH_START = 900.0
+STEADY = ("poisson", "gamma")
+STEADY_RATES = (255, 270, 285, 300, 315)
+"""Requests per minute of the steady cases: one replica's worth in five parts, so that what whole replicas
+carry too much, or just not, averages out."""
+STATIONARY_RATES = {
+    True: (2550, 2700, 2850, 3000, 3150),
+    False: (
+        1275,
+        1425,
+        1575,
+        1725,
+        1875,
+        2550,
+        2700,
+        2850,
+        3000,
+        3150,
+        6000,
+        6150,
+        6300,
+        6450,
+        6600,
+    ),
+}
+"""The same of the stationary cases, by whether a part of the suite is replayed: the fifth replica, and in the
+whole suite also the third and the tenth."""
 LLM_D_RAMP = [[330, 120], [360, 240], [360, 360], [360, 480], [360, 600], [360, 240], [300, 60]]
 """Seconds and requests per minute of llm-d's published experiment: 2-4-6-8-10-4-1 a second."""
 
@@ -174,9 +201,9 @@ def public(folder: Path | None, *, quick: bool) -> list[Case]:
 
 
 def stationary(*, quick: bool) -> list[Case]:
-    """Constant Poisson rates, targets for p99, beside what the fewest whole replicas keep."""
+    """Constant Poisson rates, spread over what one replica carries; targets for p99."""
     cases = []
-    for rate in (3000,) if quick else (1500, 3000, 6000):
+    for rate in STATIONARY_RATES[quick]:
         for seed in SEEDS[:1] if quick else SEEDS:
             made = model_on(H100, slo={"ttft": 1000, "itl": 40}, startup=60)
             spec = {
@@ -237,16 +264,19 @@ def generated(*, quick: bool) -> list[Case]:
     made = scenario.read(PROFILE_SCENARIO).model_copy(update={"warm_up": WARM_UP_SECONDS})
     names = ("poisson", "mmpp", "step-3x", "flash-crowd") if quick else tuple(SUITE)
     policies = ("ours", "in-flight@5", "kpa@5", "clairvoyant")
+    model = made.models[0].model
     cases = []
     for name in names:
-        for seed in SEEDS[:1] if quick else SEEDS:
+        rates = STEADY_RATES if name in STEADY else (None,)
+        for seed, rate in itertools.product(SEEDS[:1] if quick else SEEDS, rates):
             spec = {**SUITE[name], "seed": seed, "tokens": SMALL, "name": f"{name}, seed {seed}"}
+            full = name if rate is None else f"{name} at {rate} a minute"
+            spec |= {} if rate is None else {"rate_rpm": rate}
             given = OfferedTraffic(trace=traces.generate(spec), steps=tuple(scenario.steps(spec)))
-            model = made.models[0].model
             cases.append(
                 Case(
                     group="suite",
-                    name=f"{name} {seed}",
+                    name=f"{full} {seed}",
                     scenario=made,
                     traffic={model: given},
                     policies=policies,

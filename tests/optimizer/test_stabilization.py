@@ -50,6 +50,30 @@ def fold(
             [9, 9, 4, 1, 1],
             id="both",
         ),
+        pytest.param(
+            [8, 4, 4, 4, 4],
+            StabilizationLimits(down_seconds=30, fall_seconds=20),
+            [8, 8, 4, 4, 4],
+            id="far-fall",
+        ),
+        pytest.param(
+            [8, 7, 7, 7, 7],
+            StabilizationLimits(down_seconds=30, fall_seconds=20),
+            [8, 8, 8, 7, 7],
+            id="one-replica-less",
+        ),
+        pytest.param(
+            [8, 6, 4, 4, 4, 4],
+            StabilizationLimits(down_seconds=40, fall_seconds=20),
+            [8, 8, 6, 4, 4, 4],
+            id="fall-in-parts",
+        ),
+        pytest.param(
+            [20, 17, 17, 17, 17],
+            StabilizationLimits(down_seconds=30, fall_seconds=20),
+            [20, 20, 20, 17, 17],
+            id="small-part-of-many",
+        ),
     ],
 )
 def test_what_is_published(
@@ -69,6 +93,22 @@ def test_the_reason_names_what_held() -> None:
     up = stabilize(9, before=2, history=(), now=0.0, limits=StabilizationLimits(step_up=3))
     assert up.reason == "5 instead of 9: 3 more at a time"
     assert stabilize(9, before=2, history=(), now=0.0, limits=StabilizationLimits()).reason == ""
+
+
+def test_the_reason_says_how_long_a_far_fall_is_held() -> None:
+    """Less than the window, which holds what is near."""
+    limits = StabilizationLimits(down_seconds=100.0, fall_seconds=40.0)
+    history = (Recommendation(0.0, 8), Recommendation(10.0, 5))
+    stable = stabilize(4, before=8, history=history, now=30.0, limits=limits)
+    assert (stable.replicas, stable.reason) == (
+        8,
+        "held at 8 for 10 s more by the stabilization window",
+    )
+    stable = stabilize(4, before=8, history=stable.history, now=50.0, limits=limits)
+    assert (stable.replicas, stable.reason) == (
+        5,
+        "held at 5 for 60 s more by the stabilization window",
+    )
 
 
 def test_a_maximum_is_kept_whatever_the_window_says() -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from adapter.controller import stabilization
+from adapter.controller.settings import LoopSettings
 from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.planning import fleet, plan
 from adapter.resources.inputs import Inputs
@@ -17,6 +18,7 @@ from optimizer.explain import Explanation
 from optimizer.stabilization import StabilizationLimits
 
 WINDOW = StabilizationLimits(down_seconds=100.0)
+FALL = StabilizationLimits(down_seconds=100.0, fall_seconds=50.0)
 
 
 def source(name: str, *, replicas: int = 0) -> VariantSource:
@@ -67,6 +69,7 @@ def stabilized(
     rising: bool = False,
     partial: bool = False,
     rate_rps: float | None = None,
+    limits: StabilizationLimits = WINDOW,
 ) -> tuple[dict[str, StableTarget], Before]:
     """Targets by variant name, and the stabilization of the next cycle."""
     targets = {
@@ -77,7 +80,7 @@ def stabilized(
             accelerator="2xG",
             maximum=None,
             now=now,
-            limits=WINDOW,
+            limits=limits,
             present=present,
             brief=brief,
             rising=rising,
@@ -272,3 +275,67 @@ def test_what_a_queue_asked_for_is_no_load_that_falls_and_returns() -> None:
         )  # fmt: skip
         targets[now] = published = steady["v"].replicas
     assert (targets[130], targets[190], targets[430], targets[490]) == (12, 4, 12, 4)
+
+
+def lowered_at(phases: list[tuple[int, int]], limits: StabilizationLimits = FALL) -> list[int]:
+    """Seconds at which the target goes down, under phases of so many seconds, each of so many replicas."""
+    before: Before | None = None
+    published, now, times = phases[0][1], 0, list[int]()
+    for seconds, needed in phases:
+        end = now + seconds
+        while now < end:
+            steady, before = stabilized(
+                {"v": needed}, {"v": published}, before,
+                now=float(now), rate_rps=needed, limits=limits,
+            )  # fmt: skip
+            if steady["v"].replicas < published:
+                times.append(now)
+            published = steady["v"].replicas
+            now += 10
+    return times
+
+
+def test_what_a_far_fall_leaves_without_need_goes_before_the_window_ends() -> None:
+    """The last cycle of the former load was at 290 s."""
+    assert lowered_at([(300, 9), (300, 4)], WINDOW) == [390]
+    assert lowered_at([(300, 9), (300, 4)]) == [340]
+
+
+def test_one_replica_less_waits_for_the_whole_window() -> None:
+    """That may be the noise of the rate."""
+    assert lowered_at([(300, 9), (300, 8)]) == [390]
+
+
+def test_load_that_came_back_once_has_the_whole_window_again() -> None:
+    """The first fall is followed early; after the return, the second one waits longer."""
+    first, second = lowered_at([(300, 9), (60, 4), (300, 9), (300, 4)])
+    assert first == 340
+    assert second >= 750
+
+
+def test_load_that_varies_after_a_fall_has_the_whole_window() -> None:
+    """Back to less than what it fell from is no return that is remembered, and no new fall either."""
+    fall, *_, last = lowered_at([(300, 9), (200, 3), (100, 6), (300, 3)])
+    assert fall == 340
+    assert last >= 690
+
+
+def test_after_a_start_a_fall_that_no_rate_has_shown_waits_for_the_window() -> None:
+    """What ran before is known, but not for which load."""
+    _, before = stabilized({"v": 2}, {"v": 7}, now=0.0, rate_rps=2.0, limits=FALL)
+    held, before = stabilized({"v": 2}, {"v": 7}, before, now=60.0, rate_rps=2.0, limits=FALL)
+    assert replicas(held) == {"v": 7}
+    gone, _ = stabilized({"v": 2}, {"v": 7}, before, now=101.0, rate_rps=2.0, limits=FALL)
+    assert replicas(gone) == {"v": 2}
+
+
+@pytest.mark.parametrize(
+    ("startup", "window", "fall"), [(20.0, 90.0, 90.0), (60.0, 120.0, 90.0), (117.0, 234.0, 117.0)]
+)
+def test_a_far_fall_is_held_for_a_start_up(startup: float, window: float, fall: float) -> None:
+    """But no shorter than the shortest window; where windows are off, it is too."""
+    slow = dataclasses.replace(source("v"), startup_seconds=startup)
+    limits = LoopSettings().limits_for(slow)
+    assert (limits.down_seconds, limits.fall_seconds) == (window, fall)
+    off = LoopSettings(limits=StabilizationLimits()).limits_for(slow)
+    assert (off.down_seconds, off.fall_seconds) == (0.0, None)
