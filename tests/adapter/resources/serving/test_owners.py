@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from adapter.kube import labels
+from adapter.resources import pods
 from adapter.resources.pods import ByLabel
 
 
