@@ -38,13 +38,7 @@ def register(command: argparse.ArgumentParser) -> None:
             "APIService whose caBundle trusts the certificate",
         ),
     ):
-        command.add_argument(
-            flag,
-            type=flags.dns_name,
-            default=default,
-            metavar="NAME",
-            help=f"{text}. Default %(default)s",
-        )
+        flags.add_name(command, flag, default, text)
     command.add_argument("--json", action="store_true", help="Print JSON instead of text")
     kubeconfig.add_flags(command)
     command.set_defaults(run=run)

@@ -35,13 +35,7 @@ def register(command: argparse.ArgumentParser) -> None:
         ("--certificate-secret", defaults.secret, "Secret with the serving certificates"),
         ("--lease-name", defaults.lease, "Lease of leader election"),
     ):
-        command.add_argument(
-            flag,
-            type=flags.dns_name,
-            default=default,
-            metavar="NAME",
-            help=f"{text}. Default %(default)s",
-        )
+        flags.add_name(command, flag, default, text)
     command.add_argument("--json", action="store_true", help="Print JSON instead of text")
     kubeconfig.add_flags(command)
     flags.add(

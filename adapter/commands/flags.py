@@ -49,6 +49,13 @@ def add(
             )
 
 
+def add_name(command: argparse.ArgumentParser, flag: str, default: str, text: str) -> None:
+    """Add a flag that takes the name of a Kubernetes object; `text`: what it names, without its default."""
+    command.add_argument(
+        flag, type=dns_name, default=default, metavar="NAME", help=f"{text}. Default %(default)s"
+    )
+
+
 def argument(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     """Make a parser that raises `ValueError` an argument type whose message reaches the user."""
 

@@ -18,9 +18,9 @@ from adapter.formats.fleet_parts import (
     Count,
     CurrentPart,
     NonNegative,
+    OfferedPart,
     Part,
     ProfilePart,
-    Rate,
     VariantPart,
     first_problem,
     length_problem,
@@ -28,7 +28,6 @@ from adapter.formats.fleet_parts import (
     name_of,
     variant_of,
 )
-from adapter.formats.step_cases import ShortAnswers
 from adapter.planning import fleet
 from adapter.planning.groups import (
     INTERRUPTIBLE_SHARE,
@@ -71,20 +70,10 @@ class MemberPart(Part):
     weight: NonNegative = 1.0
 
 
-class GroupPart(Part):
-    """`groups[]`: variants that share one demand; the rate in requests per minute."""
+class GroupPart(OfferedPart):
+    """`groups[]`: variants that share one demand."""
 
-    name: str = Field(min_length=1)
     namespace: str = ""
-    model: str = Field(min_length=1)
-    service_class: str = Field(alias="class", min_length=1)
-    rate_rpm: Rate
-    input_tokens: NonNegative = 0.0
-    output_tokens: NonNegative
-    input_tokens_cv: NonNegative = 0.0
-    output_tokens_cv: NonNegative = 0.0
-    short_answers: ShortAnswers = ()
-    cached_tokens: NonNegative = 0.0
     routing: Routing = "least-loaded"
     interruptible_share: Share = INTERRUPTIBLE_SHARE
     length_classes: tuple[LengthPart, ...] = ()

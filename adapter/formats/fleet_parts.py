@@ -167,8 +167,8 @@ class CurrentPart(Part):
     cost: NonNegative | None = None
 
 
-class VariantPart(Part):
-    """`variants[]`; the rate in requests per minute."""
+class OfferedPart(Part):
+    """What is offered to a variant or to a group: the rate in requests per minute, and lengths in tokens."""
 
     name: str = Field(min_length=1)
     model: str = Field(min_length=1)
@@ -180,6 +180,11 @@ class VariantPart(Part):
     output_tokens_cv: NonNegative = 0.0
     short_answers: ShortAnswers = ()
     cached_tokens: NonNegative = 0.0
+
+
+class VariantPart(OfferedPart):
+    """`variants[]`."""
+
     min_replicas: Count = 1
     max_replicas: Count | None = None
     max_batch: Count = 0

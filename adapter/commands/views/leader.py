@@ -26,13 +26,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         help="URL of an adapter's metrics port to query. Default none: the leader, by a port that the API"
         " server forwards; needs get and create on pods/portforward",
     )
-    command.add_argument(
-        "--lease-name",
-        type=flags.dns_name,
-        default=Names().lease,
-        metavar="NAME",
-        help="Lease that names the leader. Default %(default)s",
-    )
+    flags.add_name(command, "--lease-name", Names().lease, "Lease that names the leader")
     command.add_argument(
         "--metrics-port",
         type=flags.port,

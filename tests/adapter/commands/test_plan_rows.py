@@ -188,7 +188,7 @@ def test_a_variant_that_needs_the_bad_row_is_set_aside(
         ),
         (
             "group.chat.zzz=1",
-            "zzz: is not known; known are name, namespace, model, class, rate_rpm",
+            "zzz: is not known; known are name, model, class, rate_rpm",
         ),
         ('group.chat.length_classes=[{"shar": 1}]', "length_classes.0.shar: is not known; did you"),
         ("accelerator.A100.price=1", "accelerators.0.price: is not known; known are name, device"),

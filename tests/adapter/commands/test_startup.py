@@ -12,7 +12,9 @@ import pytest
 
 from adapter import cli
 from adapter.kube.client import connected
+from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api, kubernetes_stand_in
+from tests.fakes.healthy_cluster import healthy
 
 HEAVY = {
     "aiohttp", "cryptography", "kubernetes_asyncio", "matplotlib", "numpy", "pandas",
@@ -118,6 +120,18 @@ async def test_a_connection_by_certificates_does_without_kubernetes_asyncio(
             assert await cluster.request("GET", "/version")
     assert "adapter.kube.client" in modules
     assert not modules & {"kubernetes_asyncio", "numpy", "pydantic", "rich", "scipy", "structlog"}
+
+
+async def test_doctor_loads_what_it_reads_of_an_installation(tmp_path: Path) -> None:
+    """Schemas, variants and HPAs, and nothing of pods, of the control loop or of numbers."""
+    async with worlds.running(tmp_path) as world:
+        await healthy(world, 1)
+        admin = await world.site.entrance("admin", user="")
+        modules = await asyncio.to_thread(loaded, "doctor", f"--kubeconfig={admin.kubeconfig}")
+    assert {"adapter.resources.inputs", "adapter.diagnostics.hpas"} <= modules
+    assert modules & HEAVY <= {"aiohttp", "cryptography", "pydantic", "yaml"}
+    assert not modules & {"adapter.resources.pods", "adapter.resources.gpus", "statistics"}
+    assert not any(name.startswith(("adapter.controller", "optimizer.solvers")) for name in modules)
 
 
 @pytest.mark.parametrize("words", [("--version",), ("--help",)])
