@@ -1,4 +1,4 @@
-"""Every regular expression of the programs, as the source has it, and texts that make its search go back and forth."""
+"""Every regular expression of the programs, as the source has it, and texts that keep it busy."""
 
 from __future__ import annotations
 
@@ -93,9 +93,11 @@ def _of_module(name: str, text: str) -> Iterator[Used]:
         functions: tuple[str, ...] = (called.attr,)
         kept = names.get(id(node), "")
         if called.attr == "compile":
-            functions = tuple(
-                sorted(set(re.findall(rf"\b{kept}\.(\w+)\(", text)) & FUNCTIONS)
-            ) if kept else ()
+            functions = (
+                tuple(sorted(set(re.findall(rf"\b{kept}\.(\w+)\(", text)) & FUNCTIONS))
+                if kept
+                else ()
+            )
         flags = _flags(module, node, called.attr)
         for source in _sources(module, node.args[0]):
             pattern = re.compile(source, flags)
@@ -196,7 +198,7 @@ def _shown(operator: str, argument: Any) -> str:
 
 
 def attacks(pattern: re.Pattern[str], length: int, seed: int) -> Iterator[str]:
-    """Texts of about that length: what matches, with a part of it, or its beginning, many times, and an odd end."""
+    """Texts of about that length: what matches, with a part or its beginning many times, and an odd end."""
     tree = re._parser.parse(pattern.pattern, pattern.flags)  # type: ignore[attr-defined] # no public one
     seen: set[tuple[str, str]] = set()
     for number in range(6):
@@ -210,4 +212,6 @@ def attacks(pattern: re.Pattern[str], length: int, seed: int) -> Iterator[str]:
             if part and (text[:begin], part) not in seen:
                 seen.add((text[:begin], part))
                 many = text[:begin] + part * (length // len(part))
-                yield from (f"{many}{end_of}" for end_of in ("", "\x00", " ", "\n", f"{text[end:]}\n"))
+                yield from (
+                    f"{many}{end_of}" for end_of in ("", "\x00", " ", "\n", f"{text[end:]}\n")
+                )

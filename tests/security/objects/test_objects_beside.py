@@ -1,4 +1,4 @@
-"""Objects that are read beside the watches, a Service or a `/scale`: an odd one takes no target from others."""
+"""Objects that are read beside the watches, a Service or a `/scale`: an odd one takes nothing from others."""
 
 from __future__ import annotations
 
