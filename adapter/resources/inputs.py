@@ -172,12 +172,10 @@ class Reader:
         unselected: str = "",
     ) -> None:
         """Add a scale target, with its serving pods and their GPU products where they are known."""
-        metadata, spec_replicas = deployment.metadata, deployment.spec.replicas
-        status = deployment.status.replicas
-        reference = scale.Reference(name=metadata.name)
-        self.targets[metadata.namespace, reference] = variants.Target(
-            replicas=spec_replicas if status is None else status,
-            spec_replicas=spec_replicas,
+        metadata, present = deployment.metadata, deployment.status.replicas
+        self.targets[metadata.namespace, scale.Reference(name=metadata.name)] = variants.Target(
+            replicas=deployment.spec.replicas if present is None else present,
+            spec_replicas=deployment.spec.replicas,
             uid=metadata.uid,
             annotations=metadata.annotations,
             serving=serving,

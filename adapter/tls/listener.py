@@ -8,10 +8,11 @@ import errno
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import structlog
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.http import HttpProcessingError
 
 from adapter import errors, tasks
@@ -51,27 +52,32 @@ class Drain:
 
 
 class _ServerLog(logging.Handler):
-    """What the HTTP server logs, in the program's log: once a minute the number of requests that are no HTTP.
+    """What the HTTP server logs, in the program's log: of what everybody can cause, once a minute the number.
 
-    Everybody can send those, and each would be a traceback that holds parts of it.
+    Those are requests that are no HTTP, each of which would be a traceback that holds parts of it, and
+    clients that go while their requests are handled.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._refused = 0
-        self._logged_at = float("-inf")
+        self._counts: Counter[str] = Counter()
+        self._logged_at: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record."""
         error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, HttpProcessingError):
+        if isinstance(error, HttpProcessingError):
+            event = "requests that are no HTTP refused"
+        elif isinstance(error, ClientConnectionResetError):
+            event = "clients closed connections before their answers"
+        else:
             log.error(record.getMessage(), exc_info=error)
             return
-        self._refused += 1
+        self._counts[event] += 1
         now = time.monotonic()
-        if now - self._logged_at >= LOG_SECONDS:
-            log.warning("requests that are no HTTP refused", requests=self._refused)
-            self._refused, self._logged_at = 0, now
+        if now - self._logged_at.get(event, float("-inf")) >= LOG_SECONDS:
+            log.warning(event, requests=self._counts.pop(event))
+            self._logged_at[event] = now
 
 
 def _logger() -> logging.Logger:

@@ -1,4 +1,4 @@
-"""Every regular expression of the programs, as the source has it, and texts that make its search go back and forth."""
+"""Every regular expression of the programs, as the source has it, and texts that keep it busy."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _shown(operator: str, argument: Any) -> str:
 
 
 def attacks(pattern: re.Pattern[str], length: int, seed: int) -> Iterator[str]:
-    """Texts of about that length: what matches, with a part of it, or its beginning, many times, and an odd end."""
+    """Texts of about that length: what matches, with a part or its beginning many times, and an odd end."""
     tree = re._parser.parse(pattern.pattern, pattern.flags)  # type: ignore[attr-defined] # no public one
     seen: set[tuple[str, str]] = set()
     for number in range(6):

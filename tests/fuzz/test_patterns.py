@@ -25,7 +25,7 @@ BOUNDED: Mapping[str, int] = {
     # Used on what `_PLAIN` has matched: labels one after the other.
     "adapter.collector.servers.lines._PLAIN_LABEL": 0,
 }
-"""Most characters of the texts that patterns are used on which are not linear, where something bounds them."""
+"""Most characters of the texts of patterns that are not linear, where something bounds them."""
 
 USED = tuple(patterns.used())
 
@@ -84,7 +84,7 @@ def test_what_goes_back_and_forth_is_noticed(form: str, function: str) -> None:
 def test_all_patterns_are_looked_at() -> None:
     """As many calls of `re` as the source has."""
     calls = sum(
-        len(re.findall(r"\bre\.(?:%s)\(" % "|".join(patterns.FUNCTIONS), path.read_text()))
+        len(re.findall(rf"\bre\.(?:{'|'.join(patterns.FUNCTIONS)})\(", path.read_text()))
         for package in patterns.PACKAGES
         for path in (patterns.ROOT / package).rglob("*.py")
     )

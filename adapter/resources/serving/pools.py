@@ -145,17 +145,22 @@ class Pickers:
                 continue
             try:
                 selector = await self._selector(namespace, name)
-            except Exception as error:
-                # Whatever one Service makes of us is the problem of the pools that name it.
+            except ApiError as error:
                 # One that does not answer says nothing of the Service; a refusal does.
                 silent = before is not None and isinstance(error, Unavailable)
                 selector = before[0] if before is not None and silent else labels.Selector()
                 if not silent and not isinstance(error, NotFound):
                     log.warning(
                         "Service of an endpoint picker not readable; its requests are not counted",
-                        service=f"{namespace}/{name}",
-                        error=str(error) if isinstance(error, ApiError) else type(error).__name__,
+                        error=str(error),
                     )
+            except Exception:
+                # Whatever one Service makes of us is the problem of the pools that name it.
+                log.exception(
+                    "Service of an endpoint picker cannot be read; its requests are not counted",
+                    service=f"{namespace}/{name}",
+                )
+                selector = labels.Selector()
             services[namespace, name] = (selector, now)
         self._services = services
 

@@ -8,7 +8,11 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+import structlog
+from aiohttp import web
 
+from adapter.tls.connections import CONNECTIONS
+from adapter.tls.listener import listening
 from tests.security.test_strangers import HEALTH, serving, status
 
 MIB = 2**20
@@ -79,3 +83,24 @@ async def test_a_pipeline_is_answered_in_order_within_bounds(tmp_path: Path) -> 
         finally:
             tracemalloc.stop()
             writer.transport.abort()
+
+
+async def test_clients_that_go_are_one_line_of_the_log() -> None:
+    """Each would be a traceback: the server writes to a connection that is closed already."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response()
+
+    application = web.Application()
+    application[CONNECTIONS] = []
+    application.router.add_post("/", handle)
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    async with listening(application, host="127.0.0.1", port=0, certificates=None) as port:
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(request)
+                writer.write_eof()
+                await reader.read()
+                writer.close()
+    assert [log["event"] for log in logs] == ["clients closed connections before their answers"]

@@ -1,7 +1,8 @@
-"""Objects that are read beside the watches, a Service or a `/scale`: an odd one takes no target from others."""
+"""Objects that are read beside the watches, a Service or a `/scale`: an odd one takes nothing from others."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ async def test_an_odd_managed_hpa_is_left_out(
         await others_are_decided(world)
 
 
+def has_condition(world: World, name: str) -> bool:
+    """Whether something is said of a variant's metrics."""
+    return bool(world.condition("MetricsAvailable", name)[2])
+
+
 TERMS = {f"k{number}": "x" for number in range(65)}
 
 
@@ -81,7 +87,7 @@ async def test_a_selector_with_too_many_terms_is_named(tmp_path: Path) -> None:
         async with world.replica("a"):
             await until(lambda: world.desired() == 2)
             for name in ("deployment", "statefulset"):
-                await until(lambda name=name: world.condition("MetricsAvailable", name)[2])
+                await until(functools.partial(has_condition, world, name))
                 message = world.condition("MetricsAvailable", name)[2]
                 assert "selector" in message
                 assert "has 66 terms, and at most 64 are compared" in message
