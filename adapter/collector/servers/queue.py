@@ -87,7 +87,9 @@ class Queue:
         # What was found to be none stays none, also while others wait behind it.
         self.left = min(self.left, page.waiting)
         room, stood = _has_room(page, batch), min(before.waiting, page.waiting)
-        certain = room and page.kv_cache is not None  # where a cache may be full, a queue counts at once
+        certain = (
+            room and page.kv_cache is not None
+        )  # where a cache may be full, a queue counts at once
         # Spread over the time: each waited from the page before until it was served.
         waits = waited > _SHARE * 0.5 * min(served, before.waiting) * seconds
         if served > 0 and seconds > 0:
