@@ -110,7 +110,7 @@ class ConfigMaps:
 
     @property
     def told(self) -> tuple[str, ...]:
-        """Rows that cannot be used, and those that are gone and still in force; complete as `last_good` is."""
+        """Rows that cannot be used, and those gone but in force; complete as `last_good` is."""
         return (*self.row_problems, *self._gone)
 
     @property
