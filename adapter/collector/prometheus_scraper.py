@@ -249,8 +249,7 @@ class PrometheusScraper:
         evaluated_at = _evaluated_at(answer, self._clock.time())
         for one in (*past, answer):
             # Thousands of pods take long to attribute: requests are served meanwhile.
-            pods = await asyncio.to_thread(_attributed, attribution, one)
-            newest = one is answer
+            pods, newest = await asyncio.to_thread(_attributed, attribution, one), one is answer
             variations: Mapping[str, LengthVariation] = {}
             latencies: tuple[PodLatencies, ...] = ()
             if newest and queried:
