@@ -187,7 +187,7 @@ class Collector:
         try:
             async for batch in self._prometheus.fleet(attribution, queried, beside=beside):
                 if batch.newest:
-                    at, oldest = self._clock.monotonic(), self._settings.oldest
+                    at, oldest = self._clock.monotonic(), batch.oldest(self._settings.oldest)
                     variants = _with_series_pods(self._variants, batch, now=at, oldest=oldest)
                     self._variants = _with_histograms(variants, batch)
                 problems = {}

@@ -67,6 +67,11 @@ class LengthVariation:
     short_answers: tuple[float, ...] = ()
 
 
+PARTIAL_SECONDS = 300.0
+"""Time for which pods that an answer with warnings lacks are awaited; a Thanos without one of its stores has
+part of the series. Some warnings stay for ever, and pods do leave."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """What one answer has of the variants that were queried for.
@@ -76,13 +81,19 @@ class Batch:
         newest: True for the answer of the present.
         variations: Variation of lengths by variant key; empty unless it was queried in this cycle.
         latencies: Pods with the histograms of their latencies, likewise.
+        partial: Whether the answer came with warnings, so that it may lack some.
 
     """
 
     samples: tuple[PodSample, ...]
     newest: bool
+    partial: bool = False
     variations: Mapping[str, LengthVariation] = field(default_factory=dict)
     latencies: tuple[PodLatencies, ...] = ()
+
+    def oldest(self, seconds: float) -> float:
+        """Seconds after which a pod that is in no answer is gone, where it is gone after these otherwise."""
+        return max(seconds, PARTIAL_SECONDS) if self.partial else seconds
 
 
 class PrometheusScraper:
@@ -238,8 +249,7 @@ class PrometheusScraper:
         evaluated_at = _evaluated_at(answer, self._clock.time())
         for one in (*past, answer):
             # Thousands of pods take long to attribute: requests are served meanwhile.
-            pods = await asyncio.to_thread(_attributed, attribution, one)
-            newest = one is answer
+            pods, newest = await asyncio.to_thread(_attributed, attribution, one), one is answer
             variations: Mapping[str, LengthVariation] = {}
             latencies: tuple[PodLatencies, ...] = ()
             if newest and queried:
@@ -262,6 +272,7 @@ class PrometheusScraper:
                     for pod in _wanted(pods, queried, beside)
                 ),
                 newest=newest,
+                partial=bool(answer.warnings),
                 variations={key: one for key, one in variations.items() if key in queried},
                 latencies=tuple(one for one in latencies if one.pod.key in queried),
             )

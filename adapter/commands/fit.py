@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from analyzer.fitting import lines as fitting
 
 
+_MODELS = 3
+"""Most models that a doubt names."""
+
 _LEAST_ITL_MS, _MOST_ITL_MS = 0.2, 10_000.0
 """Less than any server takes for a token, and more than most take in seconds; more than any takes."""
 
@@ -244,7 +247,11 @@ def _document(result: Result) -> dict[str, Any]:
 
 
 def _doubts(rows: Sequence[benchmarks.Row]) -> Iterator[str]:
-    """What says that times are in another unit than their names say: of the file, or of single rows."""
+    """What says that rows are of several models, or times in another unit than their names say."""
+    models = sorted({row.model for row in rows if row.model and not row.problem})
+    if len(models) > 1:
+        named = ", ".join(models[:_MODELS]) + (", …" if len(models) > _MODELS else "")
+        yield f"rows are of {len(models)} models ({named}); a profile is of one: fit them apart"
     measured = [row for row in rows if not math.isnan(row.itl_ms)]
     if not measured:
         return

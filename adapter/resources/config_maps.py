@@ -9,7 +9,7 @@ wrote. A row of theirs, good or not, hides the default of its key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -110,7 +110,7 @@ class ConfigMaps:
 
     @property
     def told(self) -> tuple[str, ...]:
-        """Rows that cannot be used, and those that are gone and still in force; complete as `last_good` is."""
+        """Rows that cannot be used, and those gone but in force; complete as `last_good` is."""
         return (*self.row_problems, *self._gone)
 
     @property
@@ -204,16 +204,9 @@ class ConfigMaps:
         }
         self._used_accelerators |= gone.keys()
         in_force = {**gone, **self._accelerators}
-        problems = [
-            f"{item.where}: {_GONE}; {HELD} until there is such a row again"
-            if name in gone
-            else item.problem
-            for name, item in sorted(in_force.items())
-            if name in named or name in gone
-        ]
-        accelerators = {name: item.accelerator for name, item in in_force.items()}
+        problems = _price_problems(in_force, gone, named)
         self._gone.update(dict.fromkeys(text for text in problems if _GONE in text))
-        return accelerators, tuple(filter(None, problems))
+        return {name: item.accelerator for name, item in in_force.items()}, problems
 
     def class_of(
         self, spec: schemas.VariantAutoscalingSpec, namespace: str = ""
@@ -271,6 +264,20 @@ class ConfigMaps:
         text = f"{item.where}: {what}; {HELD} until there is such a row again"
         self._gone[text] = None
         return item.service_class, (text,)
+
+
+def _price_problems(
+    in_force: Mapping[str, PricedAccelerator], gone: Container[str], named: Container[str]
+) -> tuple[str, ...]:
+    """What is wrong with the rows of accelerators that are named, or gone."""
+    problems = (
+        f"{item.where}: {_GONE}; {HELD} until there is such a row again"
+        if name in gone
+        else item.problem
+        for name, item in sorted(in_force.items())
+        if name in named or name in gone
+    )
+    return tuple(filter(None, problems))
 
 
 def _not_listed(model: str, named: NamedClass | None, row_problems: Iterable[str]) -> str:

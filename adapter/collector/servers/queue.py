@@ -87,6 +87,9 @@ class Queue:
         # What was found to be none stays none, also while others wait behind it.
         self.left = min(self.left, page.waiting)
         room, stood = _has_room(page, batch), min(before.waiting, page.waiting)
+        certain = (
+            room and page.kv_cache is not None
+        )  # where a cache may be full, a queue counts at once
         # Spread over the time: each waited from the page before until it was served.
         waits = waited > _SHARE * 0.5 * min(served, before.waiting) * seconds
         if served > 0 and seconds > 0:
@@ -96,7 +99,7 @@ class Queue:
         self._silent = self._silent + 1 if served <= 0 and stood > self.left else 0
         if page.waiting <= self.left:
             self._believed = False
-        elif not room or (served > 0 and stood > 0 and waits) or self._silent >= _SILENT_PAGES:
+        elif not certain or (served > 0 and stood > 0 and waits) or self._silent >= _SILENT_PAGES:
             self._believed = True
         self.doubted = 0.0 if self._believed else page.waiting - self.left
 

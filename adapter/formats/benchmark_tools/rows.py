@@ -36,6 +36,7 @@ class Row:
         ttft_p99_ms: 99th percentile of TTFT; likewise.
         itl_p50_ms: median of ITL; likewise.
         itl_p99_ms: 99th percentile of ITL; likewise.
+        model: name of the model; empty where it is not known.
         problem: reason why the run is unusable; empty otherwise.
         note: reason why a part of it is unusable; empty otherwise.
 
@@ -54,6 +55,7 @@ class Row:
     ttft_p99_ms: float = math.nan
     itl_p50_ms: float = math.nan
     itl_p99_ms: float = math.nan
+    model: str = ""
     problem: str = ""
     note: str = ""
 

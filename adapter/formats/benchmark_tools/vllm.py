@@ -95,6 +95,7 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         ttft_p99_ms=optional(document.get("p99_ttft_ms")),
         itl_p50_ms=optional(document.get("median_tpot_ms")),
         itl_p99_ms=optional(document.get("p99_tpot_ms")),
+        model=str(document.get("model_id") or ""),
         note="; ".join(notes),
     )
 

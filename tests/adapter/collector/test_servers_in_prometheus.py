@@ -92,8 +92,13 @@ def test_servers_under_other_names_are_those_that_the_objects_name(names: str) -
                 assert f"{item.sampled.instance.removeprefix('p')}/" in item.endpoint
 
 
-async def rate_of(ports: list[int], *, seconds: int = 60, gone_at: float = math.inf) -> list[int]:
-    """Rates of the variant, requests per minute, while Prometheus has a server with 30 at each port."""
+async def rate_of(
+    ports: list[int], *, seconds: int = 60, gone_at: float = math.inf, warned: bool = False
+) -> list[int]:
+    """Rates of the variant, requests per minute, while Prometheus has a server with 30 at each port.
+
+    `warned`: its answers say that they may be incomplete.
+    """
     clock = ManualClock(1000.0)
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -113,7 +118,8 @@ async def rate_of(ports: list[int], *, seconds: int = 60, gone_at: float = math.
             items.append(({**label, "quantity": "sampled_at"}, str(at)))
             items.append(({**label, "quantity": "started_at"}, str(BEGAN + port)))
         of_fleet = '"started_at"' in str(form["query"])
-        return web.json_response(vector(*(items if of_fleet else []), at=at))
+        said = {"warnings": ["a store did not answer"]} if warned else {}
+        return web.json_response({**vector(*(items if of_fleet else []), at=at), **said})
 
     rates: list[int] = []
     async with Server(answer).running() as url, aiohttp.ClientSession() as session:
@@ -144,6 +150,12 @@ async def test_a_server_that_prometheus_no_longer_has_is_forgotten() -> None:
     rates = await rate_of([8000, 8001], seconds=300, gone_at=1060.0)
     assert (rates[0], rates[-1]) == (60, 30)
     assert all(30 <= rate <= 60 for rate in rates)
+
+
+async def test_a_server_that_an_incomplete_answer_lacks_is_awaited() -> None:
+    """Its load is not known then, which is no lower rate; after five minutes it counts as gone."""
+    assert set(await rate_of([8000, 8001], seconds=300, gone_at=1060.0, warned=True)) == {60}
+    assert (await rate_of([8000, 8001], seconds=500, gone_at=1060.0, warned=True))[-1] == 30
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,27 @@ def test_seconds_called_milliseconds_are_doubted(
         assert bool(json.loads(capsys.readouterr().out)["doubts"]) is doubted
 
 
+@pytest.mark.parametrize("models", [("a", "a", "a"), ("a", "b", "a")])
+def test_rows_of_several_models_are_doubted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], models: tuple[str, ...]
+) -> None:
+    """A line through the steps of two models is a profile of none."""
+    runs = tmp_path / "runs.jsonl"
+    rows = [
+        {
+            "model_id": model, "max_concurrency": batch, "request_rate": "inf", "completed": 100,
+            "total_input_tokens": 51200, "total_output_tokens": 12800, "mean_ttft_ms": 20.0 + 0.1 * batch,
+            "mean_tpot_ms": 8.0 + 0.05 * batch,
+            "request_throughput": 1000 * batch / (20.0 + 0.1 * batch + 127 * (8.0 + 0.05 * batch)),
+        }
+        for model, batch in zip(models, (1, 8, 64), strict=True)
+    ]  # fmt: skip
+    runs.write_text("\n".join(map(json.dumps, rows)))
+    assert cli.main(["fit", str(runs)]) == 0
+    doubted = "doubt: rows are of 2 models (a, b)" in capsys.readouterr().out
+    assert doubted is (len(set(models)) > 1)
+
+
 def test_one_row_in_another_unit_is_doubted_by_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
