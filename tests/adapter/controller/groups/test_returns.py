@@ -19,7 +19,7 @@ from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing
 from adapter.controller.state import VariantRecord, VariantState
 from adapter.planning import fleet
-from adapter.planning.groups import Floor
+from adapter.planning.groups import Floor, Group
 from adapter.resources.model_groups import forming
 from analyzer import forecast
 from tests.adapter.controller.groups.test_transitions import part
@@ -88,9 +88,7 @@ def test_no_more_is_held_than_replicas_carried() -> None:
     )  # fmt: skip
     (group,) = forming.form(SOURCES).groups
     load = fleet.Load(arrival_rate_rps=12.0, input_tokens=1.0, output_tokens=1.0)
-    asked = planned.Group(
-        name="a/m@c", model="m", service_class="c", variants=group.members, traffic=load
-    )
+    asked = Group(name="a/m@c", model="m", service_class="c", variants=group.members, traffic=load)
     short = PlannedGroup(record=GroupRecord(), group=asked, variants={}, state=STATE, need=item)
     parts = [part("a/x", 2, 2), part("a/y", 0, 0)]
     (kept,) = stepping._demands(GroupRecord(), short, parts, cycle(0.0))
