@@ -1,6 +1,6 @@
 """Groups on public traces: the loop, each variant alone, and what foresight is worth, side by side.
 
-    python -P bench/groups/replays.py --traces DIR [--part first|second]
+    python -P bench/groups/replays.py --traces DIR [--part first|second] [--no-bounds]
 
 A100, H100 and L40S of one model behind one gateway, by manifests/samples/replay/groups.yaml with two
 replicas of each. Constants of the loop were chosen on the first halves of the traces; the second
@@ -10,6 +10,7 @@ Requests and costs count after the warm-up of 240 s, in which the loop gets to k
 knows the traffic, starts replicas ahead of it and holds whole ones. It keeps 99 % at least, and in a second
 search what the group kept. What the group costs more than that has two factors: foresight, which a policy
 without it pays too though it knows the engines (`reactive.py`), and what the loop pays more than that one.
+`--no-bounds` leaves these searches out: they take most of the time.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from emulator.replay.running import Run  # noqa: E402
 from emulator.trace_selection import Selection  # noqa: E402
 
 POLICIES = ("ours", "per-variant")
+BOUNDS = ("timetable %", "cents", "as much %", "cents", "no foresight %", "cents")
+COMPARED = ("over", "over, as much", "foresight", "loop")
 MOST_FACTOR = 3.0
 """Largest factor on the model's number of replicas for the timetable."""
 
@@ -92,8 +95,11 @@ def counted(result: PolicyResult, warm_up: float) -> Costs:
     return Costs(result.within, result.cost_cents - before)
 
 
-def replayed(row: Row, folder: Path, part: str) -> list[Costs]:
-    """The group, each variant alone, timetables for 99 % and as much as the group, and without foresight."""
+def replayed(row: Row, folder: Path, part: str, *, bounds: bool) -> list[Costs]:
+    """The group, each variant alone, timetables for 99 % and as much as the group, and without foresight.
+
+    Without bounds the first two only.
+    """
     half = 30.0 * row.minutes
     start = 0.0 if part == "first" else half
     scenario = given(row)
@@ -104,6 +110,8 @@ def replayed(row: Row, folder: Path, part: str) -> list[Costs]:
         selection=Selection(scale=row.scale, start=start, end=start + half),
     )
     results = list(compare.compare(scenario, traffic, POLICIES, jobs=1).results)
+    if not bounds:
+        return [counted(result, scenario.warm_up) for result in results]
     known = Run(
         scenario=scenario,
         traffic={model: item.trace for model, item in traffic.items()},
@@ -127,44 +135,42 @@ def main() -> None:
     parser.add_argument("--traces", default=os.environ.get("VARIANT_ADAPTER_TRACES", ""))
     parser.add_argument("--part", choices=("first", "second"), default="second")
     parser.add_argument("--row", type=int, help="only this row, from 0")
+    parser.add_argument(
+        "--no-bounds", action="store_true", help="the group and each variant alone, nothing else"
+    )
     given_ = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    bounds = not given_.no_bounds
     names = (
         "traffic",
         "group %",
         "cents",
         "alone %",
         "cents",
-        "timetable %",
-        "cents",
-        "as much %",
-        "cents",
-        "no foresight %",
-        "cents",
+        *(BOUNDS if bounds else ()),
         "saved",
-        "over",
-        "over, as much",
-        "foresight",
-        "loop",
     )
+    names += COMPARED if bounds else ()
     print("| " + " | ".join(names) + " |")
     print("| --- |" + " ---: |" * (len(names) - 1))
     for row in ROWS if given_.row is None else ROWS[given_.row : given_.row + 1]:
-        results = replayed(row, Path(given_.traces), given_.part)
-        ours, alone, bound, as_much, past = results
+        results = replayed(row, Path(given_.traces), given_.part, bounds=bounds)
+        ours, alone = results[:2]
         cells = [f"{row.trace} x {row.scale:g}" + (", H100 gone" if row.gone is not None else "")]
         for each in results:
             cells += [f"{100 * each.within:.2f}", f"{each.cents:.0f}"]
         cells.append(f"{1 - ours.cents / alone.cents:.0%}")
-        cells += [
-            f"{more / less - 1:.0%}"
-            for more, less in (
-                (ours.cents, bound.cents),
-                (ours.cents, as_much.cents),
-                (past.cents, as_much.cents),
-                (ours.cents, past.cents),
-            )
-        ]
+        if bounds:
+            bound, as_much, past = results[2:]
+            cells += [
+                f"{more / less - 1:.0%}"
+                for more, less in (
+                    (ours.cents, bound.cents),
+                    (ours.cents, as_much.cents),
+                    (past.cents, as_much.cents),
+                    (ours.cents, past.cents),
+                )
+            ]
         print("| " + " | ".join(cells) + " |", flush=True)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from optimizer.placement import near, worth
-from optimizer.placement.gaps import STEP, gap_of, price_of, value_of
+from optimizer.placement.gaps import STEP, gap_of, value_of
 from optimizer.placement.patterns import Patterns, priced
 from optimizer.placement.pricing import Bound, Pricing, Stage
 from optimizer.placement.problem import FloatArray, Item, Placed, Problem, nothing

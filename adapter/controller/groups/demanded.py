@@ -230,7 +230,7 @@ def window(source: VariantSource, settings: LoopSettings) -> float:
 
 
 def _arrivals(record: GroupRecord, now: SizingRate, *, partial: bool) -> float:
-    """The rate without what works off a queue; no less than the last one while a part of the load is not known."""
+    """The rate without what works off a queue; no less than the last one while a part of it is not known."""
     last = [item.rate_rps for item in record.returns.loads[-1:]] if partial else []
     return max((now.rate_rps - now.backlog_rps, *last))
 

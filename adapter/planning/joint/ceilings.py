@@ -95,8 +95,10 @@ def _subjects(budget: Budget, fleet: fleets.Fleet) -> Sequence[str]:
     if budget.scope == "class":
         there = {variant.service_class for variant in fleet.variants}
     else:
-        there = {namespace_of(variant) for variant in fleet.variants}
-        there |= {group.namespace for group in fleet.groups if group.namespace}
+        of_groups = [group for group in fleet.groups if group.namespace]
+        members = {name for group in of_groups for name in group.variants}
+        there = {namespace_of(item) for item in fleet.variants if item.name not in members}
+        there |= {group.namespace for group in of_groups}
     return sorted(there - own)
 
 

@@ -397,35 +397,6 @@ def test_what_if_knows_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "0 replicas" in capsys.readouterr().out
 
 
-def test_length_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A group whose gateway routes by length is sized for each class, and carries all of it."""
-    classes = [
-        {"name": "short", "share": 0.5, "input_tokens": 64, "output_tokens": 60},
-        {"name": "long", "share": 0.5, "input_tokens": 500, "output_tokens": 400},
-    ]
-    answer = planned(tmp_path, capsys, changed(length_classes=classes))
-    group = answer["groups"]["chat"]
-    assert group["served"] == "full"
-    assert group["capacity_rpm"] >= group["demand_rpm"] * (1 - 1e-6)
-
-
-def test_latencies_and_capacity_are_those_of_the_length_classes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Means that the group states beside its classes do not count, and whole replicas leave some free."""
-    classes = [
-        {"name": "short", "share": 0.8, "input_tokens": 64, "output_tokens": 64},
-        {"name": "long", "share": 0.2, "input_tokens": 1024, "output_tokens": 256},
-    ]
-    answers = [
-        planned(tmp_path, capsys, changed(length_classes=classes, output_tokens=tokens))
-        for tokens in (102, 178)
-    ]
-    assert answers[0]["plan"] == answers[1]["plan"]
-    group = answers[0]["groups"]["chat"]
-    assert group["capacity_rpm"] > group["demand_rpm"] * (1 + 1e-3)
-
-
 def test_without_load_the_minimum_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.objective import Objective, Outcome, of_plan
-from optimizer.placement import exact, gaps, solve, worth
+from optimizer.placement import gaps, solve, worth
 from optimizer.placement.problem import Item, Placed, Problem, Resource, Routing, Row
 from optimizer.problem import SaturationPolicy
 

@@ -63,9 +63,7 @@ def with_budget(
     items = [
         replace(
             item,
-            rows=tuple(
-                row._replace(uses=(*row.uses, (index, taken(row)))) for row in item.rows
-            ),
+            rows=tuple(row._replace(uses=(*row.uses, (index, taken(row)))) for row in item.rows),
         )
         if place in who
         else item
@@ -126,7 +124,7 @@ def keeps(problem: Problem, placed: dict[str, Placed]) -> bool:
 
 
 def check(problem: Problem, seed: int, *, exact: bool) -> None:
-    """Both solvers keep all limits, and serve no less than the variants apart; for no more where all is served."""
+    """Both solvers keep all limits and serve no less than the variants apart; all of it for no more."""
     plans = [solve.solve(problem, "greedy")]
     if exact:
         plans.append(solve.solve(problem, "branch-and-bound"))

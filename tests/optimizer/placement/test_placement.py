@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.objective import Objective
-from optimizer.placement import exact, gaps, solve, worth
+from optimizer.placement import gaps, solve, worth
 from optimizer.placement.problem import Item, Placed, Problem, Resource, Routing, Row
 
 TYPES = ("A100", "H100", "L40S", "MI300")

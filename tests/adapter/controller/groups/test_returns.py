@@ -1,4 +1,4 @@
-"""A group whose load falls and comes back keeps replicas for it; a group's bursts are those of all its pods."""
+"""A group keeps replicas for load that falls and comes back; its bursts are those of all its pods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing
 from adapter.controller.state import VariantRecord, VariantState
 from adapter.planning import fleet
-from adapter.planning.groups import Floor
+from adapter.planning.groups import Floor, Group
 from adapter.resources.model_groups import forming
 from analyzer import forecast
 from tests.adapter.controller.groups.test_transitions import part
@@ -55,7 +55,7 @@ def after(record: GroupRecord, rate_rps: float, now: float) -> GroupRecord:
 
 
 def test_load_that_comes_back_is_waited_for() -> None:
-    """10 requests per second go for 200 s, longer than the window, and return; the next time they are held."""
+    """10 requests per second go for 200 s, longer than the window, and return; next time they are held."""
     record, held = GroupRecord(), []
     window = demanded.window(SOURCES[0], LoopSettings())
     assert window < 200
@@ -73,7 +73,9 @@ def test_a_long_hold_keeps_the_largest_demands() -> None:
     floor = Floor(replicas={"a/x": 1}, part=1.0, rate_rps=1.0)
     demands = tuple(Demanded(float(at), floor) for at in range(1000))
     peak = Demanded(500.5, replace(floor, rate_rps=9.0))
-    kept = demanded._within((*demands[:501], peak, *demands[501:]), window=2e3, now=1e3, partial=False)
+    kept = demanded._within(
+        (*demands[:501], peak, *demands[501:]), window=2e3, now=1e3, partial=False
+    )
     assert peak in kept
     assert len(kept) <= MOST_DEMANDS
     assert kept == tuple(sorted(kept, key=lambda item: item.at))
@@ -86,12 +88,8 @@ def test_no_more_is_held_than_replicas_carried() -> None:
     )  # fmt: skip
     (group,) = forming.form(SOURCES).groups
     load = fleet.Load(arrival_rate_rps=12.0, input_tokens=1.0, output_tokens=1.0)
-    asked = planned.Group(
-        name="a/m@c", model="m", service_class="c", variants=group.members, traffic=load
-    )
-    short = PlannedGroup(
-        record=GroupRecord(), group=asked, variants={}, state=STATE, need=item
-    )
+    asked = Group(name="a/m@c", model="m", service_class="c", variants=group.members, traffic=load)
+    short = PlannedGroup(record=GroupRecord(), group=asked, variants={}, state=STATE, need=item)
     parts = [part("a/x", 2, 2), part("a/y", 0, 0)]
     (kept,) = stepping._demands(GroupRecord(), short, parts, cycle(0.0))
     assert kept.floor.part == 1.0
