@@ -101,6 +101,7 @@ class Engines:
     Attributes:
         context: shape (M,), tokens that a running request holds on average.
         slope_ms: shape (M,), time that each running request adds to a step.
+        long_context_ms: shape (M,), what of a prompt's tokens times its slope its own variance makes.
         root_ms: shape (M,), time per square root of the running requests.
         prefill_ms: shape (M,), time that each prompt token adds, what its steps read included.
         kv_batch: shape (M,), requests that the KV cache holds; infinite where its size is unknown.
@@ -208,6 +209,7 @@ class Engines:
         self.context = cached + prompt + output * (1.0 + self.output_cv**2) / 2.0
         self.slope_ms = per_request + per_context * self.context
         self.square_input = prompt**2 * (1.0 + self.input_cv**2)
+        self.long_context_ms = per_context * prompt**2 * self.input_cv**2
         self.cube_input = prompt**3 * (1.0 + self.input_cv**2) ** LONG_PROMPTS
         self.input_spread = np.maximum(np.sqrt(np.log1p(self.input_cv**2)), 0.01)
         self.decodes = np.maximum(output - 1.0, 1e-3)

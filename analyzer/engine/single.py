@@ -45,6 +45,11 @@ _TAIL_OF_WAITS = 2.5
 _RISE = 7.0
 """Rise of a score with the logarithm of the rate, with which the second rate is guessed."""
 
+_APART = 3.0
+"""Ratio of two rates from which on misses go rather by a power of the rate between them."""
+
+_LEAST_MISSES = 1e-12
+
 _AT_TOP = 0.97
 """Part of the largest stable rate from which on that itself is tested."""
 
@@ -144,20 +149,46 @@ def _next(
     tested: tuple[float, float],
     ends: tuple[float, float],
     points: list[tuple[float, float]],
+    by_powers: float,
 ) -> float:
-    """Rate between the ends that is tested after so many; the first one tells the second by a usual rise."""
+    """Rate between the ends that is tested after so many; the first one tells the second by a usual rise.
+
+    `by_powers` is what `_by_powers` has of the last two tests, NaN where these are no misses.
+    """
     low, high = ends
+    apart = high > _APART * low
     if count == 1:
         rate, value = tested
         point = rate * min(max(1.0 - value / _RISE, 0.6), 1.3)
     else:
         point = _zero(points)
-    return 0.5 * (low + high) if not low < point < high or count % _HALVED == 0 else point
+        if not low < point < high or (low > 0.0 and apart):
+            point = by_powers
+    if low < point < high and count % _HALVED:
+        return point
+    return math.sqrt(low * high) if low > 0.0 and apart else 0.5 * (low + high)
+
+
+def _by_powers(one: _Missed, other: _Missed) -> float:
+    """Rate at which the first target is missed as often as allowed, if misses are powers of the rate.
+
+    As they are where requests meet seldom: who meets another misses.
+    """
+    first = math.inf
+    for misses, others in ((one.ttft, other.ttft), (one.itl, other.itl)):
+        log, before = (math.log(max(share, _LEAST_MISSES)) for share in (misses, others))
+        rise = (log - before) / math.log(one.rate / other.rate)
+        if rise > 0.0:
+            first = min(first, one.rate * math.exp(min(-log / rise, 1.0)))
+        elif log > 0.0:
+            return 0.0
+    return first
 
 
 class _Missed(NamedTuple):
-    """One rate: see `search.excess` for `over` and `reason`, and its arguments."""
+    """One rate, rps: see `search.excess` for `over` and `reason`, and its arguments."""
 
+    rate: float
     over: float
     reason: int
     state: Any
@@ -226,7 +257,7 @@ class _Single:
                 tokens = percentiles.TokenTimes.of(self._engine, state)
                 itl = tokens.exceeds(targets.itl_ms) / allowed
         over, reason = self._formulas.search.excess(self._engine, state, ttft, itl)
-        return _Missed(over, reason, state, ttft, itl)
+        return _Missed(rate_rps, over, reason, state, ttft, itl)
 
     def _root(self, most: float) -> tuple[float, int] | None:
         """Largest rate that is held, and what is missed beyond it; None where nothing is held."""
@@ -235,8 +266,9 @@ class _Single:
         below, above = (low, _LOWEST), (high, -_LOWEST)
         before = above
         point = self._start(high)
+        last = None
         for count in range(1, _STEPS):
-            last = self._missed(point)
+            earlier, last = last, self._missed(point)
             if self._tails and last.state.stable:
                 self._tested.append((point, self._scores(last)))
             value = self._straight(last)
@@ -260,20 +292,31 @@ class _Single:
             if high - low <= NEAR * high:
                 break
             tested = point
-            point = _next(count, (tested, value), (low, high), [below, above, before])
+            powers = self._powers(last, earlier)
+            point = _next(count, (tested, value), (low, high), [below, above, before], powers)
             if abs(point - tested) <= 0.5 * NEAR * tested:
                 return point, self._reason(last)
             if not beyond and point > _AT_TOP * top:
                 point = top
-            if not held and point < _IDLE * most and self._missed(search.IDLE * most).over > 0.0:
-                return None
+            if not held and point < _IDLE * most:
+                idle = self._missed(search.IDLE * most)
+                if idle.over > 0.0:
+                    return None
+                low, held = idle.rate, True
         return low, reason
+
+    def _powers(self, last: _Missed, earlier: _Missed | None) -> float:
+        """What `_by_powers` has of two tests; NaN where they are none of misses."""
+        if earlier is None or not (self._tails and last.state.stable and earlier.state.stable):
+            return math.nan
+        return _by_powers(last, earlier)
 
     def _start(self, high: float) -> float:
         """Rate near which the root is, by the means of queues of one server."""
         engine, tails = self._engine, self._tails
         work = engine.prefill_ms * engine.input_tokens
         point = _EARLY * high
+        spare_ms = self._targets.itl_ms - engine.base_ms
         if self._slow:
             spare = 1.0 - engine.base_ms / (self._targets.itl_ms * (_TAIL_OF_ITL if tails else 1.0))
             each = work + engine.decodes * engine.slope_ms
@@ -283,7 +326,12 @@ class _Single:
             wait = wait / _TAIL_OF_WAITS if tails else wait
             rest = 0.5 * (1.0 + engine.input_cv**2) * work
             point = min(point, 1000.0 * wait / ((wait + rest) * work))
-        return float(max(point, _LEAST_START * high))
+        point = max(point, _LEAST_START * high)
+        if self._slow and tails and work > spare_ms * engine.decodes:
+            # Whoever meets another's prompt misses.
+            meets_ms = engine.decodes * engine.base_ms + work
+            point = min(point, 1000.0 * (1.0 - (self._targets.percentile or 0.0)) / meets_ms)
+        return float(point)
 
     def _misses(self, rate_rps: float) -> Any:
         """Scores of misses at a rate, by the rates that were tested where they are near."""

@@ -5,9 +5,9 @@ short answers where they are known (`nodes.py`). What prompts add is the length 
 m, of variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and more at high loads; answers during which no
 prompt arrives have none of it, and no step is longer than a full one.
 What other requests add follows their number and contexts, of which an answer sees the mean over its own time.
-Replicas that share their arrivals have less of both (`_shared`).
-Sums are gamma distributed, log-normal where they vary more. Preempted requests stall besides.
-
+Who arrives meanwhile adds both, its prompt and then its part of the steps that are left (`_both_variance`).
+Replicas that share their arrivals have less of both (`_shared`). Sums are gamma distributed, log-normal where
+they vary more. Preempted requests stall besides.
 Numbers marked CALIBRATED were set by `bench/replica_tails.py`, on replicas that it draws.
 """
 
@@ -199,6 +199,7 @@ class _Noise(NamedTuple):
         began: variance by those that waited when it began, times their square.
         fades: part of a step after which other requests have changed.
         others: variance by the numbers of other requests.
+        both: twice their covariance with `during`: the same requests make both.
         own: variance by the request's own context.
         stall_ms: what preemption adds to an answer.
 
@@ -213,6 +214,7 @@ class _Noise(NamedTuple):
     began: FloatArray
     fades: FloatArray
     others: FloatArray
+    both: FloatArray
     own: FloatArray
     stall_ms: FloatArray
 
@@ -231,6 +233,7 @@ class _Noise(NamedTuple):
             began=began,
             fades=fades,
             others=others,
+            both=_both_variance(engines, state, added.free),
             own=own,
             stall_ms=_stall_ms(engines),
         )
@@ -253,7 +256,7 @@ class _Noise(NamedTuple):
         met = 1.0 - quiet
         mean = np.minimum(mean_added / met, 0.98 * added.room_ms)
         each = 1.0 / decodes
-        fast = each * (self.during + self.began * each)
+        fast = each * (self.during + self.began * each) + mixed * self.both
         fast = (fast / flat + mean_added**2) / met - mean * mean
         fast = np.maximum(fast, 1e-8 * mean * mean)
         part = slow / (slow + fast)
@@ -289,6 +292,19 @@ def _fast_variance(
     clusters = CLUSTERS * (0.25 + 1.0 - queue.together) * queue.load
     noise = (1.0 - QUIET * state.slot_waits) * _shared(engines, 1.0 + clusters, free * free)
     return noise * during, noise * began
+
+
+def _both_variance(engines: Engines, state: State, free: FloatArray) -> FloatArray:
+    """Variance by requests that add a prompt p and then s to each step left, beyond those of p and s; (M,).
+
+    2 a E[p s] E[left] / m, for a requests per step during m, less `mixed`, which is 2 E[left] / m.
+    """
+    slope = engines.slope_ms + engines.root_ms / (2.0 * np.sqrt(state.joined))
+    both = engines.prefill_ms * (engines.input_tokens * slope + engines.long_context_ms)
+    both = both * state.rate * state.prompts.decode_ms / free**3
+    # A full batch takes nobody more.
+    rises = np.minimum(state.variance / np.maximum(state.batch, 1e-9), 1.0)
+    return rises * _shared(engines, both, 0.0)
 
 
 def _shared(

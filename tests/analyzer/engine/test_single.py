@@ -206,3 +206,45 @@ def test_what_is_within_bounds_has_no_problem(name: str, value: float) -> None:
     given = {**good, "kv_tokens": 5000.0, name: value}
     refused = problems({key: np.array([number]) for key, number in given.items()})
     assert (within_bounds([given[key] for key in COLUMNS]) is None) == bool(refused)
+
+
+def test_few_rates_are_tested_where_answers_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever meets another's prompt misses: misses go by powers of the rate, down to idle replicas."""
+    tested: list[float] = []
+    missed = single._Single._missed
+
+    def counted(search: single._Single, rate_rps: float) -> single._Missed:
+        tested.append(rate_rps)
+        return missed(search, rate_rps)
+
+    monkeypatch.setattr(single._Single, "_missed", counted)
+    source = np.random.default_rng(4)
+    held = 0
+    for _ in range(60):
+        base = source.uniform(5, 30)
+        prompt, prefill = source.uniform(500, 7000), base * source.uniform(0.004, 0.012)
+        engine = Engine(
+            step_times=StepTimes(
+                base_ms=base,
+                per_request_ms=source.uniform(0.02, 0.15),
+                per_prefill_token_ms=prefill,
+                per_context_token_ms=1e-4,
+            ),
+            limits=EngineLimits(max_num_seqs=256, max_num_batched_tokens=8192, kv_tokens=400_000),
+            lengths=Lengths(
+                input_tokens=prompt,
+                output_tokens=source.uniform(3, 40),
+                input_cv=1.0,
+                output_cv=0.8,
+            ),
+        )
+        tested.clear()
+        targets = single.Targets(
+            ttft_ms=prefill * prompt * source.uniform(8, 20), itl_ms=3.0 * base, percentile=0.99
+        )
+        if single.largest(engine, targets, 0.05) is None:
+            continue
+        held += 1
+        assert len(tested) <= 9, targets
+        assert len(tested) == len(set(tested))
+    assert held > 40
