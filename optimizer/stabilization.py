@@ -34,12 +34,14 @@ class Recommendation:
     Attributes:
         at: seconds.
         brief: True where a queue asks for them, and nothing does once it is worked off.
+        lasting: those of them that the arrivals ask for by themselves, where they are brief.
 
     """
 
     at: float
     replicas: int
     brief: bool = False
+    lasting: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ def stabilize(
     limits: StabilizationLimits,
     maximum: int | None = None,
     brief: bool = False,
+    lasting: int = 0,
 ) -> Stabilized:
     """The number to publish when `desired` is recommended and `before` is published.
 
@@ -77,13 +80,14 @@ def stabilize(
         limits: see there.
         maximum: upper bound of replicas, which the window does not exceed.
         brief: True where a queue asks for `desired`.
+        lasting: of these, the replicas that the arrivals ask for by themselves, which the whole window keeps.
 
     """
     start = now - limits.down_seconds
     # As long as the queue is there, so are the replicas that it asked for.
     brief_start = start if brief else now - min(limits.brief_seconds, limits.down_seconds)
-    recent = tuple(item for item in history if item.at > (brief_start if item.brief else start))
-    after = (*recent, Recommendation(now, desired, brief))
+    recent = tuple(_left(item, brief_start) for item in history if item.at > start)
+    after = (*recent, Recommendation(now, desired, brief, lasting if brief else 0))
     if before is None or desired == before:
         return Stabilized(replicas=desired, reason="", history=after)
     replicas, reason = desired, ""
@@ -105,3 +109,10 @@ def stabilize(
     if maximum is not None and replicas > maximum:
         replicas, reason = max(maximum, desired), ""
     return Stabilized(replicas=replicas, reason=reason, history=after)
+
+
+def _left(item: Recommendation, brief_start: float) -> Recommendation:
+    """The recommendation, of a brief one before that time what the arrivals asked for."""
+    if not item.brief or item.at > brief_start:
+        return item
+    return Recommendation(item.at, item.lasting)
