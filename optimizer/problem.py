@@ -41,6 +41,8 @@ class Candidate(NamedTuple):  # made by the thousand: a tuple takes a third of t
         devices: devices of `device_type` that one replica holds.
         binding: what bounds the number of replicas: ttft, itl, tps, kv, stability, minimum or
             maximum.
+        for_arrivals: replicas that the arrivals take by themselves, where a queue asks for more; 0 where
+            that is not known.
 
     """
 
@@ -55,6 +57,7 @@ class Candidate(NamedTuple):  # made by the thousand: a tuple takes a third of t
     device_type: str = ""
     devices: int = 0
     binding: str = ""
+    for_arrivals: int = 0
 
     @property
     def demand(self) -> int:

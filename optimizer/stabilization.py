@@ -40,12 +40,14 @@ class Recommendation:
     Attributes:
         at: seconds.
         brief: True where a queue asks for them, and nothing does once it is worked off.
+        lasting: those of them that the arrivals ask for by themselves, where they are brief.
 
     """
 
     at: float
     replicas: int
     brief: bool = False
+    lasting: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ def stabilize(
     limits: StabilizationLimits,
     maximum: int | None = None,
     brief: bool = False,
+    lasting: int = 0,
 ) -> Stabilized:
     """The number to publish when `desired` is recommended and `before` is published.
 
@@ -83,12 +86,14 @@ def stabilize(
         limits: see there.
         maximum: upper bound of replicas, which the window does not exceed.
         brief: True where a queue asks for `desired`.
+        lasting: of these, the replicas that the arrivals ask for by themselves, which the whole window keeps.
 
     """
-    recent = tuple(
-        item for item in history if item.at > now - _kept_seconds(item, limits, brief=brief)
-    )
-    after = (*recent, Recommendation(now, desired, brief))
+    start = now - limits.down_seconds
+    # As long as the queue is there, so are the replicas that it asked for.
+    brief_start = start if brief else now - min(limits.brief_seconds, limits.down_seconds)
+    recent = tuple(_left(item, brief_start) for item in history if item.at > start)
+    after = (*recent, Recommendation(now, desired, brief, lasting if brief else 0))
     if before is None or desired == before:
         return Stabilized(replicas=desired, reason="", history=after)
     replicas, reason = desired, ""
@@ -117,18 +122,19 @@ def stabilize(
     return Stabilized(replicas=replicas, reason=reason, history=after)
 
 
-def _kept_seconds(item: Recommendation, limits: StabilizationLimits, *, brief: bool) -> float:
-    """Time for which a recommendation is remembered."""
-    # As long as the queue is there, so are the replicas that it asked for.
-    if item.brief and not brief:
-        return min(limits.brief_seconds, limits.down_seconds)
-    return limits.down_seconds
+def _left(item: Recommendation, brief_start: float) -> Recommendation:
+    """The recommendation, of a brief one before that time what the arrivals asked for."""
+    if not item.brief or item.at > brief_start:
+        return item
+    return Recommendation(item.at, item.lasting)
 
 
 def _held_seconds(
     item: Recommendation, desired: int, limits: StabilizationLimits, *, brief: bool
 ) -> float:
     """Time for which a recommendation of more than `desired` keeps the target from going down."""
-    kept = _kept_seconds(item, limits, brief=brief)
+    kept = limits.down_seconds
+    if item.brief and not brief:
+        kept = min(limits.brief_seconds, kept)
     far = item.replicas - desired >= max(FALL_REPLICAS, FALL_SHARE * item.replicas)
     return min(kept, limits.fall_seconds) if far and limits.fall_seconds is not None else kept

@@ -85,3 +85,10 @@ class LoopSettings:
     def tuning(self) -> TuningSettings:
         """How profiles are tuned: one observation per window of the collection."""
         return TuningSettings(enabled=self.tune, window_seconds=self.collection.window)
+
+    @property
+    def planning(self) -> fleet.Settings:
+        """Settings of a planning step; arrivals, and so their dispersion, are counted between two scrapes."""
+        return fleet.Settings(
+            policy=self.policy, dispersion_seconds=self.collection.interval
+        ).with_margin(self.stability_margin)

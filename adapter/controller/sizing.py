@@ -394,7 +394,7 @@ def fleet_of(
         service_classes=inputs.service_classes,
         variants=tuple(variants),
         capacity=capacity,
-        settings=fleet.Settings(policy=settings.policy).with_margin(settings.stability_margin),
+        settings=settings.planning,
         groups=groups,
         budgets=budgets,
     )

@@ -78,8 +78,7 @@ def apply(
         limits: How targets may change.
         present: Replicas that the scale target asks for.
         brief: True where a queue asks for what was planned, not the arrivals alone.
-        rising: True while the rate rises: a trend that is not proven yet asks for no replicas, but keeps
-            those that are there.
+        rising: True while the rate rises: an unproven trend asks for nothing, but keeps what is there.
         partial: True where a part of the load is known, so that no less than `published` was planned: that
             holds the target, but asks for nothing, and what the last cycle asked for counts on.
         rate_rps: Rate that it was planned for, without what works off a queue; None where that is not known.
@@ -95,6 +94,7 @@ def apply(
         limits=_limits(before, limits, now),
         maximum=maximum,
         brief=brief,
+        lasting=candidate.for_arrivals,
     )
     if rising and published is not None and stable.replicas < published:
         stable = replace(stable, replicas=published, reason=f"held at {published}: the rate rises")

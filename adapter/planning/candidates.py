@@ -27,7 +27,7 @@ from adapter.planning.options import (
     requirements,
 )
 from adapter.planning.options import output_tokens as output_tokens_of
-from adapter.planning.queued import replicas_at_once, within_queues
+from adapter.planning.queued import for_arrivals, replicas_at_once, within_queues
 from analyzer import capacity
 from analyzer.errors import InvalidParameterError
 from optimizer import problem
@@ -87,6 +87,7 @@ class _Part:
     Attributes:
         needed: shape (M,), replicas that the load needs; 0 without load.
         counts: shape (M,), the same within the bounds of the variant.
+        for_arrivals: shape (M,), those that the arrivals take by themselves where a queue asks for some.
 
     """
 
@@ -96,6 +97,7 @@ class _Part:
     sized: Sized
     needed: IntArray
     counts: IntArray
+    for_arrivals: IntArray
 
     def candidates(self) -> list[problem.Candidate]:
         """One candidate per option, without its reason; those of refused options mean nothing."""
@@ -126,6 +128,7 @@ class _Part:
                     for p, n in zip(options, counts, strict=True)
                 ],
                 _BOUNDS[bound].tolist(),
+                self.for_arrivals.tolist(),
             )
         )
 
@@ -338,19 +341,22 @@ def _part(
     # Without load there is nothing to meet a target for: the minimum will do.
     needed = np.where(asked.rate_rps <= 0, 0, sized.needed)
     loads = [option.variant.load for option in options]
+    arriving = for_arrivals(loads, asked, needed)
     at_once = replicas_at_once(model, options, asked, sized, needed)
     needed = within_queues(loads, asked, needed, at_once)
     least = [option.variant.min_replicas for option in options]
     most = [
         _UNBOUNDED if (top := option.variant.max_replicas) is None else top for option in options
     ]
+    counts = np.minimum(np.maximum(needed, least), most)
     return _Part(
         model=model,
         options=options,
         rows=rows,
         sized=sized,
         needed=needed,
-        counts=np.minimum(np.maximum(needed, least), most),
+        counts=counts,
+        for_arrivals=np.minimum(arriving, counts),
     )
 
 

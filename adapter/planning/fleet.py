@@ -200,6 +200,8 @@ class Settings:
         gap: relative distance to the bound that counts as optimal.
         hysteresis: share of the cost of replicas to be started that a shift of load between the variants of a
             group must save at least.
+        dispersion_seconds: length of the windows that the dispersion of arrivals was measured in; 0: it holds
+            for any length.
 
     """
 
@@ -212,6 +214,7 @@ class Settings:
     time_limit_s: float = 10.0
     gap: float = 1e-6
     hysteresis: float = 0.05
+    dispersion_seconds: float = 0.0
 
     def with_margin(self, given: float | None) -> Settings:
         """With one margin for profiles of both kinds; None leaves each its own."""

@@ -37,7 +37,7 @@ class AcceleratorOption(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Requirements:
-    """What M options are sized for, every field of shape (M,); NaN where there is no such target.
+    """What M options are sized for, fields of shape (M,) but the last; NaN where there is no such target.
 
     Attributes:
         rate_rps: requests per second of all replicas together; a tokens-per-second target is a floor.
@@ -45,6 +45,7 @@ class Requirements:
         step_margin: the same of step times.
         shared: whether the replicas share their queue behind a load-aware gateway.
         dispersion: variance of the number of arrivals over its mean.
+        dispersion_seconds: length of the windows in which that was measured; 0: it holds for any length.
 
     """
 
@@ -57,6 +58,7 @@ class Requirements:
     step_margin: FloatArray
     shared: BoolArray
     dispersion: FloatArray
+    dispersion_seconds: float = 0.0
 
     def select(self, rows: NDArray[np.intp]) -> Requirements:
         """Those of some of the options."""
@@ -70,7 +72,19 @@ class Requirements:
             step_margin=self.step_margin[rows],
             shared=self.shared[rows],
             dispersion=self.dispersion[rows],
+            dispersion_seconds=self.dispersion_seconds,
         )
+
+    def dispersion_over(self, seconds: FloatArray) -> FloatArray:
+        """Dispersion of the arrivals within so many seconds, shape (M,).
+
+        In windows much shorter than the rate takes to change, what it adds to the variance over the mean is
+        in proportion to their length.
+        """
+        if self.dispersion_seconds <= 0:
+            return np.maximum(self.dispersion, 1.0)
+        part = np.minimum(seconds / self.dispersion_seconds, 1.0)
+        return np.asarray(1.0 + part * np.maximum(self.dispersion - 1.0, 0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -191,4 +205,5 @@ def requirements(options: Sequence[AcceleratorOption], settings: fleets.Settings
         step_margin=step_margin,
         shared=shared > 0,
         dispersion=dispersion,
+        dispersion_seconds=settings.dispersion_seconds,
     )

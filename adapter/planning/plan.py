@@ -307,6 +307,7 @@ def _decision(
             device_type=given.device_type,
             devices=given.devices,
             binding=given.binding,
+            for_arrivals=min(given.for_arrivals, got.replicas),
         )
     return Decision(
         candidate=chosen,

@@ -21,10 +21,13 @@ from adapter.planning.options import (
     output_tokens,
 )
 from analyzer import capacity
+from analyzer.replicas import FloatArray
 
 SURGE = 1.5
 """Replicas for the arrivals while requests wait, over those for the rate that is certain: a surge that has
 filled queues rises on until more replicas are ready."""
+
+_LEAST_RATE = 1e-12
 
 
 def replicas_at_once(
@@ -72,6 +75,24 @@ def replicas_at_once(
     return at_once
 
 
+def for_arrivals(loads: Sequence[fleets.Load], asked: Requirements, needed: IntArray) -> IntArray:
+    """Replicas that the arrivals take by themselves, of those that the rates need; shape (M,).
+
+    Args:
+        loads: Loads of M options.
+        asked: Their rates, what works off the queues included.
+        needed: Replicas that the rates need, shape (M,).
+
+    """
+    return np.ceil(needed * arriving_share(loads, asked)).astype(np.int64)
+
+
+def arriving_share(loads: Sequence[fleets.Load], asked: Requirements) -> FloatArray:
+    """Part of the rates that arrives, and does not work off a queue; shape (M,)."""
+    backlog = np.array([load.backlog_rps for load in loads])
+    return np.clip(1.0 - backlog / np.maximum(asked.rate_rps, _LEAST_RATE), 0.0, 1.0)
+
+
 def within_queues(
     loads: Sequence[fleets.Load], asked: Requirements, needed: IntArray, at_once: IntArray
 ) -> IntArray:
@@ -87,13 +108,11 @@ def within_queues(
         at_once: Those that requests in flight ask for too, shape (M,).
 
     """
-    backlog = np.array([load.backlog_rps for load in loads])
     queued_at = np.array([load.queued_at for load in loads])
     rows = np.flatnonzero((queued_at > 0) & (asked.rate_rps > 0) & asked.shared)
     if not rows.size:
         return at_once
-    rates = asked.rate_rps[rows]
-    share = np.clip(1.0 - backlog[rows] / rates, 0.0, 1.0)
+    share = arriving_share(loads, asked)[rows]
     most = np.ceil(SURGE * needed[rows] * share) + queued_at[rows]
     within = at_once.copy()
     within[rows] = np.minimum(at_once[rows], most)

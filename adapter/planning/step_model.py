@@ -153,7 +153,8 @@ class StepModel:
         self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray
     ) -> FloatArray:
         """Requests per second of one of that many replicas of each row; bursts are of all of them at once."""
-        sharing = np.minimum(replicas, MOST_SHARING) / np.maximum(asked.dispersion, 1.0)
+        met = asked.dispersion_over(self._longest_seconds(rows, asked))
+        sharing = np.minimum(replicas, MOST_SHARING) / met
         sized = sizing.size_engines(
             self._engines.take(rows, np.maximum(sharing, 1.0)),
             ttft_ms=asked.ttft_ms,
@@ -163,6 +164,14 @@ class StepModel:
             headroom=asked.step_margin,
         )
         return sized.rate_rps
+
+    def _longest_seconds(self, rows: NDArray[np.intp], asked: Requirements) -> FloatArray:
+        """Mean time in service of a request with its ITL at the target, of full batches without one."""
+        engines = self._engines.take(rows)
+        step_ms = np.fmin(asked.itl_ms, engines.decode_ms(engines.max_batch))
+        return np.asarray(
+            (engines.prefill_ms * engines.input_tokens + step_ms * (1.0 + engines.decodes)) / 1000.0
+        )
 
     def reason(self, row: int, binding: Binding, rate_rpm: float) -> str:
         """What bounds a replica, with the requests that its KV cache holds where it binds."""

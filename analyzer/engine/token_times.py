@@ -82,7 +82,7 @@ class TokenTimes:
             nodes=at_nodes(noise.node, engines.decode_nodes),
             long=engines.long,
             short=engines.short,
-            short_nodes=at_nodes(noise.short_node, SHORT_DECODES) if len(engines.short) else None,
+            short_nodes=at_nodes(noise.node, SHORT_DECODES) if len(engines.short) else None,
         )
 
     @property
@@ -238,16 +238,13 @@ class _Noise(NamedTuple):
             stall_ms=_stall_ms(engines),
         )
 
-    def short_node(self, decodes: FloatArray) -> NodeTimes:
-        """Short answers: what arrives behind their own prompt is what slows them.
+    def node(self, decodes: FloatArray) -> NodeTimes:
+        """Answers of that many decode steps, (5, M).
 
-        A gateway that sends each request to the replica with the fewest sends it elsewhere (`_shared`).
+        Short ones are slowed by what arrives behind their own prompt. A gateway that sends each request to
+        the replica with the fewest sends that elsewhere (`_shared`).
         """
-        return self.node(decodes, self.behind)
-
-    def node(self, decodes: FloatArray, behind: FloatArray | float = 1.0) -> NodeTimes:
-        """Answers of that many decode steps, (5, M)."""
-        added, decode = self.added, self.added.decode_ms
+        added, decode, behind = self.added, self.added.decode_ms, self.behind
         mean_added, flat = added.over(decodes, behind * added.first_ms)
         span = np.maximum(decodes * self.fades, 1e-3)
         mixed = 2.0 * (span + np.expm1(-span)) / (span * span)

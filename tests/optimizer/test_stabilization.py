@@ -138,3 +138,16 @@ def test_the_window_neither_raises_nor_starves(desired: list[int], seconds: floa
     for index, number in enumerate(published):
         recent = [w for at, w in enumerate(desired[: index + 1]) if (index - at) * 10.0 < seconds]
         assert desired[index] <= number <= max([*recent, desired[index]])
+
+
+def test_what_the_arrivals_ask_for_stays_when_the_queue_is_gone() -> None:
+    """Of 20 replicas that a queue asked for, the 8 that the arrivals took with it count for the window."""
+    limits = StabilizationLimits(down_seconds=90)
+    stable = stabilize(20, before=4, history=(), now=0.0, limits=limits, brief=True, lasting=8)
+    published = {}
+    for now in (20.0, 40.0, 80.0, 100.0):
+        stable = stabilize(
+            3, before=stable.replicas, history=stable.history, now=now, limits=limits
+        )
+        published[now] = stable.replicas
+    assert published == {20.0: 20, 40.0: 8, 80.0: 8, 100.0: 3}

@@ -158,3 +158,14 @@ def test_a_queue_asks_for_no_replicas_that_would_find_nothing_to_do(
     )
     variant = dataclasses.replace(PUBLISHED, load=load, routing=routing)
     assert decide(variant).decisions["ns/v"].candidate.replicas == replicas
+
+
+def test_what_the_arrivals_need_by_themselves_is_told_beside_a_queue() -> None:
+    """Half of the rate works off the queue, whose requests are in flight too."""
+    alone = decide(PUBLISHED).decisions["ns/v"].candidate.replicas
+    rate = PUBLISHED.load.arrival_rate_rps
+    load = dataclasses.replace(
+        PUBLISHED.load, arrival_rate_rps=2.0 * rate, backlog_rps=rate, in_flight=100.0
+    )
+    candidate = decide(dataclasses.replace(PUBLISHED, load=load)).decisions["ns/v"].candidate
+    assert candidate.for_arrivals == alone < candidate.replicas

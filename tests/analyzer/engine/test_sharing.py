@@ -74,6 +74,17 @@ def test_replicas_hold_the_rate_that_they_have_together(
     assert within(lengths, 1, rate, itl_ms) < share
 
 
+def test_prompts_behind_one_with_a_short_answer_go_to_others() -> None:
+    """Four hold a third more each than one alone, also where shares of short answers are not known."""
+    lengths = Lengths(input_tokens=2000, output_tokens=28, input_cv=1.0, output_cv=1.0)
+    alone, among = (
+        held(engine(lengths), count, itl_ms=50.0, percentile=0.99).rate_rps for count in (1.0, 4.0)
+    )
+    assert among > 1.3 * alone
+    assert within(lengths, 4, 4 * among, 50.0) >= 0.99
+    assert within(lengths, 1, among, 50.0) < 0.99
+
+
 def test_more_replicas_hold_more_each_and_never_as_much_as_one_without_noise() -> None:
     """Of percentiles bound by the ITL; bounded by what means hold."""
     one = engine(CHAT)
