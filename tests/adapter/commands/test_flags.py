@@ -324,6 +324,6 @@ def test_help_has_every_setting_with_its_default(capsys: pytest.CaptureFixture[s
             if not item.flag:
                 continue
             assert f" {item.flag}" in text
-            words = " ".join(item.help.split())
+            words = " ".join(item.described().split())
             # argparse breaks lines after a dash too.
             assert words.replace("- ", "-") in text.replace("- ", "-")
