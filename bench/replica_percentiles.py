@@ -82,13 +82,7 @@ def delivered(
         exceeds = (times.ttft_exceeds, times.itl_exceeds)[index]
         missed = []
         for repeat in range(repeats):
-            rng = np.random.default_rng([seed, repeat, 1])
-            other = replace(
-                case,
-                input_tokens=rng.permutation(case.input_tokens),
-                output_tokens=rng.permutation(case.output_tokens),
-                gaps=rng.exponential(1.0, case.gaps.size),
-            )
+            other = case.again(seed, repeat)
             missed.append(float((other.served(float(rate[0]))[index] > targets[index]).mean()))
         yield (
             name,
