@@ -7,6 +7,7 @@ recommendation of the window counts.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 FALL_REPLICAS, FALL_SHARE = 2, 0.25
@@ -98,16 +99,16 @@ def stabilize(
         return Stabilized(replicas=desired, reason="", history=after)
     replicas, reason = desired, ""
     if desired < before:
-        ends = {
-            item: item.at + _held_seconds(item, desired, limits, brief=brief)
+        holds = [
+            (replicas, end)
             for item in after
-            if item.replicas > desired
-        }
-        holding = [item for item, end in ends.items() if end > now]
+            for replicas, end in _holds(item, desired, limits, brief=brief)
+            if replicas > desired and end > now
+        ]
         # Never above what is published: the window holds back, it does not raise.
-        highest = min(max((item.replicas for item in holding), default=desired), before)
+        highest = min(max((number for number, _ in holds), default=desired), before)
         if highest > desired:
-            seconds = max(ends[item] for item in holding if item.replicas >= highest) - now
+            seconds = max(end for number, end in holds if number >= highest) - now
             replicas = highest
             reason = f"held at {highest} for {seconds:.0f} s more by the stabilization window"
         least = replicas if limits.step_down is None else max(replicas, before - limits.step_down)
@@ -129,12 +130,19 @@ def _left(item: Recommendation, brief_start: float) -> Recommendation:
     return Recommendation(item.at, item.lasting)
 
 
-def _held_seconds(
+def _holds(
     item: Recommendation, desired: int, limits: StabilizationLimits, *, brief: bool
-) -> float:
-    """Time for which a recommendation of more than `desired` keeps the target from going down."""
+) -> Iterator[tuple[int, float]]:
+    """Replicas that a recommendation keeps when `desired` is less, and the time until which it does."""
     kept = limits.down_seconds
     if item.brief and not brief:
+        # What the arrivals asked for stays when what the queue asked for has gone.
+        yield item.lasting, item.at + _kept(item.lasting, desired, limits, kept)
         kept = min(limits.brief_seconds, kept)
-    far = item.replicas - desired >= max(FALL_REPLICAS, FALL_SHARE * item.replicas)
-    return min(kept, limits.fall_seconds) if far and limits.fall_seconds is not None else kept
+    yield item.replicas, item.at + _kept(item.replicas, desired, limits, kept)
+
+
+def _kept(replicas: int, desired: int, limits: StabilizationLimits, seconds: float) -> float:
+    """The seconds, or those after a far fall where they are fewer."""
+    far = replicas - desired >= max(FALL_REPLICAS, FALL_SHARE * replicas)
+    return min(seconds, limits.fall_seconds) if far and limits.fall_seconds is not None else seconds

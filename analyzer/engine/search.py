@@ -86,7 +86,7 @@ class Search:
             engines.full_rate, 1.0 / (engines.prefill_ms * engines.input_tokens)
         )
         low = high * IDLE
-        search = self._sections if low.size <= _FEW else self._secants
+        search = self._sections if low.size <= _FEW else self.secants
         rate, binding, lost = search(low, high, headroom)
         best = self._best(lost, binding)
         most = drained(engines, headroom)
@@ -128,11 +128,11 @@ class Search:
         root = _Root(rate, reason, limit, misses_at(rate))
         return self._kept_free(root, headroom, misses_at), reason, crossing == 0
 
-    def _secants(
+    def secants(
         self, low: FloatArray, high: FloatArray, headroom: FloatArray
     ) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
         """The same by secants that keep the root between their ends (Illinois), and by halves at times."""
-        top = FULL * high
+        least, top = low.copy(), FULL * high
         below, first, misses = self.tested(low)
         lost, cliff = below > 0.0, np.ones(low.size, dtype=np.bool_)
         at = Misses(*(score.copy() for score in misses))
@@ -167,7 +167,14 @@ class Search:
             return self.tested(where)[2]
 
         root = _Root(low, reason, limit, at)
-        return self._kept_free(root, headroom, misses_at), reason, lost
+        rate = self._kept_free(root, headroom, misses_at)
+        less = low * (1.0 - most_kept(headroom, self._engines.kv_binds))
+        again = np.flatnonzero((rate <= 0.0) & (less > least))
+        if again.size:
+            # Less load misses more: that root is beyond rates at which the replica does not keep up.
+            found = self.rows(again).secants(least[again], less[again], headroom[again])
+            rate[again], reason[again], lost[again] = found
+        return rate, reason, lost
 
     def _limit(self) -> NDArray[np.int64]:
         """What ends the rates that are looked at, shape (M,)."""

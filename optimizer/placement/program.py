@@ -160,6 +160,11 @@ class Program:
             for at in range(len(item.rows))
             if (worths[at] > 0 or (speed is None and not partial)) and item.most[at] > 0
         ]
+        if partial and item.routing == "weights":
+            # Replicas that the gateway sends nothing serve no part.
+            fed = zip(item.variants(), worth.parts(item), strict=True)
+            sent = {at for rows, part in fed if part > 0 for at in rows}
+            usable = [at for at in usable if at in sent or not sent]
         forced = [at for at in range(len(item.rows)) if item.least[at] > 0]
         if not usable or (not partial and not set(forced) <= set(usable)):
             return None

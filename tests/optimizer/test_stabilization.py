@@ -151,3 +151,18 @@ def test_what_the_arrivals_ask_for_stays_when_the_queue_is_gone() -> None:
         )
         published[now] = stable.replicas
     assert published == {20.0: 20, 40.0: 8, 80.0: 8, 100.0: 3}
+
+
+def test_a_queue_that_is_gone_tells_how_long_its_arrivals_keep_replicas() -> None:
+    """Eight are published, and as many stay for the window: not 30 s, as what the queue asked for does."""
+    limits = StabilizationLimits(down_seconds=90)
+    history = (Recommendation(0.0, 20, brief=True, lasting=8),)
+    held = stabilize(3, before=8, history=history, now=20.0, limits=limits)
+    assert held.reason == "held at 8 for 70 s more by the stabilization window"
+
+
+def test_a_far_fall_from_a_queue_takes_no_replicas_of_the_arrivals() -> None:
+    """The far fall's window of 20 s ends before the queue's 30 s do; 8 of the 20 are not far above 7."""
+    limits = StabilizationLimits(down_seconds=40, fall_seconds=20)
+    history = (Recommendation(0.0, 20, brief=True, lasting=8),)
+    assert stabilize(7, before=20, history=history, now=25.0, limits=limits).replicas == 8

@@ -324,3 +324,28 @@ def test_steps_of_a_base_time_alone_are_sized_and_stop_nobody(percentile: float 
     # 64 requests of 128 steps each, less what is kept free.
     assert 0.9 * 64 / 1.28 < sized[0] < 64 / 1.28
     assert analyze_engine(bare, 0.5 * sized[0]).itl_ms == pytest.approx(10.0)
+
+
+def test_many_rows_find_no_root_beyond_an_overload() -> None:
+    """At 28.7 rps such an engine seems to keep up again, as 27 to 28.5 it does not: rows never get that."""
+    engine = Engine(
+        step_times=StepTimes(
+            base_ms=26.771684990455654,
+            per_request_ms=0.6885912067986788,
+            per_prefill_token_ms=0.12841500168664574,
+            per_context_token_ms=5.16421644030748e-06,
+        ),
+        limits=EngineLimits(max_num_seqs=64, max_num_batched_tokens=512, kv_tokens=860_265),
+        lengths=Lengths(
+            input_tokens=167.0256410036181,
+            output_tokens=9.037409310539863,
+            input_cv=1.0,
+            output_cv=1.0,
+        ),
+    )
+    for percentile in (0.5, 0.9, 0.99):
+        one = size_engine(engine, itl_ms=357.3435449633255, percentile=percentile)
+        some = size_engines(
+            Engines.of([engine] * 5), itl_ms=357.3435449633255, percentile=percentile
+        )
+        assert some.rate_rps == pytest.approx(one.rate_rps, rel=0.01)

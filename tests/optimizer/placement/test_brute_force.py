@@ -222,3 +222,18 @@ def test_groups_with_length_classes(
     parts = [{**part, "kinds": part["kinds"][:1], "spot": False} for part in parts]
     item = item_of("g", parts, "least-loaded", demand=demand, priority=1, share=1.0, classes=True)
     check(Problem(items=(item,), resources=resources_of(there), policy=policy))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("least", [0, 1])
+def test_replicas_that_the_gateway_sends_nothing_serve_no_part(
+    policy: SaturationPolicy, least: int
+) -> None:
+    """No H100 is there for the variant that has all of the weight."""
+    given_ = {"costs": (10.0,) * 2, "speeds": (3.3,) * 2, "most": 2, "devices": 1, "running": 0}
+    parts = [
+        {**given_, "kinds": [0], "weight": 0.0, "least": least, "spot": False},
+        {**given_, "kinds": [1], "weight": 1.0, "least": 0, "spot": False},
+    ]
+    item = item_of("g", parts, "weights", demand=8.0, priority=1, share=1.0)
+    check(Problem(items=(item,), resources=resources_of((6.0, 0.0, 6.0, 300.0)), policy=policy))
