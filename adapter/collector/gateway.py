@@ -7,7 +7,6 @@ directly, or by Prometheus. A model belongs to a namespace where the gateway's i
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ import structlog
 
 from adapter.collector import exposition
 from adapter.collector.pickers import loads, pages
+from adapter.collector.pickers.counters import Counter
 from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.promql import GatewayCount
 from adapter.collector.servers.plausibility import NEAR_ZERO_SHARE
@@ -29,18 +29,11 @@ ModelKey = tuple[str, str]
 """Namespace (empty for any) and model."""
 
 
-DOUBTFUL_SCRAPES = 20
-"""Scrapes that must follow from each other after a counter fell without beginning anew."""
-
 LASTING_SCRAPES = 3
 """Scrapes on end of a page that cannot be used, from which on it is no restart of a picker."""
 
 _FEW = 10.0
 """Requests that a picker which began anew may have counted at its first scrape, whatever it had before."""
-
-_SUDDEN, _TIMES_FASTEST = 100.0, 4.0
-"""Requests per second, and times the highest rate so far, beyond which growth counts when the next scrape
-shows a quarter of it or more: another picker behind an address, with counters of its own, is a jump once."""
 
 COUNTERS = 2 * pages.MODELS
 """Counters of one gateway beyond which only those of its last page are kept."""
@@ -87,47 +80,17 @@ class Rates:
         return next((key for key in ((namespace, model), ("", model)) if key in self.rps), None)
 
 
-@dataclass(slots=True)
-class _Counter:
-    since: float
-    at: float
-    forwarded: float
-    waiting: float
-    rejected: float
-    growth: deque[tuple[float, float, float]] = field(default_factory=deque)
-    doubtful: int = 0
-    fastest: float = 0.0
-    sudden: float = 0.0
-    held: float = 0.0
-
-    def doubt(self) -> None:
-        """Give no rate until so many scrapes follow from each other."""
-        self.doubtful, self.sudden, self.held = DOUBTFUL_SCRAPES, 0.0, 0.0
-        self.growth.clear()
-
-    def confirmed(self, forwarded: float, *, seconds: float) -> float:
-        """What of the growth counts; the rest is held until the next scrape says whether it goes on."""
-        rate = forwarded / seconds if seconds > 0 else 0.0
-        goes_on = self.sudden > 0 and rate >= self.sudden / _TIMES_FASTEST
-        if not goes_on and rate > max(_SUDDEN, _TIMES_FASTEST * self.fastest):
-            self.sudden, self.held = rate, forwarded
-            return 0.0
-        before = self.held if goes_on else 0.0
-        self.sudden, self.held, self.fastest = 0.0, 0.0, max(self.fastest, rate)
-        return before + forwarded
-
-
 class GatewayWindow:
     """Growth of the gateways' counters over a sliding window."""
 
     def __init__(self, *, window_seconds: float) -> None:
         self._window = window_seconds
-        self._counters: dict[str, dict[ModelKey, _Counter]] = {}  # by origin
+        self._counters: dict[str, dict[ModelKey, Counter]] = {}  # by origin
         self._unnamed: dict[tuple[str, str], tuple[float, float]] = {}
 
     def add(self, origin: str, counts: Sequence[GatewayCount], *, now: float) -> None:
         """Add one scrape at monotonic `now`; `origin` is its URL, empty for what Prometheus has."""
-        grown: dict[str, list[_Counter]] = {}
+        grown: dict[str, list[Counter]] = {}
         counters = self._counters.setdefault(origin, {})
         if origin and len(counters) > COUNTERS:
             # Whoever shows other models at each scrape takes no more memory for that.
@@ -140,7 +103,9 @@ class GatewayWindow:
             key = (count.namespace, count.model)
             counter = counters.get(key)
             if counter is None:
-                counters[key] = _Counter(now, now, count.requests, count.waiting, count.rejected)
+                counters[key] = Counter(
+                    now, now, count.requests, count.waiting, count.rejected, grew_at=now
+                )
                 continue
             # Arrivals are what was forwarded, and the growth of the queue.
             forwarded = _increase(counter.forwarded, count.requests)
@@ -151,7 +116,7 @@ class GatewayWindow:
                 counter.doubtful -= 1
                 counter.since = now
             else:
-                forwarded = counter.confirmed(forwarded, seconds=now - counter.at)
+                forwarded = counter.confirmed(forwarded, now=now, sampled=not origin)
                 came = forwarded + count.waiting - counter.waiting
                 counter.growth.append((now, came, rejected))
                 grown.setdefault(count.namespace, []).append(counter)
@@ -162,7 +127,7 @@ class GatewayWindow:
                 self._divide(origin, count, grown.get(count.namespace, ()), now=now)
 
     def _divide(
-        self, origin: str, count: GatewayCount, among: Sequence[_Counter], *, now: float
+        self, origin: str, count: GatewayCount, among: Sequence[Counter], *, now: float
     ) -> None:
         """Divide what was turned away of no known model among the models, as what was forwarded is."""
         place = (origin, count.namespace)

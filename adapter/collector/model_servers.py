@@ -21,6 +21,10 @@ SumCount = tuple[float, float]
 MOST_SHARE = 1.1
 """Largest share of a KV cache that may be rounding; more is another unit, and says nothing."""
 
+IDLE_SECONDS = 40.0
+"""SGLang sets its gauges every 40 steps, and every 30 s while it is idle: until then they are of the last
+steps, with requests in service that have ended."""
+
 _DIGITS = 15
 """Most digits of a plausible number of tokens or blocks."""
 
@@ -52,6 +56,7 @@ class PodMetrics:
         ttft_buckets: Histogram of times to first token; None without one, and from Prometheus.
         itl_buckets: Histogram of inter-token latencies; likewise.
         ranks: Its engines where it has several and shows each.
+        idle_seconds: Seconds for which gauges may be those of requests that ended, while it is idle.
 
     """
 
@@ -75,6 +80,7 @@ class PodMetrics:
     itl_buckets: Histogram | None = None
     tpot_buckets: Histogram | None = None
     ranks: tuple[Rank, ...] = field(default=(), compare=False)
+    idle_seconds: float = 0.0
 
     @property
     def stock(self) -> float:
@@ -326,6 +332,7 @@ def pod_metrics(
         itl_buckets=itl_buckets,
         tpot_buckets=tpot_buckets,
         ranks=ranks,
+        idle_seconds=IDLE_SECONDS if "throughput" in totals else 0.0,
     )
 
 

@@ -159,7 +159,14 @@ Apart = Callable[[str], contextlib.AbstractContextManager[object]]
 class ByLabel:
     """Index of pods by label, so that a selector need not be matched against every pod."""
 
-    def __init__(self, pods: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        pods: Iterable[Mapping[str, Any]],
+        *,
+        deployments: Iterable[tuple[str, str]] | None = None,
+    ) -> None:
+        """`deployments`: Namespace and name of all; None: not known."""
+        self._deployments = None if deployments is None else frozenset(deployments)
         self._by_namespace: dict[str, list[Mapping[str, Any]]] = {}
         self._by_label: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
         for pod in pods:
@@ -178,7 +185,7 @@ class ByLabel:
     ) -> list[Mapping[str, Any]]:
         """Pods that the selector matches, without those of other workloads."""
         matching = self.matching(namespace, selector)
-        return [pod for pod in matching if not owners.foreign(pod, workload)]
+        return [pod for pod in matching if not owners.foreign(pod, workload, self._deployments)]
 
     def matching(self, namespace: str, selector: labels.Selector) -> list[Mapping[str, Any]]:
         """Pods of the namespace that the selector matches; none for an empty one."""

@@ -8,6 +8,9 @@ TIMES_FINISHED, MORE = 4.0, 30.0
 """First tokens that are more than this many times those that ended, and as many more, are not requests whose
 clients went away."""
 
+_ROUNDING = 1e-9
+"""Share of a sum within which it is the same: Prometheus adds up the series of a pod in any order."""
+
 _SUMS = {
     "prompt_tokens": "input tokens",
     "generation_tokens": "output tokens",
@@ -31,7 +34,7 @@ def problem(before: PodMetrics, after: PodMetrics) -> str:
     """
     for name, what in _SUMS.items():
         (total, count), (was, number) = getattr(after, name), getattr(before, name)
-        if count >= number and total < was:
+        if count >= number and total < was * (1.0 - _ROUNDING):
             return _SUM_FELL.format(what=what)
     begun = after.ttft[1] - before.ttft[1]
     ended = after.finished - before.finished

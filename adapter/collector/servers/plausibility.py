@@ -197,7 +197,8 @@ class Plausibility:
         verdict = Assessment(address.doubt, forget=True) if address.doubtful_pages else Assessment()
         _stands_still(address, page)
         engines = tuple(self._hung(address, page, now=now))
-        hung = address.still >= STILL_PAGES and now - address.still_since >= self._interval
+        patience = max(self._interval, page.idle_seconds)
+        hung = address.still >= STILL_PAGES and now - address.still_since >= patience
         if not verdict.problem and hung:
             verdict = Assessment(HUNG.format(number=page.stock))
         elif not verdict.problem and address.still and page.waiting > 0:
@@ -227,7 +228,7 @@ class Plausibility:
             now=now,
             last=address.at,
             pages=STILL_PAGES,
-            seconds=self._interval,
+            seconds=max(self._interval, page.idle_seconds),
         )
 
 

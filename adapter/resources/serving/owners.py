@@ -5,7 +5,7 @@ Controllers go by owner references, and `/scale` gives a selector only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 Owner = tuple[str, str]
@@ -22,7 +22,10 @@ _OTHERS = _OWN_PODS | {"DaemonSet", "Job"}
 
 
 def of_pod(metadata: Mapping[str, Any]) -> Owner | None:
-    """The workload that controls a pod; None where that is not known."""
+    """The workload that controls a pod; None where that is not known.
+
+    A ReplicaSet that one Deployment made and another one adopted has the name of the first still.
+    """
     owners = metadata.get("ownerReferences") or ()
     owner = next((item for item in owners if item.get("controller")), None)
     if owner is None:
@@ -34,9 +37,16 @@ def of_pod(metadata: Mapping[str, Any]) -> Owner | None:
     return (kind, name)
 
 
-def foreign(pod: Mapping[str, Any], workload: Owner) -> bool:
-    """Whether a pod that the workload's selector matches is of another one."""
+def foreign(
+    pod: Mapping[str, Any], workload: Owner, deployments: Container[tuple[str, str]] | None = None
+) -> bool:
+    """Whether a pod that the workload's selector matches is of another one.
+
+    `deployments`: Namespace and name of all; None: not known. One that is not there has no pods.
+    """
     owner: Owner | None = pod.get("owner")
     if workload[0] not in _OWN_PODS or owner is None or owner[0] not in _OTHERS:
         return False
+    if owner[0] == "Deployment" and deployments is not None:
+        return owner != workload and (pod["metadata"]["namespace"], owner[1]) in deployments
     return owner != workload

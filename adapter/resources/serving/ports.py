@@ -24,6 +24,9 @@ _BESIDE = re.compile(
 )
 """Names of containers that stand beside a server."""
 
+_REWRITTEN = "/app-health/"
+"""Beginning of the path of a probe that Istio sends to a port of its own container."""
+
 _MERGED = "ISTIO_PROMETHEUS_ANNOTATIONS"
 """Variable of Istio's container with the annotations for Prometheus that a pod had itself."""
 
@@ -123,8 +126,8 @@ def _of_declared(
         default: port of this kind of server.
 
     """
-    if default == TRITON_PORT and ports:
-        return (TRITON_PORT,)  # those that are declared are of its HTTP and gRPC services
+    if default == TRITON_PORT:
+        return (TRITON_PORT,)  # those that are declared or probed are of its HTTP and gRPC services
     name = next((name for name in NAMES if name in by_name), "")
     ranked = min((name for name in by_name if _stem(name) in NAMES), default="")
     if name or ranked:
@@ -144,11 +147,15 @@ def _of_declared(
 def _probed(servers: Sequence[Mapping[str, Any]], by_name: Mapping[str, int]) -> tuple[int, ...]:
     """Ports that the probes of these containers ask by HTTP."""
     asked = [
-        ((container.get(kind) or {}).get("httpGet") or {}).get("port")
+        (container.get(kind) or {}).get("httpGet") or {}
         for container in servers
         for kind in _PROBES
     ]
-    numbers = [by_name.get(str(port), port) for port in asked]
+    numbers = [
+        by_name.get(str(item.get("port")), item.get("port"))
+        for item in asked
+        if not str(item.get("path") or "").startswith(_REWRITTEN)
+    ]
     return tuple(dict.fromkeys(number for number in numbers if isinstance(number, int)))
 
 

@@ -77,7 +77,8 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
         ported,
         lambda: target_ports.applied(ported, seen.ported, apart=apart),
     )
-    by_label = pods.ByLabel(running)
+    deployments = None if seen.unread else (name for name, _ in seen.deployments)
+    by_label = pods.ByLabel(running, deployments=deployments)
     seen_names = {name for (_, name), _ in seen.configs}
     for (_, name), item in seen.configs:
         if name in READ_CONFIG_MAPS or name.endswith(CONFIG_SUFFIX):

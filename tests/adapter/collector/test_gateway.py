@@ -152,6 +152,43 @@ def test_a_counter_that_jumps_once_is_another_pickers() -> None:
     assert rise[-1] == pytest.approx(502.0)
 
 
+def test_requests_that_are_sent_together_count() -> None:
+    """A gateway is scraped several times a second while a model sleeps; between two of them a batch comes."""
+    window = GatewayWindow(window_seconds=60.0)
+    for number in range(401):
+        count = GatewayCount(namespace="n", model="m", requests=60.0 if number >= 300 else 0.0)
+        window.add("u", [count], now=0.15 * number)
+    assert window.rates(now=60.0).rps["n", "m"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rps", [60.0, 200.0])
+@pytest.mark.parametrize("interval", [15.0, 30.0, 60.0])
+def test_samples_of_prometheus_that_stay_until_the_next_one_are_no_jumps(
+    interval: float, rps: float
+) -> None:
+    """It may scrape a gateway less often than it is asked."""
+    window, rates = GatewayWindow(window_seconds=120.0), []
+    for number in range(60):
+        now = 15.0 * number
+        count = GatewayCount(namespace="n", model="m", requests=rps * (now // interval) * interval)
+        window.add("", [count], now=now)
+        rates.append(window.rates(now=now).rps.get(("n", "m"), 0.0))
+    assert rates[-30:] == pytest.approx([rps] * 30)
+
+
+def test_a_jump_in_prometheus_is_another_pickers_too() -> None:
+    """Also where it scrapes seldom."""
+    window, rates = GatewayWindow(window_seconds=120.0), []
+    for number in range(60):
+        now = 15.0 * number
+        jump = 500_000.0 if number >= 30 else 0.0
+        count = GatewayCount(namespace="n", model="m", requests=2.0 * (now // 30) * 30 + jump)
+        window.add("", [count], now=now)
+        rates.append(window.rates(now=now).rps.get(("n", "m"), 0.0))
+    assert max(rates) <= 2.5
+    assert rates[-1] == pytest.approx(2.0)
+
+
 def test_a_queue_that_cannot_be_one_is_not_known() -> None:
     """Each request in it has a connection."""
     name = "inference_extension_flow_control_queue_size"

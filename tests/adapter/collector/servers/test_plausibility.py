@@ -156,3 +156,17 @@ def test_a_restart_on_a_node_with_another_clock_is_a_restart(skew: float) -> Non
         return page((at - 6) * 5.0, started_at=85.0 + skew)
 
     assert not any(problems(pages))
+
+
+@pytest.mark.parametrize(("share", "doubted"), [(1e-15, False), (1e-6, True)])
+def test_a_sum_that_is_added_up_in_another_order_does_not_fall(
+    share: float, *, doubted: bool
+) -> None:
+    """Prometheus adds up the series of a pod as they come; where nothing happened the last digit differs."""
+
+    def pages(at: int) -> PodMetrics:
+        one = page(1000.0)
+        return replace(one, itl=(one.itl[0] * (1 - share * (at % 2)), one.itl[1]))
+
+    assert pages(1).itl[0] < pages(0).itl[0]
+    assert any(problems(pages)) == doubted

@@ -115,10 +115,13 @@ def ranks_of_sglang(at: int, *, stands_from: int) -> str:
 
 @pytest.mark.parametrize("origin", ["direct", "prometheus"])
 def test_a_rank_of_sglang_that_hangs_is_named(origin: str) -> None:
-    """By its throughput, the only number of a rank that is another one each time; the other rank goes on."""
+    """By its throughput, the only number of a rank that is another one each time; the other rank goes on.
+
+    Later than one of vLLM, whose gauges are never those of requests that ended.
+    """
     plausibility = Plausibility(interval=15.0)
     seen: list[Assessment] = []
-    for at in range(9):
+    for at in range(10):
         text = ranks_of_sglang(at, stands_from=5)
         page: PodMetrics | None = exposition.parse(text, "m", "p")
         if origin == "prometheus":
@@ -127,6 +130,44 @@ def test_a_rank_of_sglang_that_hangs_is_named(origin: str) -> None:
         assert page is not None
         assert (page.running, page.waiting) == (5.0, 40.0 if at >= 5 else 0.0)
         seen.append(plausibility.assess("p", page, now=15.0 * at, started=None))
-    assert not any(item.hung for item in seen[:7])
-    assert [[rank.name for rank in item.hung] for item in seen[7:]] == [["1"], ["1"]]
+    assert not any(item.hung for item in seen[:8])
+    assert [[rank.name for rank in item.hung] for item in seen[8:]] == [["1"], ["1"]]
     assert "engine 1 of this server stands still with 43 requests" in plausibility.part("p")
+
+
+def idle_sglang(seconds: float, *, several: bool) -> str:
+    """Gauges of the last steps, until an idle SGLang sets them; of several ranks the other one serves."""
+    last = seconds < 31
+    own = (3.0 if last else 0.0, 180.0 if last else 0.0)
+    ended = 5.0 * seconds if several else 50.0
+    gauges = {"0": (2.0, 290.0 + seconds), "1": own} if several else {"": own}
+    text = "".join(
+        f'sglang:{name}{{model_name="m"}} {value}\n'
+        for name, value in {
+            "num_requests_total": ended,
+            "time_to_first_token_seconds_sum": 0.1 * ended,
+            "time_to_first_token_seconds_count": ended,
+            "inter_token_latency_seconds_sum": ended,
+            "inter_token_latency_seconds_count": 50 * ended,
+            "generation_tokens_total": 50 * ended,
+        }.items()
+    )
+    for rank, values in gauges.items():
+        label = f',dp_rank="{rank}"' if rank else ""
+        names = ("num_running_reqs", "gen_throughput")
+        for name, value in (*zip(names, values, strict=True), ("num_queue_reqs", 0.0)):
+            text += f'sglang:{name}{{model_name="m"{label}}} {value}\n'
+    return text
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("interval", [5, 10, 15])
+def test_an_idle_sglang_does_not_hang(interval: int, *, several: bool) -> None:
+    """It shows requests in service for half a minute after the last one has ended."""
+    plausibility = Plausibility(interval=interval)
+    for at in range(60 // interval):
+        seconds = at * interval + 0.5
+        page = exposition.parse(idle_sglang(seconds, several=several), "m", "p")
+        assert page.running >= 2 or seconds > 31
+        assessment = plausibility.assess("p", page, now=seconds, started=None)
+        assert assessment == Assessment()

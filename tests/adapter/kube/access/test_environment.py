@@ -32,9 +32,9 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def test_requests_go_through_the_proxy_that_the_environment_names(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless NO_PROXY names the server."""
+    """Unless they stay on this machine, as to a cluster in containers of it."""
     asked: list[bytes] = []
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,18 +44,19 @@ async def test_requests_go_through_the_proxy_that_the_environment_names(
         writer.close()
 
     entrance = await site.entrance("person")
-    server = yaml.safe_load(entrance.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+    written = yaml.safe_load(entrance.kubeconfig.read_text())
+    written["clusters"][0]["cluster"]["server"] = "https://api.example:6443"
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text(yaml.safe_dump(written))
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
         port = proxy.sockets[0].getsockname()[1]
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
-        async with connected(entrance.kubeconfig) as cluster:
+        async with connected(elsewhere) as cluster:
             with pytest.raises(Unavailable):
                 await cluster.request("GET", "/version")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         async with connected(entrance.kubeconfig) as cluster:
             assert await cluster.request("GET", "/version")
-    host = server.removeprefix("https://").rstrip("/")
-    assert asked == [f"CONNECT {host} HTTP/1.1\r\n".encode()]
+    assert asked == [b"CONNECT api.example:6443 HTTP/1.1\r\n"]
 
 
 @pytest.mark.parametrize(
@@ -75,4 +76,42 @@ def test_the_proxy_of_a_server(
     """By its scheme, and not for the hosts and domains of NO_PROXY."""
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", "10.0.0.1,.internal")
+    assert proxies.of_environment(server) == proxy
+
+
+PROXY = "http://proxy:3128"
+
+
+@pytest.mark.parametrize(
+    ("direct", "server", "proxy"),
+    [
+        # What the pods of a cluster behind a proxy have.
+        ("localhost,127.0.0.1,.svc,.cluster.local,10.96.0.0/12", "https://10.96.0.1:443", None),
+        (".svc,10.96.0.0/12", "https://10.112.0.1:443", PROXY),
+        ("fd00::/108", "https://[fd00::1]:443", None),
+        ("fd00::/108,10.0.0.0/8", "https://10.example:443", PROXY),
+        ("10.0.0.1:6443", "https://10.0.0.1:6443", None),
+        ("10.0.0.1:6443", "https://10.0.0.1", PROXY),
+        ("[fd00::1]:443", "https://[fd00::1]", None),
+        ("api.example:6443", "https://api.example:6443", None),
+        ("api.example:6443", "https://api.example:443", PROXY),
+        ("Example", "https://api.example", None),
+        ("example", "https://counterexample", PROXY),
+        (".example", "https://api.example", None),
+        (".example", "https://example", PROXY),
+        ("*.example , ", "https://api.example", None),
+        ("*", "https://api.example", None),
+        ("", "https://api.example", PROXY),
+        (", .,[,a:b:c", "https://api.example", PROXY),
+        ("", "https://127.0.0.1:6443", None),
+        ("", "https://localhost:6443", None),
+        ("", "https://[::1]:6443", None),
+    ],
+)
+def test_servers_that_are_asked_without_a_proxy(
+    direct: str, server: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks, ports and domains as kubectl reads them, and this machine always."""
+    monkeypatch.setenv("HTTPS_PROXY", PROXY.removeprefix("http://"))
+    monkeypatch.setenv("NO_PROXY", direct)
     assert proxies.of_environment(server) == proxy

@@ -61,3 +61,13 @@ def test_pods_of_other_workloads_are_theirs(workload: tuple[str, str], names: se
     serving = by_label.serving("n", selector, workload)
     assert set(serving.names) == names
     assert len(by_label.of_workload("n", selector, workload)) == len(names) == serving.existing
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_pods_of_a_replica_set_that_another_deployment_adopted_are_its_own(*, there: bool) -> None:
+    """A Deployment renamed without its pods: the ReplicaSet keeps the name that the first one gave it."""
+    every = {("n", "llm-new"), ("other", "llm")} | ({("n", "llm")} if there else set())
+    by_label = ByLabel(map(pods.trimmed, ALL[:2]), deployments=[*every, ("n", "llm-canary")])
+    selector = labels.parse_lenient("app=llm")
+    names = by_label.serving("n", selector, ("Deployment", "llm-new")).names
+    assert set(names) == (set() if there else {"own"})

@@ -278,6 +278,9 @@ def probed(port: int | str, scheme: str = "HTTPS") -> dict[str, Any]:
     return {"readinessProbe": {"httpGet": {"path": "/health", "port": port, "scheme": scheme}}}
 
 
+REWRITTEN = {"readinessProbe": {"httpGet": {"path": "/app-health/main/readyz", "port": 15020}}}
+"""A probe as Istio's webhook leaves it."""
+
 CERTIFICATE = ["--ssl-certfile", "/certs/tls.crt"]
 
 
@@ -292,6 +295,8 @@ CERTIFICATE = ["--ssl-certfile", "/certs/tls.crt"]
             pod(container("main", ("", 5557), ("", 8200), **probed(8200, "HTTP"))),
             "http://10.0.0.1:8200/metrics",
         ),
+        (pod(ISTIO, container("main", gpus=1, **REWRITTEN)), "http://10.0.0.1:8000/metrics"),
+        (pod(container("t", image=TRITON, **probed(8000, "HTTP"))), "http://10.0.0.1:8002/metrics"),
         (pod(container("vllm", args=CERTIFICATE)), "https://10.0.0.1:8000/metrics"),
         (
             pod(container("vllm", ("", 8200)), container("routing-proxy", ("", 8000), **probed(8000))),
