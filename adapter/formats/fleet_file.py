@@ -18,6 +18,7 @@ from pydantic import ConfigDict, ValidationError
 from adapter.errors import InputError
 from adapter.formats import files, fleet_groups, wva_system
 from adapter.formats.fleet_parts import (
+    ClassPart,
     Count,
     Part,
     ProfilePart,
@@ -25,6 +26,7 @@ from adapter.formats.fleet_parts import (
     TargetPart,
     VariantPart,
     checked_rows,
+    class_problem,
     first_problem,
     length_problem,
     listed,
@@ -91,9 +93,10 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
     rows = checked_rows(document)
     rows.refuse_empty(place)
     profiles = tuple(rows.profiles.values())
+    classes = tuple(rows.classes.values())
     settings = checked.settings
-    variants, left_out = _variants(checked.variants, profiles)
-    groups, members = fleet_groups.groups(checked.groups, profiles, left_out, variants)
+    variants, left_out = _variants(checked.variants, profiles, classes)
+    groups, members = fleet_groups.groups(checked.groups, profiles, classes, left_out, variants)
     variants += members
     return (
         fleet.Fleet(
@@ -112,7 +115,7 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
                     priority=item.priority,
                     targets={level.model: _targets(level) for level in item.models},
                 )
-                for item in rows.classes.values()
+                for item in classes
             ),
             variants=variants,
             capacity=checked.capacity,
@@ -207,7 +210,7 @@ def changed(document: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 
 def _variants(
-    rows: Sequence[Any], profiles: Sequence[ProfilePart]
+    rows: Sequence[Any], profiles: Sequence[ProfilePart], classes: Sequence[ClassPart]
 ) -> tuple[tuple[fleet.Variant, ...], dict[str, str]]:
     valid: dict[str, fleet.Variant] = {}
     left_out: dict[str, str] = {}
@@ -223,6 +226,8 @@ def _variants(
             left_out[f"{name} (variants[{index}])"] = "name: is taken by another variant"
         elif part.model not in models:
             left_out[name] = f"model: {part.model!r} has no profile; there are {listed(models)}"
+        elif problem := class_problem(part, classes):
+            left_out[name] = problem
         elif part.max_replicas is not None and part.max_replicas < part.min_replicas:
             left_out[name] = f"max_replicas: {part.max_replicas} is less than min_replicas"
         elif problem := length_problem(part.output_tokens, part.rate_rpm):

@@ -268,7 +268,7 @@ def test_what_no_plan_can_use_is_named(tmp_path: Path, capsys: pytest.CaptureFix
         ("rate_rpm", -1, "rate_rpm: must be >= 0, not -1"),
         ("rate_rpm", "fast", "rate_rpm: must be a number"),
         ("model", "other", "model: 'other' has no profile; there are m"),
-        ("class", "Gold", "service class 'Gold' has no targets for model 'm'"),
+        ("class", "Gold", "class: 'Gold' is none of classes: Bulk, Premium"),
         ("max_replicas", 0, "max_replicas: 0 is less than min_replicas"),
         ("size", 1, "size: is not known"),
         ("name", "bulk", "name: is taken by another variant"),
