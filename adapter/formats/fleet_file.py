@@ -8,7 +8,7 @@ and a bad variant is left out with its reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +146,28 @@ def unused(document: Mapping[str, Any]) -> list[str]:
         for index, item in rows.profiles.items()
         if item.accelerator not in names
     ]
+    lines += [
+        f"{name}: current.accelerator: {current!r} is none of accelerators: {listed(names)};"
+        " correct it, or give current.cost"
+        for name, current in _currents(document)
+        if current not in names
+    ]
     return lines + [
         f"capacity.{name}: no accelerator is of this device type; there are {listed(types)}"
         for name in document.get("capacity") or ()
         if name not in types
     ]
+
+
+def _currents(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Usable variants by name with the accelerator that they have now and whose cost is not given."""
+    for raw in document.get("variants") or ():
+        try:
+            part = VariantPart.model_validate(raw)
+        except ValidationError:
+            continue  # it is set aside, with its reason
+        if part.current.accelerator and part.current.cost is None:
+            yield part.name, part.current.accelerator
 
 
 def changed(document: Mapping[str, Any], what: str) -> dict[str, Any]:
