@@ -8,7 +8,7 @@ and a bad variant is left out with its reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydantic import ConfigDict, ValidationError
 from adapter.errors import InputError
 from adapter.formats import files, fleet_groups, wva_system
 from adapter.formats.fleet_parts import (
+    ClassPart,
     Count,
     Part,
     ProfilePart,
@@ -25,6 +26,7 @@ from adapter.formats.fleet_parts import (
     TargetPart,
     VariantPart,
     checked_rows,
+    class_problem,
     first_problem,
     length_problem,
     listed,
@@ -91,9 +93,10 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
     rows = checked_rows(document)
     rows.refuse_empty(place)
     profiles = tuple(rows.profiles.values())
+    classes = tuple(rows.classes.values())
     settings = checked.settings
-    variants, left_out = _variants(checked.variants, profiles)
-    groups, members = fleet_groups.groups(checked.groups, profiles, left_out, variants)
+    variants, left_out = _variants(checked.variants, profiles, classes)
+    groups, members = fleet_groups.groups(checked.groups, profiles, classes, left_out, variants)
     variants += members
     return (
         fleet.Fleet(
@@ -112,7 +115,7 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
                     priority=item.priority,
                     targets={level.model: _targets(level) for level in item.models},
                 )
-                for item in rows.classes.values()
+                for item in classes
             ),
             variants=variants,
             capacity=checked.capacity,
@@ -143,11 +146,28 @@ def unused(document: Mapping[str, Any]) -> list[str]:
         for index, item in rows.profiles.items()
         if item.accelerator not in names
     ]
+    lines += [
+        f"{name}: current.accelerator: {current!r} is none of accelerators: {listed(names)};"
+        " correct it, or give current.cost"
+        for name, current in _currents(document)
+        if current not in names
+    ]
     return lines + [
         f"capacity.{name}: no accelerator is of this device type; there are {listed(types)}"
         for name in document.get("capacity") or ()
         if name not in types
     ]
+
+
+def _currents(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Usable variants by name with the accelerator that they have now and whose cost is not given."""
+    for raw in document.get("variants") or ():
+        try:
+            part = VariantPart.model_validate(raw)
+        except ValidationError:
+            continue  # it is set aside, with its reason
+        if part.current.accelerator and part.current.cost is None:
+            yield part.name, part.current.accelerator
 
 
 def changed(document: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -207,7 +227,7 @@ def changed(document: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 
 def _variants(
-    rows: Sequence[Any], profiles: Sequence[ProfilePart]
+    rows: Sequence[Any], profiles: Sequence[ProfilePart], classes: Sequence[ClassPart]
 ) -> tuple[tuple[fleet.Variant, ...], dict[str, str]]:
     valid: dict[str, fleet.Variant] = {}
     left_out: dict[str, str] = {}
@@ -223,6 +243,8 @@ def _variants(
             left_out[f"{name} (variants[{index}])"] = "name: is taken by another variant"
         elif part.model not in models:
             left_out[name] = f"model: {part.model!r} has no profile; there are {listed(models)}"
+        elif problem := class_problem(part, classes):
+            left_out[name] = problem
         elif part.max_replicas is not None and part.max_replicas < part.min_replicas:
             left_out[name] = f"max_replicas: {part.max_replicas} is less than min_replicas"
         elif problem := length_problem(part.output_tokens, part.rate_rpm):

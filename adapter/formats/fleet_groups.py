@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from adapter.errors import InputError
 from adapter.formats.fleet_parts import (
     NUMBER,
+    ClassPart,
     Count,
     CurrentPart,
     NonNegative,
@@ -22,6 +23,7 @@ from adapter.formats.fleet_parts import (
     Part,
     ProfilePart,
     VariantPart,
+    class_problem,
     first_problem,
     length_problem,
     listed,
@@ -83,6 +85,7 @@ class GroupPart(OfferedPart):
 def groups(
     raw: Sequence[Mapping[str, Any]],
     profiles: Sequence[ProfilePart],
+    classes: Sequence[ClassPart],
     left_out: dict[str, str],
     variants: Sequence[fleet.Variant],
 ) -> tuple[tuple[Group, ...], tuple[fleet.Variant, ...]]:
@@ -99,7 +102,7 @@ def groups(
             reason = first_problem(error, GroupPart)
         else:
             checked, wrong = _members(part, profiles, taken)
-            reason = _problem(part, checked, wrong, profiles)
+            reason = _problem(part, checked, wrong, profiles) or class_problem(part, classes)
             if any(group.name == name for group in accepted):
                 name, reason = f"{name} (groups[{index}])", "name: is taken by another group"
             if not reason:

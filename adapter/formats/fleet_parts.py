@@ -182,6 +182,14 @@ class OfferedPart(Part):
     cached_tokens: NonNegative = 0.0
 
 
+def class_problem(part: OfferedPart, classes: Iterable[ClassPart]) -> str:
+    """What is wrong with a variant's or a group's class: there is none of that name; else empty."""
+    names = {item.name for item in classes}
+    if part.service_class in names:
+        return ""
+    return f"class: {part.service_class!r} is none of classes: {listed(names)}"
+
+
 class VariantPart(OfferedPart):
     """`variants[]`."""
 

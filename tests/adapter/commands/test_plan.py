@@ -256,10 +256,15 @@ def test_what_no_plan_can_use_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     """A misspelled accelerator of a profile or of the capacity is told on standard error."""
     document = edited("profiles.0.accelerator", "A10O")
     document["capacity"] = {**document["capacity"], "B200": 4}
+    chat, bulk = document["variants"]
+    chat["current"] = {"accelerator": "A1O0", "replicas": 2}
+    bulk["current"] = {"accelerator": "V100", "replicas": 2, "cost": 30}  # no longer offered
     assert cli.main(["plan", "-f", written(tmp_path, document)]) == 0
     said = capsys.readouterr().err
     assert "profiles[0].accelerator: 'A10O' is none of accelerators: A100, H100x2" in said
     assert "capacity.B200: no accelerator is of this device type; there are A100, H100" in said
+    assert "chat: current.accelerator: 'A1O0' is none of accelerators: A100, H100x2" in said
+    assert "V100" not in said
 
 
 @pytest.mark.parametrize(
@@ -268,7 +273,7 @@ def test_what_no_plan_can_use_is_named(tmp_path: Path, capsys: pytest.CaptureFix
         ("rate_rpm", -1, "rate_rpm: must be >= 0, not -1"),
         ("rate_rpm", "fast", "rate_rpm: must be a number"),
         ("model", "other", "model: 'other' has no profile; there are m"),
-        ("class", "Gold", "service class 'Gold' has no targets for model 'm'"),
+        ("class", "Gold", "class: 'Gold' is none of classes: Bulk, Premium"),
         ("max_replicas", 0, "max_replicas: 0 is less than min_replicas"),
         ("size", 1, "size: is not known"),
         ("name", "bulk", "name: is taken by another variant"),

@@ -350,7 +350,7 @@ def test_a_budget_below_minimum_replicas_is_named(
             {"routing": "weights", "variants": [{"name": "a", "weight": 0}]},
             "weight: all are 0",
         ),
-        ({"class": "Gold"}, "service class 'Gold' has no targets"),
+        ({"class": "Gold"}, "class: 'Gold' is none of classes: Bulk, Premium"),
         ({"length_classes": [{"name": "s", "share": 0.5, "output_tokens": 9}]}, "sum up to 1"),
     ],
 )
