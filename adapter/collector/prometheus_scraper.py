@@ -214,7 +214,8 @@ class PrometheusScraper:
         if self._client is None:
             return (), loads.PoolLoad()
         answer = await self._client.query(promql.gateways())
-        return tuple(promql.models(answer.samples)), promql.pool_load(answer.samples)
+        # However many series it has, requests are served meanwhile; likewise below.
+        return await asyncio.to_thread(_gateways, answer)
 
     async def fleet(
         self, attribution: Attribution, queried: Collection[str], *, beside: Collection[str] = ()
@@ -233,7 +234,7 @@ class PrometheusScraper:
         queried_at = self._clock.monotonic()
         self._fleet_queries += 1
         answer = await self._client.query(promql.fleet(self._styles))
-        unseen = promql.styles(answer.samples) - self._styles
+        unseen = await asyncio.to_thread(promql.styles, answer.samples) - self._styles
         if unseen:
             # The times of series in a spelling are queried from when it is known.
             self._styles |= unseen
@@ -312,6 +313,12 @@ class PrometheusScraper:
                 )
                 break
         return answers
+
+
+def _gateways(
+    answer: InstantVector,
+) -> tuple[tuple[promql.GatewayCount, ...], loads.PoolLoad]:
+    return tuple(promql.models(answer.samples)), promql.pool_load(answer.samples)
 
 
 def _evaluated_at(answer: InstantVector, default: float) -> float:
