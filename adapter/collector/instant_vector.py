@@ -21,8 +21,8 @@ _BETWEEN_ELEMENTS = re.compile(rb'"\s*\]\s*\}(\s*,)\s*\{\s*"')
 """Text between the value of one element and the labels of the next. No string holds it."""
 _DECODER = json.JSONDecoder()
 
-PARTS = 3_000_000
-"""Labels of all elements together at most, each element counting as two more: some 300 MB as objects. Real
+PARTS = 5_000_000
+"""Labels of all elements together at most, each element counting as ten more: some 300 MB as objects. Real
 answers have fewer in the longest response that is read."""
 
 ELEMENT_BYTES = 256 * 1024
@@ -43,6 +43,10 @@ class FailedError(Exception):
     def __init__(self, kind: object) -> None:
         super().__init__("the query failed")
         self.kind = kind
+
+
+class OversizedError(ValueError):
+    """The response has more than is read; the message says of what, and quotes nothing."""
 
 
 class Sample(NamedTuple):
@@ -91,9 +95,9 @@ def parse(body: bytes) -> InstantVector:
         for elements, end in _chunks(body, start.end()):  # noqa: B007 - the last end is used below
             chunk = list(map(_sample, elements))
             samples.extend(chunk)
-            left -= 2 * len(chunk) + sum(len(sample.labels) for sample in chunk)
+            left -= 10 * len(chunk) + sum(len(sample.labels) for sample in chunk)
             if left < 0:
-                raise ValueError("more series than are read")
+                raise OversizedError("more series than are read")
         envelope = _envelope(body[: start.end()], body[end:])
     if envelope.get("status", "success") != "success":
         raise FailedError(envelope.get("errorType"))
@@ -108,7 +112,7 @@ def parse(body: bytes) -> InstantVector:
 def _envelope(*parts: bytes) -> Any:
     """What is around the elements."""
     if sum(map(len, parts)) > ENVELOPE_BYTES:
-        raise ValueError("too much beside the elements")
+        raise OversizedError("too much beside its series")
     return json.loads(b"".join(parts).decode())
 
 

@@ -297,10 +297,10 @@ class PrometheusClient:
             raise self._no_vector(cause) from cause
 
     def _no_vector(self, cause: Exception) -> PrometheusError:
-        name = type(cause).__name__
-        return self.options.error(
-            f"the response is not an instant vector ({name}); is the URL right?"
-        )
+        oversized = isinstance(cause, instant_vector.OversizedError)
+        name = str(cause) if oversized else type(cause).__name__
+        text = f"the response is not an instant vector ({name}); is the URL right?"
+        return self.options.error(text)
 
 
 async def _at_most(response: aiohttp.ClientResponse, limit: int) -> bytes | None:

@@ -19,6 +19,7 @@ from adapter.collector.prometheus import PrometheusClient, PrometheusError, Prom
 from adapter.collector.servers import moments as histograms
 from adapter.collector.windows import queried as queried_buckets
 from adapter.collector.windows.queried import PodLatencies
+from adapter.resources.variant import VariantSource
 
 log = structlog.get_logger()
 
@@ -33,6 +34,10 @@ LENGTHS_RETRY_SECONDS = 60.0
 
 LENGTHS_PODS = 2000
 """Pods beyond which that query is left out: its answer would have some 100,000 series."""
+
+
+MODELS = 2000
+"""Models at the gateways beyond which only those of variants are kept: each has its history."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,8 +209,10 @@ class PrometheusScraper:
             )
         self._problem = "" if error is None else str(error)
 
-    async def gateways(self) -> tuple[tuple[promql.GatewayCount, ...], loads.PoolLoad]:
-        """Requests at the inference gateways, and what endpoint pickers show of their pools.
+    async def gateways(
+        self, variants: Collection[VariantSource]
+    ) -> tuple[tuple[promql.GatewayCount, ...], loads.PoolLoad]:
+        """Requests at the inference gateways, and what endpoint pickers show of these variants' pools.
 
         Raises:
             PrometheusError: no usable response.
@@ -215,7 +222,7 @@ class PrometheusScraper:
             return (), loads.PoolLoad()
         answer = await self._client.query(promql.gateways())
         # However many series it has, requests are served meanwhile; likewise below.
-        return await asyncio.to_thread(_gateways, answer)
+        return await asyncio.to_thread(_gateways, answer, variants)
 
     async def fleet(
         self, attribution: Attribution, queried: Collection[str], *, beside: Collection[str] = ()
@@ -316,9 +323,14 @@ class PrometheusScraper:
 
 
 def _gateways(
-    answer: InstantVector,
+    answer: InstantVector, variants: Collection[VariantSource]
 ) -> tuple[tuple[promql.GatewayCount, ...], loads.PoolLoad]:
-    return tuple(promql.models(answer.samples)), promql.pool_load(answer.samples)
+    models = {source.model for source in variants}
+    pods = {(source.namespace, name) for source in variants for name in source.pods}
+    counts = promql.models(answer.samples)
+    if len(counts) > MODELS:
+        counts = [count for count in counts if not count.model or count.model in models]
+    return tuple(counts), promql.pool_load(answer.samples, models=models, pods=pods)
 
 
 def _evaluated_at(answer: InstantVector, default: float) -> float:

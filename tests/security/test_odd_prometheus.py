@@ -17,6 +17,8 @@ from adapter.collector.attribution import Attribution
 from adapter.collector.instant_vector import InstantVector, Sample
 from adapter.collector.prometheus import PrometheusClient, PrometheusOptions
 from adapter.collector.prometheus_scraper import PrometheusScraper
+from adapter.planning import fleet
+from adapter.resources.variant import VariantSource
 from tests.fakes.prometheus_api import Server, failing
 
 MIB = 2**20
@@ -81,6 +83,23 @@ def test_what_no_vector_has_becomes_no_objects(odd: bytes, monkeypatch: pytest.M
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        (body(*[element(pod="p")] * 500), "more series than are read"),
+        (body(warnings=["w" * 5 * MIB]), "too much beside its series"),
+    ],
+)
+async def test_what_there_is_too_much_of_is_named(
+    answer: bytes, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather than the kind of an error."""
+    monkeypatch.setattr(instant_vector, "PARTS", 1000)
+    server = Server(web.Response(body=answer))
+    async with server.running() as url:
+        assert f"({shown})" in await failing(url)
+
+
 def test_a_piece_may_end_within_a_character() -> None:
     """Of a list whose end is in the piece."""
     start = body(element(pod="p"), warnings=[""])[: -len('"]}')]
@@ -121,8 +140,43 @@ async def test_series_are_read_beside_the_event_loop(monkeypatch: pytest.MonkeyP
         Clock(), interval=1.0, window=1.0, latency_window=1.0,
     )  # fmt: skip
     scraper.connect(PrometheusOptions(url="http://p"))
-    await scraper.gateways()
+    await scraper.gateways(())
     async for _ in scraper.fleet(Attribution(()), {"n/v"}):
         pass
     assert labels.threads
     assert threading.main_thread() not in labels.threads
+
+
+async def test_of_many_models_only_those_of_variants_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each has its history; of pods that no variant has nothing is kept at all."""
+
+    def sample(quantity: str, **labels: str) -> Sample:
+        return Sample({"quantity": quantity, "namespace": "n", **labels}, 1.0, 1.0)
+
+    samples = tuple(
+        sample(
+            quantity, model_name=f"m{index}", endpoint_name=f"p{index}", inference_pool=f"q{index}"
+        )
+        for index in range(3000)
+        for quantity in ("requests", "in flight", "pool models", "saturation")
+    )
+
+    async def query(*_: object, **__: object) -> InstantVector:
+        return InstantVector(samples=samples)
+
+    monkeypatch.setattr(PrometheusClient, "query", query)
+    scraper = PrometheusScraper(
+        None,  # type: ignore[arg-type] # nothing is sent
+        Clock(), interval=1.0, window=1.0, latency_window=1.0,
+    )  # fmt: skip
+    scraper.connect(PrometheusOptions(url="http://p"))
+    ours = VariantSource(
+        namespace="n", name="v", model="m7", service_class="c", profiles=(), targets=fleet.Targets(),
+        accelerator="a", endpoints=("http://p8/metrics",), pods=("p8",), replicas=1,
+    )  # fmt: skip
+    counts, load = await scraper.gateways([ours])
+    assert [count.model for count in counts] == ["m7"]
+    assert set(load.in_flight) == {("n", "p8")}
+    assert set(load.saturation) == {("n", "m7")}
