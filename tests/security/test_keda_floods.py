@@ -14,6 +14,7 @@ from adapter.keda import relay, server
 from adapter.keda.protocol import externalscaler_pb2 as messages
 from adapter.keda.service import Context, ExternalScaler
 from adapter.store import Changes
+from tests.fakes.cluster_world import until
 from tests.fakes.keda_operator import Certificates, reference
 
 
@@ -96,3 +97,37 @@ async def test_the_address_with_most_connections_loses_one(
                 await quiet.read()
         for other in (writer, *(item for _, item in flood)):
             other.close()
+
+
+@pytest.mark.virtual_time
+async def test_what_an_address_sends_is_paced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all its connections together; another address is not held back by it."""
+    monkeypatch.setattr(relay, "RATE", 10_000)
+    monkeypatch.setattr(relay, "BURST_BYTES", 20_000)
+    taken: list[int] = []
+
+    async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            taken.append(len(data))
+        writer.close()
+
+    inner = await asyncio.start_server(sink, "127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    async with (
+        inner,
+        relay.Relay(inner.sockets[0].getsockname()[1]).listening("127.0.0.1", 0) as port,
+    ):
+        flood = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        for _, writer in flood:
+            writer.write(bytes(100_000))
+        began = loop.time()
+        await until(lambda: sum(taken) >= 100_000)
+        assert loop.time() - began > 6.0
+        before = sum(taken)
+        _, other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0))
+        other.write(bytes(20_000))
+        began = loop.time()
+        await until(lambda: sum(taken) - before >= 20_000)
+        assert loop.time() - began < 2.0
+        for writer in (*(item for _, item in flood), other):
+            writer.transport.abort()
