@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -131,3 +134,31 @@ async def test_what_an_address_sends_is_paced(monkeypatch: pytest.MonkeyPatch) -
         assert loop.time() - began < 2.0
         for writer in (*(item for _, item in flood), other):
             writer.transport.abort()
+
+
+HANDSHAKES = """
+import asyncio, sys
+from pathlib import Path
+from tests.security.test_keda_floods import serving
+
+async def main():
+    async with serving(Path(sys.argv[1])) as (port, _, _scaler):
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"no TLS" * 50)
+            await reader.read()
+            writer.transport.abort()
+
+asyncio.run(main())
+"""
+
+
+def test_failed_handshakes_are_no_lines_of_the_log(tmp_path: Path) -> None:
+    """In a process of its own: gRPC reads how much it says once."""
+    environment = {key: value for key, value in os.environ.items() if key != "GRPC_VERBOSITY"}
+    done = subprocess.run(
+        [sys.executable, "-c", HANDSHAKES, str(tmp_path)],
+        env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "external scaler for KEDA is open" in done.stdout
+    assert done.stderr == ""
