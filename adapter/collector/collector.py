@@ -161,7 +161,8 @@ class Collector:
         if connected := self._prometheus.connected:
             try:
                 await self._query_fleet()
-                self._gateways, self._pool_load = await self._prometheus.gateways()
+                sources = [item.source for item in self._variants.values()]
+                self._gateways, self._pool_load = await self._prometheus.gateways(sources)
                 self._prometheus.report(None)
             except PrometheusError as error:
                 self._prometheus.report(error)

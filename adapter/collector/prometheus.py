@@ -288,18 +288,19 @@ class PrometheusClient:
     def _parsed(self, body: bytes) -> InstantVector:
         try:
             return instant_vector.parse(body)
-        except ValueError as cause:
+        except instant_vector.FailedError as cause:
+            kind = cause.kind if cause.kind in _ERROR_TYPES else "unknown"
+            raise self.options.error(f"the query failed: error type {kind}") from cause
+        except (ValueError, *_NO_VECTOR) as cause:
             if isinstance(cause, _NOT_JSON):
                 raise self.options.error("the response is not JSON; is the URL right?") from cause
             raise self._no_vector(cause) from cause
-        except _NO_VECTOR as cause:
-            raise self._no_vector(cause) from cause
 
     def _no_vector(self, cause: Exception) -> PrometheusError:
-        name = type(cause).__name__
-        return self.options.error(
-            f"the response is not an instant vector ({name}); is the URL right?"
-        )
+        oversized = isinstance(cause, instant_vector.OversizedError)
+        name = str(cause) if oversized else type(cause).__name__
+        text = f"the response is not an instant vector ({name}); is the URL right?"
+        return self.options.error(text)
 
 
 async def _at_most(response: aiohttp.ClientResponse, limit: int) -> bytes | None:

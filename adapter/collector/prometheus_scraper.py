@@ -19,6 +19,7 @@ from adapter.collector.prometheus import PrometheusClient, PrometheusError, Prom
 from adapter.collector.servers import moments as histograms
 from adapter.collector.windows import queried as queried_buckets
 from adapter.collector.windows.queried import PodLatencies
+from adapter.resources.variant import VariantSource
 
 log = structlog.get_logger()
 
@@ -33,6 +34,10 @@ LENGTHS_RETRY_SECONDS = 60.0
 
 LENGTHS_PODS = 2000
 """Pods beyond which that query is left out: its answer would have some 100,000 series."""
+
+
+MODELS = 2000
+"""Models at the gateways beyond which only those of variants are kept: each has its history."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,8 +209,10 @@ class PrometheusScraper:
             )
         self._problem = "" if error is None else str(error)
 
-    async def gateways(self) -> tuple[tuple[promql.GatewayCount, ...], loads.PoolLoad]:
-        """Requests at the inference gateways, and what endpoint pickers show of their pools.
+    async def gateways(
+        self, variants: Collection[VariantSource]
+    ) -> tuple[tuple[promql.GatewayCount, ...], loads.PoolLoad]:
+        """Requests at the inference gateways, and what endpoint pickers show of these variants' pools.
 
         Raises:
             PrometheusError: no usable response.
@@ -214,7 +221,8 @@ class PrometheusScraper:
         if self._client is None:
             return (), loads.PoolLoad()
         answer = await self._client.query(promql.gateways())
-        return tuple(promql.models(answer.samples)), promql.pool_load(answer.samples)
+        # However many series it has, requests are served meanwhile; likewise below.
+        return await asyncio.to_thread(_gateways, answer, variants)
 
     async def fleet(
         self, attribution: Attribution, queried: Collection[str], *, beside: Collection[str] = ()
@@ -233,7 +241,7 @@ class PrometheusScraper:
         queried_at = self._clock.monotonic()
         self._fleet_queries += 1
         answer = await self._client.query(promql.fleet(self._styles))
-        unseen = promql.styles(answer.samples) - self._styles
+        unseen = await asyncio.to_thread(promql.styles, answer.samples) - self._styles
         if unseen:
             # The times of series in a spelling are queried from when it is known.
             self._styles |= unseen
@@ -312,6 +320,17 @@ class PrometheusScraper:
                 )
                 break
         return answers
+
+
+def _gateways(
+    answer: InstantVector, variants: Collection[VariantSource]
+) -> tuple[tuple[promql.GatewayCount, ...], loads.PoolLoad]:
+    models = {source.model for source in variants}
+    pods = {(source.namespace, name) for source in variants for name in source.pods}
+    counts = promql.models(answer.samples)
+    if len(counts) > MODELS:
+        counts = [count for count in counts if not count.model or count.model in models]
+    return tuple(counts), promql.pool_load(answer.samples, models=models, pods=pods)
 
 
 def _evaluated_at(answer: InstantVector, default: float) -> float:

@@ -10,7 +10,7 @@ table that reads a pod's text.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from adapter.collector import model_servers
@@ -373,25 +373,22 @@ def models(samples: Iterable[Sample]) -> list[GatewayCount]:
     ]
 
 
-def pool_load(samples: Iterable[Sample]) -> loads.PoolLoad:
-    """What the result of `gateways()` shows of pools and their pods."""
+def pool_load(
+    samples: Iterable[Sample], models: Container[str], pods: Container[loads.Pod] | None
+) -> loads.PoolLoad:
+    """What the result of `gateways()` shows of some models' pools, and of some pods (None: all)."""
     by_quantity: dict[str, list[loads.Sample]] = {}
     pools: dict[tuple[str, str], set[str]] = {}
     for sample in samples:
         quantity, labels = sample.labels.get(_QUANTITY, ""), sample.labels
         by_quantity.setdefault(quantity, []).append((quantity, labels, sample.value))
         if model := gateway_model(labels):
-            space = labels.get("namespace", "")
-            pools.setdefault((space, ""), set()).add(model)
+            known, space = {model} if model in models else set(), labels.get("namespace", "")
+            pools.setdefault((space, ""), set()).update(known)
             if quantity == _POOL_MODELS and labels.get("inference_pool"):
-                pools.setdefault((space, labels["inference_pool"]), set()).add(model)
-    return loads.of_samples(
-        by_quantity.get(_IN_FLIGHT, ()),
-        by_quantity.get(_IN_FLIGHT_TOKENS, ()),
-        by_quantity.get(_SATURATION, ()),
-        namespace="",
-        pools=pools,
-    )
+                pools.setdefault((space, labels["inference_pool"]), set()).update(known)
+    of = [by_quantity.get(name, ()) for name in (_IN_FLIGHT, _IN_FLIGHT_TOKENS, _SATURATION)]
+    return loads.of_samples(*of, namespace="", pools=pools, pods=pods)
 
 
 def gateway_model(labels: Mapping[str, str]) -> str:

@@ -21,7 +21,16 @@ CONNECTIONS = 240
 """Connections at most: fewer than gRPC accepts."""
 
 PIECE_BYTES = 64 * 1024
-"""Bytes that are relayed at once."""
+"""Bytes that are relayed at once to a caller."""
+
+TAKEN_BYTES = 4 * 1024
+"""Bytes that are taken from a caller at once: some 100 calls that are begun and given up."""
+
+RATE = 512 * 1024
+"""Bytes per second that all connections of an address may send for long. A call of KEDA has some 300."""
+
+BURST_BYTES = 2**20
+"""Bytes that they may send at once after they sent little: the streams of 4,000 ScaledObjects."""
 
 LOG_SECONDS = 60.0
 """Seconds between two log messages about closed connections."""
@@ -41,6 +50,24 @@ class _Connection:
             self.task.cancel()
 
 
+class Allowances:
+    """What the callers of each address may send.
+
+    Every call costs time of the event loop, even one that is given up with the next bytes: limits on calls
+    count only those in progress.
+    """
+
+    def __init__(self) -> None:
+        self._spent_until: dict[str, float] = {}
+
+    def wait(self, address: str, count: int, *, now: float) -> float:
+        """Take so many bytes of an address into account; seconds until the next may be taken from it."""
+        self._spent_until = {key: until for key, until in self._spent_until.items() if until > now}
+        until = max(self._spent_until.get(address, now), now) + count / RATE
+        self._spent_until[address] = until
+        return max(until - now - BURST_BYTES / RATE, 0.0)
+
+
 class Relay:
     """Relays connections to a port of loopback."""
 
@@ -49,6 +76,7 @@ class Relay:
         self._port = port
         self._all: dict[_Connection, None] = {}  # in the order in which they were accepted
         self._addresses: dict[int, str] = {}
+        self._allowances = Allowances()
         self._closed = 0
         self._logged_at = float("-inf")
 
@@ -67,7 +95,7 @@ class Relay:
         # Both families where all addresses are meant.
         where = None if host in {"", "::"} else host
         server = await asyncio.start_server(
-            self._serve, where, port, limit=PIECE_BYTES, backlog=BACKLOG
+            self._serve, where, port, limit=TAKEN_BYTES, backlog=BACKLOG
         )
         try:
             yield server.sockets[0].getsockname()[1]
@@ -84,7 +112,7 @@ class Relay:
         self._all[connection] = None
         self._make_room()
         try:
-            first = await reader.read(PIECE_BYTES)
+            first = await reader.read(TAKEN_BYTES)
             if first:
                 await self._relay(connection, reader, first)
         except (OSError, asyncio.CancelledError):
@@ -110,11 +138,14 @@ class Relay:
 
         async def inwards() -> None:
             data = first
+            loop = asyncio.get_running_loop()
             while data:
-                connection.moved_at = asyncio.get_running_loop().time()
+                connection.moved_at = loop.time()
                 inner.write(data)
                 await inner.drain()
-                data = await reader.read(PIECE_BYTES)
+                wait = self._allowances.wait(connection.address, len(data), now=loop.time())
+                await asyncio.sleep(wait)
+                data = await reader.read(TAKEN_BYTES)
 
         async def outwards() -> None:
             while data := await inner_reader.read(PIECE_BYTES):

@@ -330,6 +330,9 @@ async def _response(reader: asyncio.StreamReader) -> bool:
     return closes
 
 
+FAULT_SECONDS = 600.0
+"""Seconds after which a fault ends that ends by no deadline of its own, all of which are shorter."""
+
 FAULTS = (
     Fault(worker_killed, "all are answered; the next load is decided"),
     Fault(workers_killed_at_once, "back-off, the log says so; the next load is decided"),
@@ -353,7 +356,7 @@ FAULTS = (
 
 async def _measured(fault: Fault) -> tuple[bool, str]:
     try:
-        async with asyncio.timeout(240), programs.cluster() as cluster:
+        async with asyncio.timeout(FAULT_SECONDS), programs.cluster() as cluster:
             return True, await fault.run(cluster)
     except* (BrokenError, TimeoutError, AssertionError, OSError) as group:
         error: BaseException = group

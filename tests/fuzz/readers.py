@@ -228,10 +228,13 @@ def _answer(text: str) -> None:
 
     try:
         vector = instant_vector.parse(text.encode(errors="surrogatepass"))
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (
+        instant_vector.FailedError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
+        RecursionError,
+    ):  # fmt: skip
         return  # those that its client translates
     tuple(promql.models(vector.samples))
-    promql.pool_load(vector.samples)
+    promql.pool_load(vector.samples, {"m"}, {("n", "p")})
     promql.pods(vector.samples)
     promql.lengths_of_pods(vector.samples)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from adapter.keda import relay, server
 from adapter.keda.protocol import externalscaler_pb2 as messages
 from adapter.keda.service import Context, ExternalScaler
 from adapter.store import Changes
+from tests.fakes.cluster_world import until
 from tests.fakes.keda_operator import Certificates, reference
 
 
@@ -96,3 +100,65 @@ async def test_the_address_with_most_connections_loses_one(
                 await quiet.read()
         for other in (writer, *(item for _, item in flood)):
             other.close()
+
+
+@pytest.mark.virtual_time
+async def test_what_an_address_sends_is_paced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all its connections together; another address is not held back by it."""
+    monkeypatch.setattr(relay, "RATE", 10_000)
+    monkeypatch.setattr(relay, "BURST_BYTES", 20_000)
+    taken: list[int] = []
+
+    async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            taken.append(len(data))
+        writer.close()
+
+    inner = await asyncio.start_server(sink, "127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    async with (
+        inner,
+        relay.Relay(inner.sockets[0].getsockname()[1]).listening("127.0.0.1", 0) as port,
+    ):
+        flood = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        for _, writer in flood:
+            writer.write(bytes(100_000))
+        began = loop.time()
+        await until(lambda: sum(taken) >= 100_000)
+        assert loop.time() - began > 6.0
+        before = sum(taken)
+        _, other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0))
+        other.write(bytes(20_000))
+        began = loop.time()
+        await until(lambda: sum(taken) - before >= 20_000)
+        assert loop.time() - began < 2.0
+        for writer in (*(item for _, item in flood), other):
+            writer.transport.abort()
+
+
+HANDSHAKES = """
+import asyncio, sys
+from pathlib import Path
+from tests.security.test_keda_floods import serving
+
+async def main():
+    async with serving(Path(sys.argv[1])) as (port, _, _scaler):
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"no TLS" * 50)
+            await reader.read()
+            writer.transport.abort()
+
+asyncio.run(main())
+"""
+
+
+def test_failed_handshakes_are_no_lines_of_the_log(tmp_path: Path) -> None:
+    """In a process of its own: gRPC reads how much it says once."""
+    environment = {key: value for key, value in os.environ.items() if key != "GRPC_VERBOSITY"}
+    done = subprocess.run(
+        [sys.executable, "-c", HANDSHAKES, str(tmp_path)],
+        env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "external scaler for KEDA is open" in done.stdout
+    assert done.stderr == ""

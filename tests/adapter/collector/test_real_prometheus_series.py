@@ -84,7 +84,7 @@ async def test_pools_have_their_load(world: World) -> None:
     await world.scraped(name)
     async with world.connected() as client:
         samples = (await client.query(promql.gateways())).samples
-    load = promql.pool_load(samples)
+    load = promql.pool_load(samples, {"Qwen/Qwen3-8B"}, None)
     assert load.in_flight[name, "qwen3-0"] == InFlight(13.0, 13300.0)
     assert {space for space, _ in load.in_flight} == {name}
     assert load.saturation[name, "Qwen/Qwen3-8B"]["effective"] == 1.08
