@@ -81,9 +81,8 @@ class Collector:
             latency_window=settings.window,
         )  # fmt: skip
         self._gateways: tuple[promql.GatewayCount, ...] = ()
-        self._pool_load, self._cycle_seconds = PoolLoad(), 0.0
+        self._pool_load, self._cycle_seconds, self.past = PoolLoad(), 0.0, self._prometheus.past
         self._siblings, self._discovery = Siblings(), Discovery()
-        self.past = self._prometheus.past
 
     @property
     def counts(self) -> Mapping[str, int]:
