@@ -172,8 +172,8 @@ class Search:
         again = np.flatnonzero((rate <= 0.0) & (less > least))
         if again.size:
             # Less load misses more: that root is beyond rates at which the replica does not keep up.
-            found = self.rows(again).secants(least[again], less[again], headroom[again])
-            rate[again], reason[again], lost[again] = found
+            lower = self.rows(again).secants(least[again], less[again], headroom[again])
+            rate[again], reason[again], lost[again] = lower
         return rate, reason, lost
 
     def _limit(self) -> NDArray[np.int64]:

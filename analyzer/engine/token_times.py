@@ -253,7 +253,7 @@ class _Noise(NamedTuple):
         met = 1.0 - quiet
         mean = np.minimum(mean_added / met, 0.98 * added.room_ms)
         each = 1.0 / decodes
-        fast = each * (self.during + self.began * each) + mixed * self.both
+        fast = each * (self.during + behind * self.began * each) + mixed * self.both
         fast = (fast / flat + mean_added**2) / met - mean * mean
         fast = np.maximum(fast, 1e-8 * mean * mean)
         part = slow / (slow + fast)

@@ -109,3 +109,11 @@ def test_nothing_else_is_counted(targets: dict[str, float], kv_blocks: int, bind
     alone, among = held(one, 1.0, **targets), held(one, 8.0, **targets)
     assert alone.binding == among.binding == binding
     assert among.rate_rps == alone.rate_rps
+
+
+@pytest.mark.parametrize("share", [0.9, 0.99, 0.999])
+def test_two_hold_no_less_than_one_each_where_all_prompts_are_long(share: float) -> None:
+    """What waited when an answer began is spread over the replicas in its variance as in its mean."""
+    one = engine(Lengths(input_tokens=9767, output_tokens=49, input_cv=0.0, output_cv=0.0))
+    rates = [held(one, n, itl_ms=25.0, percentile=share).rate_rps for n in (1, 1.3, 2, 4, 8)]
+    assert all(less < more for less, more in itertools.pairwise(rates))
