@@ -3,7 +3,8 @@
 Requests are taken up in the order in which they came, so one that is served while others wait was waiting at
 the page before, and its time to first token says so. Where first tokens come at once instead, and the server
 has room for more, the requests that its gauge has are none: they would have been taken up. A queue that
-appears beside room counts from when first tokens say that it is one, or none comes at all.
+grows beside room by more than a batch between two pages counts from when first tokens say that it is one, or
+none comes at all; a smaller one counts at once, as prompts wait for their turn beside room too.
 
 Whoever is in service has had a first token or is in prefill, and gets tokens from then on. Many more than a
 server ever had in service count from when its tokens say so.
@@ -28,7 +29,7 @@ _ROOM = 0.5
 """Largest share of the KV cache in use that leaves room, where no profile says how large a batch may be."""
 
 _PREFILL = 16.0
-"""Requests in prefill at once beyond as many as a server ever had in service."""
+"""Requests in prefill, or waiting for it, at once beyond as many as a server ever had."""
 
 _SERVED = 0.25
 """Share of the requests in service that inter-token latencies must show."""
@@ -62,6 +63,7 @@ class Queue:
     _pages: int = 0
     _silent: int = 0
     _believed: bool = False
+    _most: float = 0.0
 
     @property
     def note_text(self) -> str:
@@ -87,9 +89,9 @@ class Queue:
         # What was found to be none stays none, also while others wait behind it.
         self.left = min(self.left, page.waiting)
         room, stood = _has_room(page, batch), min(before.waiting, page.waiting)
-        certain = (
-            room and page.kv_cache is not None
-        )  # where a cache may be full, a queue counts at once
+        jumped = page.waiting - before.waiting > max(self._most, batch) + _PREFILL
+        # Where a cache may be full, a queue counts at once.
+        doubtful = room and page.kv_cache is not None and (jumped or self.doubted > 0)
         # Spread over the time: each waited from the page before until it was served.
         waits = waited > _SHARE * 0.5 * min(served, before.waiting) * seconds
         if served > 0 and seconds > 0:
@@ -99,9 +101,10 @@ class Queue:
         self._silent = self._silent + 1 if served <= 0 and stood > self.left else 0
         if page.waiting <= self.left:
             self._believed = False
-        elif not certain or (served > 0 and stood > 0 and waits) or self._silent >= _SILENT_PAGES:
+        elif not doubtful or (served > 0 and stood > 0 and waits) or self._silent >= _SILENT_PAGES:
             self._believed = True
         self.doubted = 0.0 if self._believed else page.waiting - self.left
+        self._most = max(self._most, page.waiting - self.left - self.doubted)
 
     def _begin_anew(self) -> None:
         self.left = self.doubted = 0.0

@@ -229,15 +229,22 @@ async def test_a_leader_that_comes_back_lowers_nothing(session: aiohttp.ClientSe
 async def test_replicas_that_start_slowly_are_given_back_late(
     session: aiohttp.ClientSession,
 ) -> None:
-    """The window is twice their start-up."""
+    """After one start-up where the load has fallen far, and after twice that what one replica more is."""
     pods = Pods(session, replicas=2)
     pods.apply(startup_seconds=180.0)
     await pods.minutes(5, rps=6.0)
     high = pods.desired
-    await pods.minutes(5, rps=0.5)
+    await pods.minutes(2, rps=0.5)
     assert pods.desired == high
-    await pods.minutes(5, rps=0.5)
+    await pods.minutes(3, rps=0.5)
     assert pods.desired < high
+    pods = Pods(session, replicas=2)
+    pods.apply(startup_seconds=180.0)
+    await pods.minutes(5, rps=6.0)
+    await pods.minutes(5, rps=4.5)
+    assert pods.desired == high
+    await pods.minutes(5, rps=4.5)
+    assert pods.desired == high - 1
 
 
 async def test_requests_that_the_model_expects_to_wait_are_no_queue(

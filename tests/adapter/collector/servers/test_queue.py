@@ -40,9 +40,15 @@ def left(pages: Iterable[PodMetrics], *, batch: float = BATCH) -> list[float]:
 
 
 def test_what_stands_while_first_tokens_come_at_once_is_no_queue() -> None:
-    """From the first page on: beside room a queue is one only where first tokens come after a wait."""
+    """A jump beyond a batch and 16 is none from its first page on, less from the second that says so."""
     assert left(page(at, 60.0 if at else 0.0) for at in range(5)) == [60.0] * 4
-    assert left(page(at, 10.0 * at) for at in range(6)) == [10.0, 20.0, 30.0, 40.0, 50.0]
+    assert left(page(at, 10.0 * at) for at in range(6)) == [0.0, 0.0, 20.0, 30.0, 40.0]
+
+
+def test_a_queue_of_less_than_a_batch_counts_at_once() -> None:
+    """Prompts wait for their turn beside room too; counted a page later, they would look like a surge."""
+    waits = [page(0, 0.0), page(1, 24.0, ttft=0.5), page(2, 24.0, ttft=4.0)]
+    assert left(waits) == [0.0, 0.0]
 
 
 def test_a_queue_that_counted_is_none_from_the_second_page_that_says_so() -> None:
@@ -100,8 +106,8 @@ def test_a_queue_behind_it_counts() -> None:
     """What was found to be none stays none while others wait, until the gauge or the process is another."""
     stands = [page(at, 60.0) for at in range(4)]
     waits = [page(at, 75.0, ttft=9.0) for at in range(4, 6)]
-    assert left([*stands, *waits]) == [60.0] * 5
-    assert left([*stands, page(4, 7.0)]) == [60.0, 60.0, 60.0, 7.0]
+    assert left([*stands, *waits]) == [0.0, 60.0, 60.0, 60.0, 60.0]
+    assert left([*stands, page(4, 7.0)]) == [0.0, 60.0, 60.0, 7.0]
     assert left([*stands, page(0, 60.0)])[-1] == 0.0
 
 
