@@ -58,7 +58,7 @@ def planned(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"class": "Gold"}, "no variant can serve it: "),
+        ({"class": "Gold"}, "class: 'Gold' is none of classes: Premium"),
         ({"rate_rpm": "many"}, "rate_rpm: must be a number"),
         ({"rate_rpm": 1, "interruptible_share": 2}, "interruptible_share: must be <= 1"),
     ],
