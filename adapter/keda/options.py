@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+# grpc would write a line for every handshake that fails, so for whatever a stranger sends; none of them is as
+# the program's log is. It reads this when it is imported, after the options.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 Callers = Literal["certificate", "token", "none"]
 """Callers that are answered: those with a client certificate, those with a token, or all."""

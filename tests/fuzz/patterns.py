@@ -49,13 +49,15 @@ class Used:
 
     def run(self, text: str) -> None:
         """Use it on a text in every way in which it is used."""
+        pattern: re.Pattern[Any] = self.pattern
+        read = text if isinstance(pattern.pattern, str) else text.encode("latin-1", "replace")
         for function in self.functions:
             if function == "sub":
-                self.pattern.sub("", text)
+                pattern.sub(read[:0], read)
             elif function in {"findall", "finditer"}:
-                self.pattern.findall(text)
+                pattern.findall(read)
             else:
-                getattr(self.pattern, function)(text)
+                getattr(pattern, function)(read)
 
 
 def used() -> Iterator[Used]:
@@ -199,7 +201,9 @@ def _shown(operator: str, argument: Any) -> str:
 
 def attacks(pattern: re.Pattern[str], length: int, seed: int) -> Iterator[str]:
     """Texts of about that length: what matches, with a part or its beginning many times, and an odd end."""
-    tree = re._parser.parse(pattern.pattern, pattern.flags)  # type: ignore[attr-defined] # no public one
+    form: str | bytes = pattern.pattern
+    source = form if isinstance(form, str) else form.decode("latin-1")
+    tree = re._parser.parse(source, pattern.flags)  # type: ignore[attr-defined] # no public one
     seen: set[tuple[str, str]] = set()
     for number in range(6):
         sampler = _Sampler(random.Random(seed + number))  # noqa: S311 - no secrets

@@ -139,7 +139,8 @@ async def test_what_an_address_sends_is_paced(monkeypatch: pytest.MonkeyPatch) -
 HANDSHAKES = """
 import asyncio, sys
 from pathlib import Path
-from tests.security.test_keda_floods import serving
+import adapter.app.options
+from tests.security.connections.test_keda_floods import serving
 
 async def main():
     async with serving(Path(sys.argv[1])) as (port, _, _scaler):
@@ -158,7 +159,7 @@ def test_failed_handshakes_are_no_lines_of_the_log(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "GRPC_VERBOSITY"}
     done = subprocess.run(
         [sys.executable, "-c", HANDSHAKES, str(tmp_path)],
-        env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+        env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "external scaler for KEDA is open" in done.stdout
     assert done.stderr == ""
