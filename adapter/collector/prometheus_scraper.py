@@ -73,8 +73,8 @@ class LengthVariation:
 
 
 PARTIAL_SECONDS = 300.0
-"""Time for which pods that an answer with warnings lacks are awaited; a Thanos without one of its stores has
-part of the series. Some warnings stay for ever, and pods do leave."""
+"""Seconds for which a pod still counts that an answer of Prometheus with warnings does not have: a Thanos
+without one of its stores returns only some series. Not longer, since some warnings never go and pods do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -261,7 +261,7 @@ def _elsewhere(
     name = f"{scaler.namespace}/{reading.variant}"
     among = [name] if reading.variant else list(variants)
     read = [key for key in among if not reading.why_not(variants[key].served)]
-    if len(read) != 1 or variants[read[0]].reference == scaler.reference:
+    if len(read) != 1 or variants[read[0]].reference.identity == scaler.reference.identity:
         return None
     of = variants[read[0]].reference
     return Finding(

@@ -188,7 +188,7 @@ def of_target(
 
     kube-controller-manager stops all HPAs that share pods (condition AmbiguousSelector).
     """
-    scaling = [item for item in scalers if item.reference == reference]
+    scaling = [item for item in scalers if item.reference.identity == reference.identity]
     scaling.sort(key=lambda item: (not item.reads(served), item.name))
     if len(scaling) < 2:
         return (scaling[0] if scaling else None), ""

@@ -299,7 +299,7 @@ def _both_variance(engines: Engines, state: State, free: FloatArray) -> FloatArr
     slope = engines.slope_ms + engines.root_ms / (2.0 * np.sqrt(state.joined))
     both = engines.prefill_ms * (engines.input_tokens * slope + engines.long_context_ms)
     both = both * state.rate * state.prompts.decode_ms / free**3
-    # A full batch takes nobody more.
+    # The batch varies less the nearer it is to its limit: a full one admits no further request.
     rises = np.minimum(state.variance / np.maximum(state.batch, 1e-9), 1.0)
     return rises * _shared(engines, both, 0.0)
 

@@ -56,6 +56,8 @@ async def sending(
                 while endless:
                     writer.write(endless)
                     await writer.drain()
+                    # Over TLS, drain neither waits nor raises until the loop has seen the client go.
+                    await asyncio.sleep(0)
         if ended is not None:
             ended.set()
         writer.close()

@@ -10,6 +10,9 @@ from adapter.resources import hpa
 _LABELS = tuple(hpa.served_labels(namespace="", name="", model="", accelerator=""))
 """Names of the labels that series are served with."""
 
+_Identity = tuple[str, str, str]
+"""Group, kind and name of a scale target, in whatever version it is named."""
+
 _Names = tuple[str, ...]
 _Key = tuple[str, _Names, tuple[str, ...]]
 """Namespace, names of labels and their values."""
@@ -19,11 +22,12 @@ class Scalers:
     """HPAs of all namespaces, in the order in which they were given."""
 
     def __init__(self, scalers: Iterable[hpa.Scaler] = ()) -> None:
-        self._by_target: dict[tuple[str, Reference], list[hpa.Scaler]] = {}
+        self._by_target: dict[tuple[str, _Identity], list[hpa.Scaler]] = {}
         self._by_series: dict[_Key, list[tuple[int, hpa.Scaler]]] = {}
         self._names: dict[str, set[_Names]] = {}
         for place, item in enumerate(scalers):
-            self._by_target.setdefault((item.namespace, item.reference), []).append(item)
+            target = (item.namespace, item.reference.identity)
+            self._by_target.setdefault(target, []).append(item)
             if not item.by_keda:
                 for names, values in dict.fromkeys(_series_of(item)):
                     self._names.setdefault(item.namespace, set()).add(names)
@@ -32,7 +36,7 @@ class Scalers:
 
     def of_target(self, namespace: str, reference: Reference) -> Sequence[hpa.Scaler]:
         """Those that scale a target."""
-        return self._by_target.get((namespace, reference), ())
+        return self._by_target.get((namespace, reference.identity), ())
 
     def of_another_target(
         self, namespace: str, reference: Reference, served: Mapping[str, str]
@@ -41,13 +45,14 @@ class Scalers:
 
         KEDA's do not count: they read the series of the target that they scale.
         """
+        own = reference.identity
         first: tuple[int, hpa.Scaler] | None = None
         for names in self._names.get(namespace, ()):
             values = tuple(served[name] for name in names)
             for place, item in self._by_series.get((namespace, names, values), ()):
                 if first is not None and place > first[0]:
                     break
-                if item.reference != reference and item.reads(served):
+                if item.reference.identity != own and item.reads(served):
                     first = (place, item)
                     break
         return None if first is None else first[1]

@@ -166,7 +166,7 @@ def test_requests_that_are_sent_together_count() -> None:
 def test_samples_of_prometheus_that_stay_until_the_next_one_are_no_jumps(
     interval: float, rps: float
 ) -> None:
-    """It may scrape a gateway less often than it is asked."""
+    """Prometheus may scrape a gateway less often than the adapter queries Prometheus."""
     window, rates = GatewayWindow(window_seconds=120.0), []
     for number in range(60):
         now = 15.0 * number

@@ -245,6 +245,7 @@ async def test_an_answer_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
         while True:
             writer.write(b" " * 65536)
             await writer.drain()
+            await asyncio.sleep(0)
             sent += 65536
 
     async with raw(endless) as url:

@@ -26,7 +26,7 @@ async def test_no_faulty_input_moves_the_target(origin: chaos.Origin, objects: P
 async def test_a_gauge_that_keeps_requests_holds_no_replicas(
     origin: chaos.Origin, pods: int, objects: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients that went away stay in `waiting`: nobody is served after a wait, and there is room."""
+    """The gauge of waiting requests keeps those of disconnected clients though there is room."""
 
     def page(at: float, _: float) -> chaos.Page:
         return {**chaos.steady(at), "vllm:num_requests_waiting": 60.0}

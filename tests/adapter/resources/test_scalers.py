@@ -109,3 +109,24 @@ def test_lookup_grows_linearly(metric: dict[str, str]) -> None:
     once, twice = calls_of_joining(100, **metric), calls_of_joining(200, **metric)
     assert once > 100
     assert twice < 2.1 * once
+
+
+def test_versions_of_a_custom_kind_are_one_target() -> None:
+    """An HPA that names another version of the target's API scales the same workload."""
+    item = worlds.scaler("hpa", target="chat")
+    item["spec"]["scaleTargetRef"] = {
+        "apiVersion": "x.example/v1beta1",
+        "kind": "Server",
+        "name": "chat",
+    }
+    item["spec"]["metrics"] = [reading({"matchLabels": {"variant_name": "a"}})]
+    index = Scalers([hpa.parse(item)])
+    target = Reference(name="chat", kind="Server", api_version="x.example/v1")
+    other = Reference(name="chat", kind="Server", api_version="y.example/v1")
+    namespace = item["metadata"]["namespace"]
+    served = hpa.served_labels(namespace=namespace, name="a", model="m", accelerator="A100")
+    scaling = index.of_target(namespace, target)
+    assert [scaler.name for scaler in scaling] == ["hpa"]
+    assert hpa.of_target(scaling, target, served)[0] is scaling[0]
+    assert index.of_another_target(namespace, target, served) is None
+    assert index.of_another_target(namespace, other, served) is scaling[0]
