@@ -94,7 +94,8 @@ def _document(text: str) -> Any:
     if sum(map(text.count, "[{")) > _MOST_BRACKETS:
         raise ValueError(f"must have at most {_MOST_BRACKETS} brackets")
     try:
-        return yaml.safe_load(text)
+        # In C where PyYAML has it: a fifth of the time.
+        return getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text).get_single_data()
     except Exception as error:
         # A tag such as !!int calls its constructor, which raises what it likes.
         raise ValueError(f"must be a YAML list of budgets, not {shortened(text)}") from error

@@ -319,3 +319,10 @@ def test_a_row_that_did_not_change_is_not_parsed_again(monkeypatch: pytest.Monke
     changed = rows.parse_class(long.replace("24", "25")).service_class
     assert changed is not None
     assert changed.targets["m0"].itl_ms == 25
+
+
+def test_tabs_between_values_are_read_as_go_does() -> None:
+    """The API server takes such a text, and so does every reader in Go."""
+    settings, problems = read(premium=PREMIUM.replace("priority: 1", "priority:\t1"))
+    assert problems == []
+    assert [item.priority for item in settings.service_classes] == [1]
