@@ -24,6 +24,7 @@ from adapter.planning.worker_child import (
     PlanningError,
     WorkerBrokenError,
     WorkerDiedError,
+    WorkerLateError,
 )
 from adapter.planning.worker_process import PIECE
 
@@ -38,6 +39,10 @@ _FIRST_SHARE, _PART_SHARE = 0.5, 0.1
 QUARANTINE_SECONDS = 300.0
 """Seconds for which a variant stays set aside before it is tried again, alone."""
 
+FIRST_LATE_SECONDS = 30.0
+"""The same for one whose plan was late: on a busy machine that may be no fault of its own. Doubled each time
+that it is late again, up to QUARANTINE_SECONDS, so that what never ends costs little."""
+
 _SUSPECTED = "set aside for this cycle: planning failed for it or for variants beside it"
 
 
@@ -46,6 +51,7 @@ class _Quarantine:
     reason: str
     profiles: object
     until: float
+    seconds: float
 
 
 class PlanningWorker:
@@ -71,6 +77,8 @@ class PlanningWorker:
         self._child = Child(command, now)
         self._quarantine: dict[str, _Quarantine] = {}
         self._suspects: list[tuple[str, ...]] = []
+        self._late: dict[str, _Quarantine] = {}
+        """Those set aside because they were late, until they are planned."""
 
     @property
     def pid(self) -> int | None:
@@ -131,6 +139,8 @@ class PlanningWorker:
         """Variants that are not planned, with the reason; those whose time is over become suspects."""
         now = self._now()
         profiles = {variant.name: variant.profiles for variant in snapshot.variants}
+        for name in self._late.keys() - profiles.keys():
+            del self._late[name]
         for name, item in list(self._quarantine.items()):
             if name not in profiles:
                 del self._quarantine[name]
@@ -168,9 +178,11 @@ class PlanningWorker:
                     continue
                 if isinstance(error, WorkerDiedError):
                     await self._check(snapshot)
-                self._set_aside(variants[0], str(error))
+                self._set_aside(variants[0], error)
             else:
                 cleared = True
+                for name in part:
+                    self._late.pop(name, None)
         return cleared
 
     async def _check(self, snapshot: fleet.Fleet) -> None:
@@ -190,11 +202,23 @@ class PlanningWorker:
         except PlanningError:
             return  # late, as on a busy machine
 
-    def _set_aside(self, variant: fleet.Variant, why: str) -> None:
-        until = self._now() + QUARANTINE_SECONDS
-        self._quarantine[variant.name] = _Quarantine(why, variant.profiles, until)
+    def _set_aside(self, variant: fleet.Variant, error: PlanningError) -> None:
+        seconds = QUARANTINE_SECONDS
+        late = isinstance(error, WorkerLateError)
+        if late:
+            before = self._late.get(variant.name)
+            again = before is not None and before.profiles == variant.profiles
+            seconds = min(2 * before.seconds, seconds) if before and again else FIRST_LATE_SECONDS
+        why = str(error)
+        item = _Quarantine(why, variant.profiles, self._now() + seconds, seconds)
+        self._quarantine[variant.name] = item
+        if late:
+            self._late[variant.name] = item
         log.error(
-            "variant set aside; the others are planned without it", variant=variant.name, why=why
+            "variant set aside; the others are planned without it",
+            variant=variant.name,
+            why=why,
+            seconds=seconds,
         )
 
     async def _attempt(self, snapshot: fleet.Fleet, seconds: float) -> planning.Plan:

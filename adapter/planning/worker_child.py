@@ -25,6 +25,10 @@ class PlanningError(RuntimeError):
     """The worker gave no plan: it took too long, died, or could not plan."""
 
 
+class WorkerLateError(PlanningError):
+    """It took too long."""
+
+
 class WorkerDiedError(PlanningError):
     """It ended over a plan."""
 
@@ -60,7 +64,7 @@ class Child:
         Raises:
             WorkerBrokenError: the process does not start.
             WorkerDiedError: it ended.
-            PlanningError: it took longer.
+            WorkerLateError: it took longer.
 
         """
         if self._process is None:
@@ -72,7 +76,7 @@ class Child:
             late = isinstance(error, TimeoutError)
             log.warning("planning worker is late or dead; restarting it", late=late)
             await self.close()
-            kind = PlanningError if late else WorkerDiedError
+            kind = WorkerLateError if late else WorkerDiedError
             raise kind(_SLOW.format(seconds)) from error
         except BaseException:
             await self.close()  # what it would answer is of no use any more

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from adapter.planning import fleet
-from adapter.planning.worker import QUARANTINE_SECONDS, PlanningWorker
+from adapter.planning.worker import FIRST_LATE_SECONDS, QUARANTINE_SECONDS, PlanningWorker
 from adapter.planning.worker_child import (
     LONGEST_PAUSE_SECONDS,
     PlanningError,
@@ -103,6 +104,28 @@ async def test_who_cannot_be_planned_is_set_aside() -> None:
         assert again.decisions.keys() == good
         assert again.set_aside.keys() == {"n/slow", "n/bad"}
         assert planner.pid == pid  # what is set aside costs nothing any more
+
+
+async def test_who_was_late_is_tried_again_soon_and_then_ever_later() -> None:
+    """A busy machine makes anyone late: half a minute at first, doubled up to the most."""
+    passed = 0.0
+    async with worker(STUB, deadline_seconds=10.0, now=lambda: passed) as planner:
+
+        async def tried() -> bool:
+            """Whether one more cycle gives it to a worker."""
+            with structlog.testing.capture_logs() as logged:
+                answer = await planner.plan(of("slow"))
+            assert answer.set_aside.keys() == {"n/slow"}
+            return any("set aside" in item["event"] for item in logged)
+
+        assert await tried()
+        waits = []
+        for _ in range(2):
+            waits.append(0.0)
+            while not await tried():
+                passed += FIRST_LATE_SECONDS / 2
+                waits[-1] += FIRST_LATE_SECONDS / 2
+        assert waits == [FIRST_LATE_SECONDS, 2 * FIRST_LATE_SECONDS]
 
 
 async def test_a_dead_worker_is_replaced_within_the_plan() -> None:
