@@ -60,7 +60,7 @@ def test_rows_pick_what_a_mask_picks(chosen: list[int]) -> None:
 
 def test_curves_hold_each_time_between_two_samples() -> None:
     """Latencies count at the sample at or after them, in a run of more samples than are computed at once."""
-    edges = np.arange(300) * 15.0
+    edges = np.array([15.0 * place for place in range(300)], dtype=np.float64)
     rng = np.random.default_rng(3)
     at_ms = np.concatenate([rng.random(3000) * 1000 * (edges[-1] + 60), 1000 * edges, [math.nan]])
     values = rng.random(len(at_ms))
