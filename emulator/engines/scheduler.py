@@ -38,6 +38,8 @@ class Scheduler:
         self.batch = Batch(limits, gaps=gaps)
         self._budget = limits.max_num_batched_tokens
         self._most = limits.max_num_seqs
+        # Of each number of requests that a step serves, as they are looked up in every step.
+        self._requests_ms = [times.requests_ms(number) for number in range(self._most + 1)]
         self.waiting: deque[Work] = deque()
         self.completing: list[Work] = []
         self.preemptions = 0
@@ -61,11 +63,15 @@ class Scheduler:
     def begin_step(self, at_ms: float) -> float:
         """Choose what the step from that moment on serves; gives its duration in ms."""
         batch, waiting = self.batch, self.waiting
-        preempted = self._take_decode_blocks(at_ms)
+        preempted = self._take_decode_blocks(at_ms) if batch.decoding else False
         decoding = batch.decoding
+        partial = batch.partial
+        if partial is None and not waiting:
+            # The very sum of StepTimes.step_ms, without its call, as below.
+            context_ms = self.times.per_context_token_ms * (batch.context_tokens + decoding)
+            return self._requests_ms[len(batch.running)] + context_ms
         budget = self._budget - decoding
         prefill = prompt_context = begun = 0
-        partial = batch.partial
         if partial is not None:
             chunk = min(partial.total_tokens - partial.computed_tokens, budget)
             if batch.grow(partial, chunk):
@@ -86,12 +92,11 @@ class Scheduler:
             prefill += self._compute(work, chunk)
             prompt_context += work.computed_tokens
             budget -= chunk
-        return self.times.step_ms(
-            requests=len(batch.running),
-            prefill_tokens=prefill,
-            context_tokens=batch.context_tokens + batch.decoding + prompt_context,
-            prompts=begun,
-        )
+        times = self.times
+        prompt_ms = times.per_prefill_token_ms * prefill + times.per_prompt_ms * begun
+        context = batch.context_tokens + batch.decoding + prompt_context
+        fixed_ms = self._requests_ms[len(batch.running)] + prompt_ms
+        return fixed_ms + times.per_context_token_ms * context
 
     def _admit(self, work: Work, budget: int, at_ms: float) -> int:
         """Put it into the batch with blocks for its first chunk; gives the chunk's tokens."""
@@ -114,8 +119,6 @@ class Scheduler:
     def _take_decode_blocks(self, at_ms: float) -> bool:
         """A block for each decoding request that needs one; whether others lost theirs for it."""
         batch = self.batch
-        if not batch.decoding:
-            return False
         needed = batch.blocks_for_step()
         if needed <= batch.free_blocks:
             batch.free_blocks -= needed
@@ -143,10 +146,8 @@ class Scheduler:
         unhindered = batch.free_blocks // batch.decoding * BLOCK_TOKENS
         # One step less than there are: a product differs from the sum of steps in its last digits.
         later = max(min(batch.steps_to_end() - 2, unhindered), 0)
-        step_ms = self.times.step_ms(
-            requests=batch.decoding, prefill_tokens=0, context_tokens=batch.context_tokens
-        )
-        return end_ms + later * step_ms
+        context_ms = self.times.per_context_token_ms * batch.context_tokens
+        return end_ms + later * (self._requests_ms[batch.decoding] + context_ms)
 
     def withdraw(self) -> list[Work]:
         """Take the requests that were never in service out of the queue."""

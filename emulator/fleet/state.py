@@ -74,7 +74,12 @@ class FleetState:
 
     def ready(self, variant: str) -> int:
         """Replicas that receive requests."""
-        return self.replicas(variant, "ready")
+        return len(self.ready_numbers(variant))
+
+    def ready_numbers(self, variant: str) -> list[int]:
+        """Numbers of the replicas that receive requests, the oldest first."""
+        servers = self._servers[position(self._names, variant, "variant")]
+        return sorted(server.number for server in servers if server.state == "ready")
 
     def counters(self, variant: str) -> tuple[Counters, ...]:
         """Present counters of each ready or draining replica, the oldest first."""

@@ -162,14 +162,14 @@ class AdapterPolicy(ScalingPolicy):
         """Give the loop the present state of the cluster, as its watches would."""
         sources = []
         for source in self._inputs.variants:
-            ready = self.cluster.ready(source.name)
+            ready = self.cluster.fleet.ready_numbers(source.name)
             replicas = self.cluster.fleet.replicas(source.name)
             in_group = source.key in self._grouped
             sources.append(
                 replace(
                     source,
-                    endpoints=tuple(f"sim://{source.name}-{item.replica}" for item in ready),
-                    pods=tuple(f"{source.name}-{item.replica}" for item in ready),
+                    endpoints=tuple(f"sim://{source.name}-{number}" for number in ready),
+                    pods=tuple(f"{source.name}-{number}" for number in ready),
                     replicas=replicas,
                     spec_replicas=self.cluster.spec_replicas[source.name],
                     existing=replicas if in_group else None,

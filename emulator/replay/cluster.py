@@ -13,6 +13,7 @@ from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers.moments import moments
 from adapter.collector.servers.totals import Moments
 from emulator import simulation
+from emulator.replay import scoring
 from emulator.replay.groups.closing import ClosableFleet
 from emulator.replay.replicas.specs import ProfileSteps, VariantSpec, engine_profile
 from emulator.replay.results import Curves
@@ -20,6 +21,12 @@ from emulator.replay.scenario import Scenario
 from emulator.server import Counters
 from emulator.traces import Trace
 from emulator.vllm_metrics import ITL_BUCKETS, TOKEN_BUCKETS, TTFT_BUCKETS
+
+_BINS_AT_ONCE = 128
+"""Bins of the curves that are computed together: all at once would copy every request several times."""
+
+_ROUNDING_MS = 1.0
+"""More than the rounding between a time in ms and one in seconds."""
 
 
 class ReplayCluster:
@@ -136,7 +143,7 @@ class ReplayCluster:
             at, offered, ready, created, desired, waiting, cost = np.array(self._rows[name]).T
             arrived = np.diff(offered, prepend=0.0)
             spans = np.diff(at, prepend=0.0)
-            of_variant = results.variant == index
+            of_variant = scoring.rows(results.variant == index)
             curves[name] = Curves(
                 model=variant.model,
                 seconds=at,
@@ -222,14 +229,15 @@ def _binned(
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """95th percentile of the values between one edge and the next; NaN where there is none."""
     percentiles = np.full(len(edges), np.nan)
-    finite = np.isfinite(at_ms)
-    if not finite.any():
-        return percentiles  # of a variant that served nothing
-    bins = np.searchsorted(edges, at_ms[finite] / 1000)
-    order = np.argsort(bins, kind="stable")
-    bins, ordered = bins[order], values[finite][order]
-    starts = np.flatnonzero(np.diff(bins, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(bins)], strict=True):
-        if bins[start] < len(edges):
-            percentiles[bins[start]] = np.percentile(ordered[start:end], 95)
+    for first in range(0, len(edges), _BINS_AT_ONCE):
+        last = min(first + _BINS_AT_ONCE, len(edges))
+        after = 1000 * edges[first - 1] - _ROUNDING_MS if first else -np.inf
+        near = (at_ms > after) & (at_ms < 1000 * edges[last - 1] + _ROUNDING_MS)
+        bins = np.searchsorted(edges, at_ms[near] / 1000)
+        order = np.argsort(bins, kind="stable")
+        bins, ordered = bins[order], values[near][order]
+        bounds = np.searchsorted(bins, np.arange(first, last + 1))
+        for place, (start, end) in enumerate(itertools.pairwise(bounds), start=first):
+            if start < end:
+                percentiles[place] = np.percentile(ordered[start:end], 95)
     return percentiles

@@ -164,7 +164,7 @@ class _Gauge(ScalingPolicy):
 
     def _scrape(self) -> None:
         for name in self.cluster.variants:
-            ready = bool(self.cluster.ready(name))
+            ready = self.cluster.fleet.ready(name) > 0
             self._scraped[name] = [f"{self._value(name):.3f}"] if ready else None
 
     def items(self, variant: str) -> list[str]:
@@ -237,8 +237,8 @@ class Threshold(_Gauge):
             return 0.0
         span = (len(offered) - 1) * self.scenario.loop.scrape_interval
         of_model = [n for n, item in self.cluster.variants.items() if item.model == model]
-        pods = sum(len(self.cluster.ready(name)) for name in of_model)
-        share = len(self.cluster.ready(variant)) / pods if pods else 0.0
+        pods = sum(self.cluster.fleet.ready(name) for name in of_model)
+        share = self.cluster.fleet.ready(variant) / pods if pods else 0.0
         return share * (offered[-1] - offered[0]) / span
 
     def target(self) -> str:

@@ -145,6 +145,6 @@ def _sync(
         now_seconds=cluster.now,
         items=items or None,
         spec_replicas=cluster.spec_replicas[name],
-        ready_replicas=len(cluster.ready(name)),
+        ready_replicas=cluster.fleet.ready(name),
     )
     cluster.scale(name, decision.replicas)

@@ -41,7 +41,7 @@ def _columns(scenario: Scenario, results: Results, model: Model) -> dict[str, Fl
     """Arrivals (s), ends and latencies (ms) of one model's requests, in order of arrival."""
     # The simulation numbers models in the order of the variants.
     names = list(dict.fromkeys(variant.model for variant in scenario.variants))
-    of_model = results.model == names.index(model.model)
+    of_model = rows(results.model == names.index(model.model))
     return {
         "arrival": results.arrival_ms[of_model] / 1000,
         "finish": results.finish_ms[of_model],
@@ -50,10 +50,18 @@ def _columns(scenario: Scenario, results: Results, model: Model) -> dict[str, Fl
     }
 
 
+def rows(chosen: BoolArray) -> slice | BoolArray:
+    """The chosen rows for indexing, as a slice where they follow each other: a view, where a mask copies."""
+    if not chosen.any():
+        return slice(0, 0)
+    first, last = int(chosen.argmax()), len(chosen) - int(chosen[::-1].argmax())
+    return slice(first, last) if chosen[first:last].all() else chosen
+
+
 def _class_result(model: Model, columns: dict[str, FloatArray], warm_up: float) -> ClassResult:
-    counted = columns["arrival"] >= warm_up
+    counted = rows(columns.pop("arrival") >= warm_up)
     columns = {name: values[counted] for name, values in columns.items()}
-    number = len(columns["arrival"])
+    number = len(columns["finish"])
     ttft, itl = columns["ttft"], columns["itl"]
     finished = np.isfinite(columns["finish"])
 
@@ -66,7 +74,8 @@ def _class_result(model: Model, columns: dict[str, FloatArray], warm_up: float) 
 
     def p95(values: FloatArray) -> float:
         finite = values[np.isfinite(values)]
-        return float(np.percentile(finite, 95)) if len(finite) else math.nan
+        # Of a copy already: another one would be the largest of all in memory.
+        return float(np.percentile(finite, 95, overwrite_input=True)) if len(finite) else math.nan
 
     with np.errstate(invalid="ignore"):
         return ClassResult(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from emulator.replay import compare, scoring
+from emulator.replay import cluster, compare, scoring
 from emulator.replay.scenario import Scenario
 from emulator.simulation import Results
 from tests.emulator.replay.small_scenarios import PROFILE, generated, one_model
@@ -44,6 +44,31 @@ def test_unfinished_requests_are_not_within() -> None:
     assert (scores.within, scores.ttft_within, scores.itl_within) == (0.25, 0.5, 0.5)
     assert scores.ttft_mean_ms == pytest.approx((100 + 100 + 600) / 3)
     assert scores.itl_mean_ms == pytest.approx(20)
+
+
+@pytest.mark.parametrize(
+    "chosen", [[0, 0, 0], [1, 1, 1], [0, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 0], []]
+)
+def test_rows_pick_what_a_mask_picks(chosen: list[int]) -> None:
+    """Neighbours are a view; others, and none at all, come out the same."""
+    mask = np.array(chosen, dtype=np.bool_)
+    values = np.arange(len(chosen))
+    picked = values[scoring.rows(mask)]
+    assert picked.tolist() == values[mask].tolist()
+    assert np.shares_memory(picked, values) == (chosen not in ([0, 0, 0], [1, 0, 1], []))
+
+
+def test_curves_hold_each_time_between_two_samples() -> None:
+    """Latencies count at the sample at or after them, in a run of more samples than are computed at once."""
+    edges = np.array([15.0 * place for place in range(300)], dtype=np.float64)
+    rng = np.random.default_rng(3)
+    at_ms = np.concatenate([rng.random(3000) * 1000 * (edges[-1] + 60), 1000 * edges, [math.nan]])
+    values = rng.random(len(at_ms))
+    seen = cluster._binned(edges, at_ms, values)
+    for place, edge in enumerate(edges):
+        after = edges[place - 1] if place else -1.0
+        inside = values[(at_ms / 1000 > after) & (at_ms / 1000 <= edge)]
+        assert seen[place] == np.percentile(inside, 95)
 
 
 def test_targets_are_met_when_reached() -> None:
