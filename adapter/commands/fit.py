@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _MODELS = 3
 """Most models that a doubt names."""
 
+_UNUSABLE = 0.5
+"""Mean relative error of ITL over the fitted rows from which on nothing may be sized by the fit."""
+
 _LEAST_ITL_MS, _MOST_ITL_MS = 0.2, 10_000.0
 """Less than any server takes for a token, and more than most take in seconds; more than any takes."""
 
@@ -65,6 +68,7 @@ def register(command: argparse.ArgumentParser) -> None:
         " concurrency; without it request_throughput or request_rate, from which it is derived), itl_ms,"
         " input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its sweep's CSV, SGLang's"
         " JSON lines, guidellm's JSON or CSV, GenAI-Perf's JSON, or inference-perf's reports of stages."
+        " A fit whose ITL is off by more than half is not printed as a profile, and the exit status is 1."
     )
     command.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="Benchmark results, CSV or JSON"
@@ -87,7 +91,7 @@ def register(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit and print; a poor fit is printed with its quality."""
+    """Fit and print; 1 where the fit may not be used."""
     # numpy and scipy, which `--help` does not need, here and below.
     from adapter.formats import benchmarks, plots  # noqa: PLC0415
 
@@ -112,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in _table(result):
             print(line)
-    return 0
+    return 1 if _unusable(result) else 0
 
 
 def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
@@ -173,6 +177,20 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
     )
 
 
+def _unusable(result: Result) -> str:
+    """Reason why the fit must not become a profile; empty where it may."""
+    if result.steps is not None:
+        error = result.steps.error
+    else:
+        error = result.lines.decode.median_error if result.lines is not None else 0.0
+    if error <= _UNUSABLE:
+        return ""
+    return (
+        f"the fitted ITL is off by {error:.0%} from the rows themselves: they are not of one server whose ITL"
+        " grows with the batch; check columns and units, and fit one server and setting at a time"
+    )
+
+
 def _lengths_missing(row: benchmarks.Row) -> bool:
     return math.isnan(row.input_tokens) or math.isnan(row.output_tokens)
 
@@ -215,6 +233,7 @@ def _document(result: Result) -> dict[str, Any]:
         "gamma": prefill.base if prefill else None,
         "delta": prefill.slope if prefill else None,
         "quality": lines.quality if lines else None,
+        "unusable": _unusable(result),
         "decode": dataclasses.asdict(lines.decode) if lines else None,
         "prefill": dataclasses.asdict(prefill) if prefill else None,
         "steps": {
@@ -303,7 +322,11 @@ def _table(result: Result) -> Iterator[str]:
                 result.rows,
             )
         yield f"fit quality: {result.lines.quality}"
-    yield from _profile(result)
+    unusable = _unusable(result)
+    if unusable:
+        yield f"not usable, so no profile: {unusable}"
+    else:
+        yield from _profile(result)
 
 
 def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
