@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MODELS = 3
 """Most models that a doubt names."""
 
-_UNUSABLE = 0.5
+_UNUSABLE = 0.3
 """Mean relative error of ITL over the fitted rows from which on nothing may be sized by the fit."""
 
 _LEAST_ITL_MS, _MOST_ITL_MS = 0.2, 10_000.0
@@ -68,7 +68,7 @@ def register(command: argparse.ArgumentParser) -> None:
         " concurrency; without it request_throughput or request_rate, from which it is derived), itl_ms,"
         " input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its sweep's CSV, SGLang's"
         " JSON lines, guidellm's JSON or CSV, GenAI-Perf's JSON, or inference-perf's reports of stages."
-        " A fit whose ITL is off by more than half is not printed as a profile, and the exit status is 1."
+        " A fit whose ITL is off by more than 30 % is not printed as a profile, and the exit status is 1."
     )
     command.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="Benchmark results, CSV or JSON"
