@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 _MODELS = 3
 """Most models that a doubt names."""
 
-_UNUSABLE = 0.3
-"""Mean relative error of ITL over the fitted rows from which on nothing may be sized by the fit."""
-
 _LEAST_ITL_MS, _MOST_ITL_MS = 0.2, 10_000.0
 """Less than any server takes for a token, and more than most take in seconds; more than any takes."""
 
@@ -46,6 +43,7 @@ class Result:
         steps_problem: reason why there are no step times.
         advice: advice on the step times.
         capacities: implied capacity of each pair of lengths.
+        refused: reason why the fit must not become a profile; empty where it may.
 
     """
 
@@ -57,6 +55,7 @@ class Result:
     steps_problem: str
     advice: step_advice.Advice | None
     capacities: Sequence[step_advice.ImpliedCapacity]
+    refused: str
 
 
 def register(command: argparse.ArgumentParser) -> None:
@@ -116,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in _table(result):
             print(line)
-    return 1 if _unusable(result) else 0
+    return 1 if result.refused else 0
 
 
 def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
@@ -174,20 +173,7 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
         steps_problem=steps_problem,
         advice=advice,
         capacities=capacities,
-    )
-
-
-def _unusable(result: Result) -> str:
-    """Reason why the fit must not become a profile; empty where it may."""
-    if result.steps is not None:
-        error = result.steps.error
-    else:
-        error = result.lines.decode.median_error if result.lines is not None else 0.0
-    if error <= _UNUSABLE:
-        return ""
-    return (
-        f"the fitted ITL is off by {error:.0%} from the rows themselves: they are not of one server whose ITL"
-        " grows with the batch; check columns and units, and fit one server and setting at a time"
+        refused=step_advice.unusable(steps, lines),
     )
 
 
@@ -233,7 +219,7 @@ def _document(result: Result) -> dict[str, Any]:
         "gamma": prefill.base if prefill else None,
         "delta": prefill.slope if prefill else None,
         "quality": lines.quality if lines else None,
-        "unusable": _unusable(result),
+        "unusable": result.refused,
         "decode": dataclasses.asdict(lines.decode) if lines else None,
         "prefill": dataclasses.asdict(prefill) if prefill else None,
         "steps": {
@@ -322,9 +308,8 @@ def _table(result: Result) -> Iterator[str]:
                 result.rows,
             )
         yield f"fit quality: {result.lines.quality}"
-    unusable = _unusable(result)
-    if unusable:
-        yield f"not usable, so no profile: {unusable}"
+    if result.refused:
+        yield f"not usable, so no profile: {result.refused}"
     else:
         yield from _profile(result)
 
@@ -342,6 +327,8 @@ def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
         if name in {"per_sqrt_request_ms", "per_prompt_ms"} and value == 0.0:
             continue
         unsure = "  (not determined by these rows)" if name in steps.undetermined else ""
+        if not unsure and value == 0.0:
+            unsure = "  (at its bound)"
         yield f"  {name.removesuffix('_ms').replace('_', ' '):<18} {value:>12.6g} ms  +- {error:.3g}{unsure}"
     yield f"  {steps.rows} rows, mean error of ITL {steps.error:.1%}"
     for row in steps.outliers:
