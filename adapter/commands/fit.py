@@ -43,6 +43,7 @@ class Result:
         steps_problem: reason why there are no step times.
         advice: advice on the step times.
         capacities: implied capacity of each pair of lengths.
+        refused: reason why the fit must not become a profile; empty where it may.
 
     """
 
@@ -54,6 +55,7 @@ class Result:
     steps_problem: str
     advice: step_advice.Advice | None
     capacities: Sequence[step_advice.ImpliedCapacity]
+    refused: str
 
 
 def register(command: argparse.ArgumentParser) -> None:
@@ -65,6 +67,7 @@ def register(command: argparse.ArgumentParser) -> None:
         " concurrency; without it request_throughput or request_rate, from which it is derived), itl_ms,"
         " input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its sweep's CSV, SGLang's"
         " JSON lines, guidellm's JSON or CSV, GenAI-Perf's JSON, or inference-perf's reports of stages."
+        " A fit whose ITL is off by more than 30 % is not printed as a profile, and the exit status is 1."
     )
     command.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="Benchmark results, CSV or JSON"
@@ -87,7 +90,7 @@ def register(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit and print; a poor fit is printed with its quality."""
+    """Fit and print; 1 where the fit may not be used."""
     # numpy and scipy, which `--help` does not need, here and below.
     from adapter.formats import benchmarks, plots  # noqa: PLC0415
 
@@ -112,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in _table(result):
             print(line)
-    return 0
+    return 1 if result.refused else 0
 
 
 def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
@@ -170,6 +173,7 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
         steps_problem=steps_problem,
         advice=advice,
         capacities=capacities,
+        refused=step_advice.unusable(steps, lines),
     )
 
 
@@ -215,6 +219,7 @@ def _document(result: Result) -> dict[str, Any]:
         "gamma": prefill.base if prefill else None,
         "delta": prefill.slope if prefill else None,
         "quality": lines.quality if lines else None,
+        "unusable": result.refused,
         "decode": dataclasses.asdict(lines.decode) if lines else None,
         "prefill": dataclasses.asdict(prefill) if prefill else None,
         "steps": {
@@ -303,7 +308,10 @@ def _table(result: Result) -> Iterator[str]:
                 result.rows,
             )
         yield f"fit quality: {result.lines.quality}"
-    yield from _profile(result)
+    if result.refused:
+        yield f"not usable, so no profile: {result.refused}"
+    else:
+        yield from _profile(result)
 
 
 def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
@@ -319,6 +327,8 @@ def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
         if name in {"per_sqrt_request_ms", "per_prompt_ms"} and value == 0.0:
             continue
         unsure = "  (not determined by these rows)" if name in steps.undetermined else ""
+        if not unsure and value == 0.0:
+            unsure = "  (at its bound)"
         yield f"  {name.removesuffix('_ms').replace('_', ' '):<18} {value:>12.6g} ms  +- {error:.3g}{unsure}"
     yield f"  {steps.rows} rows, mean error of ITL {steps.error:.1%}"
     for row in steps.outliers:

@@ -101,11 +101,13 @@ def lookup(model: str, gpu: str, tp: int, engine: str = "vllm") -> CatalogEntry 
 
 def find_model(name: str) -> tuple[Model, str] | None:
     """Model and precision that a name means; the precision need not be one that the catalog has."""
-    plain, precision = names.model_key(name)
-    model = _by_alias().get(plain) or _by_letters().get(plain.replace("-", ""))
-    if model is None:
-        return None
-    return model, precision or model.precisions[0]
+    # `_` between digits is a point (Llama-3_1-8B) or a dash (Qwen3_235B_A22B).
+    for spelled in dict.fromkeys((name, name.replace("_", "-"))):
+        plain, precision = names.model_key(spelled)
+        model = _by_alias().get(plain) or _by_letters().get(plain.replace("-", ""))
+        if model is not None:
+            return model, precision or model.precisions[0]
+    return None
 
 
 def models() -> tuple[Model, ...]:

@@ -56,6 +56,12 @@ _MEANINGLESS = frozenset({
 })  # fmt: skip
 """Words of a name that change neither its size nor its speed: tuning, release, how it was quantized."""
 
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:x\d+)?")
+"""Version, or billions of parameters, as one number."""
+
+_ALIKE = 0.5
+"""Ratio of what two names have in common from which on one is offered for the other."""
+
 
 def model_key(name: str) -> tuple[str, str | None]:
     """Name without organization and meaningless words, in lower case; precision where it says one."""
@@ -87,10 +93,22 @@ def gpu_key(name: str) -> str | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Up to three of the known names that look most alike, best first."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
-    return tuple(by_lower[candidate] for candidate in close)
+    """Up to three of the known names that look most alike, best first.
+
+    Numbers count before letters: `qwen3-235b` is nearer to `qwen3-235b-a22b` than to `qwen3-32b`.
+    """
+    plain, matcher = name.lower(), difflib.SequenceMatcher()
+    matcher.set_seq2(plain)
+    numbers = set(_NUMBER.findall(plain))
+    close = []
+    for candidate in known:
+        matcher.set_seq1(candidate.lower())
+        ratio = matcher.ratio()
+        if ratio >= _ALIKE:
+            shared = len(numbers.intersection(_NUMBER.findall(candidate.lower())))
+            close.append((shared, ratio, candidate))
+    close.sort(reverse=True)
+    return tuple(candidate for _, _, candidate in close[:3])
 
 
 def nearest_gpus(name: str) -> tuple[str, ...]:

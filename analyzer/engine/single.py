@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from analyzer.engine import search
+from analyzer.engine import search, starts
 from analyzer.engine.columns import Engine, within_bounds
 from analyzer.engine.floats import formulas
 from analyzer.engine.nodes import bins_of_one
 from analyzer.engine.occupancy import FULL
+from analyzer.engine.starts import Targets
 
 NEAR = 5e-4
 """Relative distance of two rates, and logarithm of a mean latency over its target, that is near enough."""
@@ -34,17 +35,13 @@ _HALVED = 9
 _IDLE = 0.05
 _FAR_FROM_MISSED = 0.5
 _FAR_BESIDE_KV = 0.1
-_EARLY = 0.8
-_LEAST_START = 0.02
-"""Bounds of the rate at which a search begins, over the largest stable one."""
-
-_TAIL_OF_ITL = 0.85
-_TAIL_OF_WAITS = 2.5
-"""Means over percentiles, nearly enough to begin with."""
-
 _RISE = 7.0
 """Rise of a score with the logarithm of the rate, with which the second rate is guessed."""
 
+_FALL = 0.55
+"""Logarithm of the rate by that of misses of the ITL over those allowed, with which the second is guessed."""
+
+_MOST_RISE = 1.3
 _APART = 3.0
 """Ratio of two rates from which on misses go rather by a power of the rate between them."""
 
@@ -56,15 +53,6 @@ _AT_TOP = 0.97
 _BESIDE = 0.4
 """Distance of a tested rate, over what is kept free, that tells the misses at the latter's end: scores are
 nearly straight there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Targets:
-    """Bounds on latencies, ms, infinite where there is none; percentile is None where they are means."""
-
-    ttft_ms: float
-    itl_ms: float
-    percentile: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +147,7 @@ def _next(
     apart = high > _APART * low
     if count == 1:
         rate, value = tested
-        point = rate * min(max(1.0 - value / _RISE, 0.6), 1.3)
+        point = rate * min(max(1.0 - value / _RISE, 0.6), _MOST_RISE)
     else:
         point = _zero(points)
         if not low < point < high or (low > 0.0 and apart):
@@ -265,7 +253,7 @@ class _Single:
         low, reason, held, beyond = 0.0, self._limit, False, False
         below, above = (low, _LOWEST), (high, -_LOWEST)
         before = above
-        point = self._start(high)
+        point = starts.start(self._engine, self._targets, (self._late, self._slow), high)
         last = None
         for count in range(1, _STEPS):
             earlier, last = last, self._missed(point)
@@ -293,12 +281,15 @@ class _Single:
                 break
             tested = point
             powers = self._powers(last, earlier)
-            point = _next(count, (tested, value), (low, high), [below, above, before], powers)
+            if count == 1 and self._tails and last.itl > last.ttft and last.state.stable:
+                point = tested * min(math.exp(-_FALL * last.over), _MOST_RISE)
+            else:
+                point = _next(count, (tested, value), (low, high), [below, above, before], powers)
             if abs(point - tested) <= 0.5 * NEAR * tested:
                 return point, self._reason(last)
             if not beyond and point > _AT_TOP * top:
                 point = top
-            if not held and point < _IDLE * most:
+            if not held and count > 2 and tested < _IDLE * most:
                 idle = self._missed(search.IDLE * most)
                 if idle.over > 0.0:
                     return None
@@ -310,28 +301,6 @@ class _Single:
         if earlier is None or not (self._tails and last.state.stable and earlier.state.stable):
             return math.nan
         return _by_powers(last, earlier)
-
-    def _start(self, high: float) -> float:
-        """Rate near which the root is, by the means of queues of one server."""
-        engine, tails = self._engine, self._tails
-        work = engine.prefill_ms * engine.input_tokens
-        point = _EARLY * high
-        spare_ms = self._targets.itl_ms - engine.base_ms
-        if self._slow:
-            spare = 1.0 - engine.base_ms / (self._targets.itl_ms * (_TAIL_OF_ITL if tails else 1.0))
-            each = work + engine.decodes * engine.slope_ms
-            point = min(point, 1000.0 * max(spare, 0.1) / max(each, 1e-9))
-        if self._late:
-            wait = max(self._targets.ttft_ms - 2.0 * engine.base_ms - work, 0.1 * work)
-            wait = wait / _TAIL_OF_WAITS if tails else wait
-            rest = 0.5 * (1.0 + engine.input_cv**2) * work
-            point = min(point, 1000.0 * wait / ((wait + rest) * work))
-        point = max(point, _LEAST_START * high)
-        if self._slow and tails and work > spare_ms * engine.decodes:
-            # Whoever meets another's prompt misses.
-            meets_ms = engine.decodes * engine.base_ms + work
-            point = min(point, 1000.0 * (1.0 - (self._targets.percentile or 0.0)) / meets_ms)
-        return float(point)
 
     def _misses(self, rate_rps: float) -> Any:
         """Scores of misses at a rate, by the rates that were tested where they are near."""

@@ -355,6 +355,8 @@ def _running(
     slowed = slowed + 0.5 * bend / middle
     unloaded = np.maximum(1.0 - slowed, LEAST_LEFT)
     mean = alone / unloaded
+    # By Little's law no fewer decode, whatever holds slots: with fewer, the replica would seem to keep up again.
+    fewest = np.minimum(np.maximum(least, paced * engines.base_ms / unloaded), engines.max_batch)
     delayed = engines.alike * rate * engines.prefill_ms * engines.input_tokens / free
     wider = engines.alike * clusters.pairs + delayed * engines.long_prompts
     wider = 1.0 + (wider + engines.own_square * unloaded / mean) / crowding
@@ -373,9 +375,8 @@ def _running(
         load,
         (1.0 + 0.5 * (1.0 + crowding) * most / (1.0 - most)) / large,
     )
-    # A slot is held while the prompt is computed, too. Where prompts would hold all of them, no fewer decode
-    # than without them (Little's law): with none, the replica would seem to keep up again.
-    batch = np.maximum(chain.mean * large + fixed - rate * prompt, least)
+    # A slot is held while the prompt is computed, too.
+    batch = np.maximum(chain.mean * large + fixed - rate * prompt, fewest)
     return {
         "batch": batch,
         "joined": np.minimum(batch + 1.0 - chain.waits, np.maximum(engines.room, 1.0)),

@@ -9,11 +9,15 @@ import numpy as np
 
 from analyzer.fitting.benchmark_rows import BenchmarkRows, disagreement, rows_of
 from analyzer.fitting.forms import NAMES
+from analyzer.fitting.lines import Fit
 from analyzer.fitting.step_fit import LEAST_BASE, StepFit
 from analyzer.replicas import BoolArray, FloatArray
 
 _UNSURE = 0.5
 _DISAGREES = 0.05
+_UNUSABLE = 0.3
+"""Mean relative error of ITL over the fitted rows from which on nothing may be sized by the fit. The largest of
+100 groups of rows measured on GPUs is 0.19; with their ITLs exchanged among the rows most are beyond it."""
 _FEW_OUTLIERS = 8
 """One row in so many may be a mistake, which is named by itself."""
 _BETTER = {
@@ -67,6 +71,20 @@ def advise(rows: BenchmarkRows, fit: StepFit) -> Advice:
     return Advice(
         undetermined=tuple(problem for problem, _ in pairs),
         measure_next=tuple(dict.fromkeys(fix for _, fix in pairs if fix)),
+    )
+
+
+def unusable(steps: StepFit | None, lines: Fit | None) -> str:
+    """Reason why a fit must not become a profile; empty where it may. Step times count before lines."""
+    if steps is not None:
+        error = steps.error
+    else:
+        error = lines.decode.median_error if lines is not None else 0.0
+    if error <= _UNUSABLE:
+        return ""
+    return (
+        f"the fitted ITL is off by {error:.0%} from the rows themselves: they are not of one server whose ITL"
+        " grows with the batch; check columns and units, and fit one server and setting at a time"
     )
 
 
@@ -189,6 +207,9 @@ def _inseparable(used: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]]
 def _unsure(fit: StepFit) -> Iterator[tuple[str, str]]:
     if fit.step_times.base_ms <= LEAST_BASE * 1.01 * fit.least_itl_ms:
         yield "base_ms is at its bound: all of ITL grows with the batch", _BETTER["base_ms"]
+    if fit.step_times.per_request_ms == 0.0 and "per_request_ms" not in fit.undetermined:
+        problem = "per_request_ms is at its bound 0: what requests add counts as prefill or context"
+        yield problem, _BETTER["per_request_ms"]
     for name in NAMES:
         value, error = getattr(fit.step_times, name), fit.errors[name]
         if name not in fit.undetermined and value > 0 and error > _UNSURE * value:

@@ -30,6 +30,8 @@ LEAST_BASE = 1e-3
 """A step takes time whatever it does: at least this share of the lowest ITL."""
 _SPREAD = 0.25
 """Standard deviation of logarithms up to which saturated rows agree on a bound."""
+_BEYOND = 1.1
+"""Ratio from which on one number of requests or tokens is more than another."""
 _FOLLOWS = 0.07
 """A row's ITL follows its concurrency when it is within this share of the prediction."""
 
@@ -255,6 +257,11 @@ def _bounds(
     """What the saturated rows say; None where they agree on no bound, so that something else delayed them."""
     if not saturated.any():
         return Bounds()
+    # What fewer requests and tokens waited for than others hold is no limit, but a stall or a warm-up.
+    inside, tokens = rows.concurrency[used].max(), (rows.concurrency * rows.context_tokens)[used].max()
+    held_up = (_BEYOND * running < inside) & (_BEYOND * running * rows.context_tokens < tokens)
+    if (saturated & ~held_up).any():
+        saturated = saturated & ~held_up
     held = running[saturated]
     context = rows.context_tokens[saturated]
     by_batch, by_tokens = float(np.std(np.log(held))), float(np.std(np.log(held * context)))
@@ -263,8 +270,7 @@ def _bounds(
     certain = bool(np.ptp(np.log(context)) > np.log(1.25))
     most, kv_tokens = float(np.median(held)), float(np.median(held * context))
     # What unsaturated rows exceed is no bound.
-    tokens_fit = float((rows.concurrency * rows.context_tokens)[used].max()) <= 1.1 * kv_tokens
-    batch_fits = float(rows.concurrency[used].max()) <= 1.1 * most
+    tokens_fit, batch_fits = float(tokens) <= _BEYOND * kv_tokens, float(inside) <= _BEYOND * most
     if tokens_fit and not (certain and by_batch < by_tokens and batch_fits):
         return Bounds(kv_tokens=kv_tokens, certain=certain)
     return Bounds(max_requests=most) if batch_fits else None

@@ -2,7 +2,8 @@
 
 vLLM writes one JSON object a run (`mean_ttft_ms`, `mean_tpot_ms`, `request_throughput`; up to 0.4
 `request_inthroughput`) or appends them a line each; its sweep collects the same keys in `summary.csv`;
-SGLang appends lines with the same keys. The concurrency follows from Little's law, requests per second times
+SGLang appends lines with the same keys. A sweep writes a file on each run that failed, too, and one on its
+warm-up. The concurrency follows from Little's law, requests per second times
 the time of one request.
 """
 
@@ -18,6 +19,7 @@ from adapter.formats.benchmark_tools.rows import (
     NOTHING_FINISHED,
     Row,
     UnusableError,
+    as_float,
     check_streamed,
     number,
     optional,
@@ -28,12 +30,22 @@ _VLLM_NAMES = (
     "p99_ttft_ms",
 )  # fmt: skip
 
+_WARM_UP = -1.0
+"""Number of the run with which a sweep warms a server up."""
+_MOST_SHOWN = 200
+"""Most characters of a run's error that its reason shows."""
+
 
 def is_vllm(document: Mapping[str, Any]) -> bool:
     """Whether these are the keys of a run of vLLM's or SGLang's benchmark."""
-    return "mean_ttft_ms" in document or (
-        "completed" in document and any(name in document for name in _VLLM_NAMES)
-    )
+    if "mean_ttft_ms" in document or _failed(document):
+        return True
+    return "completed" in document and any(name in document for name in _VLLM_NAMES)
+
+
+def _failed(document: Mapping[str, Any]) -> bool:
+    """Whether these are the keys of a sweep's file on a run that ended with an error."""
+    return "error_type" in document and "serve_overrides" in document
 
 
 def vllm(document: Mapping[str, Any], place: str) -> Row:
@@ -45,6 +57,10 @@ def vllm(document: Mapping[str, Any], place: str) -> Row:
 
 
 def _vllm(document: Mapping[str, Any], place: str) -> Row:
+    if _failed(document):
+        raise UnusableError(f"error: the run failed: {str(document.get('error'))[:_MOST_SHOWN]}")
+    if as_float(document.get("run_number")) == _WARM_UP:
+        raise UnusableError("run_number: is -1: a warm-up of the sweep")
     completed, failed = _finished(document)
     throughput = _throughput(document, completed)
     tokens = number(document.get("total_output_tokens"), "total_output_tokens")

@@ -99,6 +99,23 @@ def test_the_table_ends_with_a_profile(tmp_path: Path, capsys: pytest.CaptureFix
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("lengths", [(",input_tokens,output_tokens", ",512,128"), ("", "")])
+def test_rows_that_no_server_has_give_no_profile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lengths: tuple[str, str]
+) -> None:
+    """ITL that goes up and down by factors whatever the batch: no profile, and exit status 1."""
+    header, each = lengths
+    itl = (5, 400, 9, 250, 6, 300, 12, 500)
+    lines = [f"{1 + k},{ms}{each}" for k, ms in enumerate(itl)]
+    (tmp_path / "runs.csv").write_text("\n".join([f"batch,itl_ms{header}", *lines, ""]))
+    assert cli.main(["fit", str(tmp_path / "runs.csv")]) == 1
+    text = capsys.readouterr().out
+    assert "not usable, so no profile: the fitted ITL is off by" in text
+    assert "perfParms" not in text
+    assert cli.main(["fit", "--json", str(tmp_path / "runs.csv")]) == 1
+    assert "off by" in json.loads(capsys.readouterr().out)["unusable"]
+
+
 def test_rows_without_ttft_fit_the_decode_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -178,6 +178,19 @@ def test_a_broken_vllm_run_costs_its_row(
         rows_of(tmp_path / "runs.json", {**vllm(*LOADS[1]), **broken})
 
 
+def test_what_a_sweep_writes_beside_its_runs_costs_its_row(tmp_path: Path) -> None:
+    """The file of a run that failed, with its error, and that of the warm-up."""
+    error = {"run_number": 0, "error_type": "CalledProcessError", "error": "exit status 1"}
+    failure = {**error, "serve_overrides": {}, "bench_overrides": {"max_concurrency": 8}}
+    warm_up = vllm(*LOADS[0], run_number=-1)
+    rows = rows_of(
+        tmp_path / "all.json", [failure, warm_up, *(vllm(*load, run_number=0) for load in LOADS)]
+    )
+    assert rows[0].problem == "error: the run failed: exit status 1"
+    assert rows[1].problem == "run_number: is -1: a warm-up of the sweep"
+    assert same_loads(rows[2:])
+
+
 def test_a_run_without_ttft_teaches_itl(tmp_path: Path) -> None:
     """Where the whole latency is there the concurrency follows from it."""
     run = vllm(*LOADS[1], mean_e2el_ms=20.8 + 127 * 8.4)

@@ -111,10 +111,11 @@ def test_nobody_runs_70b_on_pcie_cards() -> None:
         ("openai/gpt-oss-120b", "gpt-oss-120b", "fp4"),
         ("mistralai/Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b", "bf16"),
         ("Qwen/Qwen3-32B-AWQ", "qwen3-32b", "int4"),
+        ("Qwen3_235B_A22B_FP8", "qwen3-235b-a22b", "fp8"),
     ],
 )
 def test_names_of_models(name: str, model: str, precision: str) -> None:
-    """Organization, case, tuning and release do not matter; the precision does."""
+    """Organization, case, underscores, tuning and release do not matter; the precision does."""
     named = catalog.find_model(name)
     assert named is not None
     assert (named[0].key, named[1]) == (model, precision)
@@ -180,6 +181,20 @@ def test_a_model_of_the_catalog_is_the_nearest_to_itself_misspelled() -> None:
     assert catalog.nearest_models("Qwen/Qwen3-32")[0] == "Qwen/Qwen3-32B"
     assert catalog.nearest_models("meta/lama-3.1-8b")[0] == "meta-llama/Llama-3.1-8B-Instruct"
     assert names.nearest_gpus("H100-SMX")[0] == "H100-SXM"
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("Qwen/Qwen3-235B", "Qwen/Qwen3-235B-A22B"),
+        ("Qwen235B", "Qwen/Qwen3-235B-A22B"),
+        ("Qwen3-30B", "Qwen/Qwen3-30B-A3B"),
+        ("mixtral-8x22", "mistralai/Mixtral-8x22B-Instruct-v0.1"),
+    ],
+)
+def test_the_nearest_model_has_the_same_number_of_parameters(name: str, first: str) -> None:
+    """However much shorter or longer the names are."""
+    assert catalog.nearest_models(name)[0] == first
 
 
 def test_kv_cache_binds_before_the_batch() -> None:

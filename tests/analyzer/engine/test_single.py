@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analyzer.engine import single, sizing
+from analyzer.engine import single, sizing, starts
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import COLUMNS, Engine, Engines, problems, within_bounds
 from analyzer.engine.floats import formulas
@@ -100,7 +100,7 @@ def test_largest_rate_is_where_the_worst_latency_meets_its_target() -> None:
     """At 0.1 % less all targets hold by the formulas for rows, at 0.3 % more one does not; but for `NEAR`."""
     searched = 0
     for engine, (ttft, itl, percentile) in drawn(60, 2):
-        targets = single.Targets(ttft_ms=ttft, itl_ms=itl, percentile=percentile)
+        targets = starts.Targets(ttft_ms=ttft, itl_ms=itl, percentile=percentile)
         held = single.largest(engine, targets, 0.0)
         rows = Engines.of([engine])
         share = math.nan if percentile is None else percentile
@@ -166,7 +166,7 @@ def test_extreme_lengths_give_what_they_give_for_rows() -> None:
 def test_what_floats_cannot_express_is_left_to_arrays() -> None:
     """A target of 0 divides by zero, which arrays carry on with as infinity."""
     engine, _ = drawn(1, 4)[0]
-    targets = single.Targets(ttft_ms=0.0, itl_ms=50.0, percentile=None)
+    targets = starts.Targets(ttft_ms=0.0, itl_ms=50.0, percentile=None)
     assert single.largest(engine, targets, 0.0) is None
 
 
@@ -179,7 +179,7 @@ def test_prompts_that_cost_nothing_are_left_to_floats() -> None:
             base_ms=10.0, per_request_ms=0.0, per_prefill_token_ms=0.0, per_context_token_ms=0.0
         ),
     )
-    targets = single.Targets(ttft_ms=math.inf, itl_ms=50.0, percentile=None)
+    targets = starts.Targets(ttft_ms=math.inf, itl_ms=50.0, percentile=None)
     largest = single.largest(free, targets, 0.0)
     assert largest is not None
     rows = sizing.size_engines(Engines.of([free] * 5), itl_ms=50.0, headroom=0.0)
@@ -239,7 +239,7 @@ def test_few_rates_are_tested_where_answers_are_short(monkeypatch: pytest.Monkey
             ),
         )
         tested.clear()
-        targets = single.Targets(
+        targets = starts.Targets(
             ttft_ms=prefill * prompt * source.uniform(8, 20), itl_ms=3.0 * base, percentile=0.99
         )
         if single.largest(engine, targets, 0.05) is None:
@@ -248,3 +248,44 @@ def test_few_rates_are_tested_where_answers_are_short(monkeypatch: pytest.Monkey
         assert len(tested) <= 9, targets
         assert len(tested) == len(set(tested))
     assert held > 40
+
+
+def test_a_search_begins_near_its_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Percentiles of the ITL, short answers among the others: five tests of a rate on average are enough."""
+    tested: list[float] = []
+    missed = single._Single._missed
+
+    def counted(search: single._Single, rate_rps: float) -> single._Missed:
+        tested.append(rate_rps)
+        return missed(search, rate_rps)
+
+    monkeypatch.setattr(single._Single, "_missed", counted)
+    source = np.random.default_rng(11)
+    held = 0
+    for number in range(60):
+        base = source.uniform(5, 30)
+        prompt, prefill = source.uniform(500, 7000), base * source.uniform(0.004, 0.012)
+        engine = Engine(
+            step_times=StepTimes(
+                base_ms=base,
+                per_request_ms=source.uniform(0.02, 0.15),
+                per_prefill_token_ms=prefill,
+                per_context_token_ms=1e-4,
+            ),
+            limits=EngineLimits(max_num_seqs=256, max_num_batched_tokens=8192, kv_tokens=400_000),
+            lengths=Lengths(
+                input_tokens=prompt,
+                output_tokens=source.uniform(20, 300),
+                input_cv=1.0,
+                output_cv=0.8,
+                short_answers=tuple(np.sort(source.uniform(0, 0.4, 4))),
+            ),
+        )
+        targets = starts.Targets(
+            ttft_ms=prefill * prompt * source.uniform(8, 20),
+            itl_ms=base * source.uniform(1.5, 4),
+            percentile=(0.9, 0.95, 0.99)[number % 3],
+        )
+        held += single.largest(engine, targets, 0.05) is not None
+    assert held > 55
+    assert len(tested) < 5.3 * held

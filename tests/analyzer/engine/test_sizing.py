@@ -349,3 +349,24 @@ def test_many_rows_find_no_root_beyond_an_overload() -> None:
             Engines.of([engine] * 5), itl_ms=357.3435449633255, percentile=percentile
         )
         assert some.rate_rps == pytest.approx(one.rate_rps, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("steps", "limits", "lengths"),
+    [
+        ((23.07, 0.2013, 0.03177, 3.1e-6), (64, 512), (1131.0, 96.6, 1.0, 2.0)),
+        ((38.4, 0.0118, 0.00778, 1.2e-4), (256, 512), (54.2, 24.8, 2.0, 1.0)),
+    ],
+)
+def test_a_replica_that_falls_behind_does_so_at_every_higher_rate(
+    steps: tuple[float, float, float, float],
+    limits: tuple[int, int],
+    lengths: tuple[float, float, float, float],
+) -> None:
+    """Also where prompts hold the slots: a search by halves finds the rate where it begins."""
+    one = engine(steps=steps, seqs=limits[0], budget=limits[1], kv_tokens=None, lengths=lengths)
+    columns = Engines.of([one] * 1000)
+    top = 1000.0 * min(columns.full_rate[0], 1.0 / (steps[2] * lengths[0]))
+    stable = engine_state.at_rate(columns, np.linspace(0.001, 1.0, 1000) * top).stable
+    assert stable.any()
+    assert not stable[stable.argmin() :].any()

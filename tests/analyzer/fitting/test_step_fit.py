@@ -189,6 +189,21 @@ def test_a_slow_start_spoils_only_the_ttft() -> None:
     assert fit.rows == data.size
 
 
+def test_a_warm_up_does_not_hide_that_others_are_saturated() -> None:
+    """One request that waited for seconds tells nothing of the limit that the rows beyond it are held by."""
+    grid = [*GRID, (512, 128, 1.0)]
+    data = rows(grid=grid, kv_tokens=150_000)
+    expected = {row.row for row in step_fit.fit_steps(rows(kv_tokens=150_000)).saturated}
+    wait_ms = 9000.0
+    # By Little's law the wait counts as requests inside, as it is read from a tool's throughput.
+    data.concurrency[-1] += wait_ms / data.request_ms[-1]
+    data.ttft_ms[-1] += wait_ms
+    fit = step_fit.fit_steps(data)
+    assert expected <= {row.row for row in fit.saturated}
+    assert fit.bounds.kv_tokens == pytest.approx(150_000, rel=0.1)
+    assert values(fit) == pytest.approx([BASE, REQUEST, PREFILL, CONTEXT, 0.0], rel=1e-3)
+
+
 def at_once(concurrency: list[float]) -> BenchmarkRows:
     n = np.array(concurrency)
     inside = np.minimum(n, 256)
