@@ -45,6 +45,7 @@ class Signals:
         replicas: number of replicas that the signals are of.
         running: requests in service, over all replicas.
         waiting: requests in queues, over all replicas.
+        arrival_rate_rps: requests per second of the last while; short ones may all be between two looks.
         kv_usage: share of the KV cache in use, of the fullest replica; None where it is not known.
         max_batch: most requests in service of one replica; 0 where it is not known.
         itl_ms: mean inter-token latency; None without one.
@@ -58,6 +59,7 @@ class Signals:
     replicas: int
     running: float
     waiting: float
+    arrival_rate_rps: float = 0.0
     kv_usage: float | None = None
     max_batch: int = 0
     growth: float = 1.0
@@ -82,12 +84,14 @@ class Saturation:
 
 
 def replicas_needed(signals: Signals) -> Saturation:
-    """Replicas that the largest signal asks for; 0 where nothing runs or waits."""
+    """Replicas that the largest signal asks for; 0 where nothing runs, waits or arrives."""
     present = signals.replicas
-    if signals.running + signals.waiting <= 0:
+    if signals.running + signals.waiting + signals.arrival_rate_rps <= 0:
         return Saturation(replicas=min(max(present - 1, 0), _fewest(present)), reason="no requests")
     if present < 1:
-        return Saturation(replicas=1, reason=f"{signals.waiting:.0f} requests wait for a replica")
+        # Nobody serves what arrives, whether a queue shows it or not.
+        some = f"{signals.waiting:.0f} requests wait" if signals.waiting > 0 else "requests arrive"
+        return Saturation(replicas=1, reason=f"{some} for a replica")
     factor, reason = max(_factors(signals), default=(1.0, "no signal of saturation"))
     replicas = math.ceil(present * factor - 1e-9)
     return Saturation(replicas=max(replicas, _fewest(present), 1), reason=reason)

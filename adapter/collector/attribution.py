@@ -13,7 +13,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from adapter.collector.promql import Sampled
-from adapter.collector.servers.siblings import Siblings
+from adapter.collector.windows.siblings import Siblings
 from adapter.resources.variant import VariantSource
 
 How = Literal["pod", "pod without namespace", "address", "model"]

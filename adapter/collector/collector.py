@@ -21,11 +21,11 @@ from adapter.collector.pod_scraper import OnPage, PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
 from adapter.collector.servers.plausibility import Assessment, Plausibility
-from adapter.collector.servers.siblings import Siblings
 from adapter.collector.traffic import TrafficWindow
 from adapter.collector.transport import access
 from adapter.collector.windows import jobs
 from adapter.collector.windows.discovery import Discovery
+from adapter.collector.windows.siblings import Siblings
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import Collecting, Source
 

@@ -263,7 +263,7 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             started_at = value
             continue
         served = labels.get("model_name", model)
-        if series_name.name != model_servers.CACHE_CONFIG:
+        if series_name.name not in model_servers.INFOS:
             models.add(served)
         if served == model:
             read_as.append((series_name.style, series_name.name, labels, value))

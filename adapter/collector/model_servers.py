@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from adapter.collector.servers import lora
 from adapter.collector.servers import totals as checked
 from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers.ranks import Rank
@@ -57,6 +58,7 @@ class PodMetrics:
         itl_buckets: Histogram of inter-token latencies; likewise.
         ranks: Its engines where it has several and shows each.
         idle_seconds: Seconds for which gauges may be those of requests that ended, while it is idle.
+        adapters_waiting: LoRA adapters whose requests wait while others have all slots.
 
     """
 
@@ -81,6 +83,7 @@ class PodMetrics:
     tpot_buckets: Histogram | None = None
     ranks: tuple[Rank, ...] = field(default=(), compare=False)
     idle_seconds: float = 0.0
+    adapters_waiting: float = 0.0
 
     @property
     def stock(self) -> float:
@@ -172,6 +175,9 @@ QUANTITIES = (
 CACHE_CONFIG = "vllm:cache_config_info"
 """Size of the KV cache of one engine, in labels. It has no label `model_name`."""
 CACHE_CONFIG_LABELS = ("engine", "num_gpu_blocks", "block_size", "kv_cache_size_tokens")
+LORA = lora.SERIES
+INFOS = frozenset({CACHE_CONFIG, LORA})
+"""Series whose labels are what they say; they have no label `model_name`."""
 
 ENGINE_QUANTITIES = (
     Quantity("generated", (("vllm:generation_tokens_total",),)),
@@ -190,6 +196,7 @@ ENGINE_QUANTITIES = (
     # Only an engine has it, which SGLang's router is not.
     Quantity("throughput", (("sglang:gen_throughput",),), fold="max"),
     Quantity("rejected", (("vllm:admission_rejections_total",),)),
+    Quantity("adapters_waiting", ((LORA,),)),
 )
 """Numbers of engines that sizing uses where there are some."""
 
@@ -269,7 +276,7 @@ SERIES = frozenset(
         ),
         *(name for pair in CACHED_OF_PROMPTS for name in pair),
     }
-    - {CACHE_CONFIG}
+    - INFOS
 )
 """Names of all series that are read by their values."""
 
@@ -333,6 +340,7 @@ def pod_metrics(
         tpot_buckets=tpot_buckets,
         ranks=ranks,
         idle_seconds=IDLE_SECONDS if "throughput" in totals else 0.0,
+        adapters_waiting=totals.get("adapters_waiting", 0.0),
     )
 
 
@@ -343,11 +351,14 @@ def values(samples: Iterable[tuple[str, Labels, float]]) -> dict[str, list[float
     """Values of the engines of one pod by series, from its samples."""
     series: dict[str, list[float]] = {}
     ranks: dict[tuple[str, str], float] = {}
+    adapters: list[tuple[Labels, float]] = []
     for name, labels, value in samples:
         if name == CACHE_CONFIG:
             tokens = cache_tokens(labels)
             if tokens is not None:
                 series.setdefault(name, []).append(tokens)
+        elif name == LORA:
+            adapters.append((labels, value))
         elif name not in RANKED:
             series.setdefault(name, []).append(value)
         elif not labels.get("priority"):
@@ -355,6 +366,8 @@ def values(samples: Iterable[tuple[str, Labels, float]]) -> dict[str, list[float
             ranks[rank] = max(ranks.get(rank, value), value)
     for (name, _), value in ranks.items():
         series.setdefault(name, []).append(value)
+    if adapters:
+        series[LORA] = [lora.waiting(adapters)]
     return series
 
 

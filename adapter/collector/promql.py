@@ -17,7 +17,7 @@ from adapter.collector import model_servers
 from adapter.collector.instant_vector import Sample
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.pickers import loads
-from adapter.collector.servers import engines, ranks, spelling
+from adapter.collector.servers import engines, lora, ranks, spelling
 from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers.totals import ImplausibleError, Moments
@@ -25,7 +25,7 @@ from adapter.collector.servers.totals import ImplausibleError, Moments
 TARGET = "namespace, pod, instance, job"
 BY = f"{TARGET}, model_name"
 _QUANTITY = "quantity"
-_SAMPLED, _STARTED, _CACHE = "sampled_at", "started_at", "cache"
+_SAMPLED, _STARTED = "sampled_at", "started_at"
 _TIMED = {
     "vllm": ("vllm:num_requests_running", "vllm:request_success_total"),
     "sglang": ("sglang:num_running_reqs",),
@@ -152,9 +152,11 @@ def fleet(styles: Collection[str] = STYLES) -> str:
         f"(0 * {servers}) + on ({TARGET}) group_left ()"
         f" max by ({TARGET}) ({spelling.selector((model_servers.STARTED,))})"
     )
-    # Of no model either; its labels are the numbers.
+    # Of no model either; their labels are what they say.
     sizes = ", ".join(model_servers.CACHE_CONFIG_LABELS)
     cache = f"max by ({TARGET}, {sizes}) ({spelling.selector((model_servers.CACHE_CONFIG,))})"
+    newest = f"topk by ({TARGET}) (1, {spelling.selector((model_servers.LORA,))})"
+    adapters = f"max by ({TARGET}, {', '.join(lora.LABELS)}) ({newest})"
     beside = "|".join(sorted(name for name in engines.names() if not name.endswith("_bucket")))
     others = f'sum by (__name__, {BY}, {", ".join(engines.LABELS)}) ({{__name__=~"{beside}"}})'
     # `or` compares without names: the label keeps the parts from hiding each other. The largest part comes
@@ -163,7 +165,8 @@ def fleet(styles: Collection[str] = STYLES) -> str:
         (
             _labelled(sampled, _SAMPLED),
             _labelled(started, _STARTED),
-            _labelled(cache, _CACHE),
+            _labelled(cache, model_servers.CACHE_CONFIG),
+            _labelled(adapters, model_servers.LORA),
             _labelled(tops, "largest"),
             _labelled(others, "other"),
             _labelled(engine, "engine"),
@@ -271,13 +274,13 @@ class _Pod:
 def pods(samples: Iterable[Sample]) -> list[Sampled]:
     """Pods in the result of `fleet()`; one without a time of its scrape is left out."""
     by_key: dict[Pod, _Pod] = {}
-    caches: dict[Pod, list[tuple[str, Mapping[str, str], float]]] = {}
+    infos: dict[Pod, list[tuple[str, Mapping[str, str], float]]] = {}
     for sample in samples:
         labels = sample.labels
         key = _key(labels)
-        quantity = labels.get(_QUANTITY)
-        if quantity == _CACHE:
-            caches.setdefault(key, []).append((model_servers.CACHE_CONFIG, labels, sample.value))
+        quantity = labels.get(_QUANTITY, "")
+        if quantity in model_servers.INFOS:
+            infos.setdefault(key, []).append((quantity, labels, sample.value))
             continue
         pod = by_key.get(key)
         if pod is None:
@@ -289,7 +292,7 @@ def pods(samples: Iterable[Sample]) -> list[Sampled]:
         else:
             pod.samples.append((labels.get("__name__", ""), labels, sample.value))
     for key, pod in by_key.items():
-        pod.samples.extend(caches.get((*key[:4], ""), ()))
+        pod.samples.extend(infos.get((*key[:4], ""), ()))
     # Engines behind a front such as Dynamo's name their model, and the front's series have none.
     named = {key[:4] for key in by_key if key[4]}
     by_key = {
@@ -323,7 +326,7 @@ def _sampled(key: Pod, pod: _Pod) -> Sampled:
     series = [
         (name, labels, value)
         for own, name, labels, value in read_as
-        if own == style or name == model_servers.CACHE_CONFIG
+        if own == style or name in model_servers.INFOS
     ]
     engine = None if series else engines.of(pod.samples)
     if engine is not None:

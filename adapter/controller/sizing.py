@@ -190,15 +190,11 @@ class Sizing:
         )
 
     def _saturated(
-        self,
-        source: VariantSource,
-        traffic: Traffic | None,
-        rate: SizingRate | None,
-        minimum: int,
+        self, source: VariantSource, traffic: Traffic | None, rate: SizingRate | None, minimum: int
     ) -> plan.Decision:
         """What the saturation rule says of a variant, within its bounds."""
         targets, replicas = source.targets, minimum
-        reason = "no requests"
+        reason = "no requests" if minimum == 0 else "the load is not known"
         # Only a variant that is proven idle has a minimum of 0.
         if traffic is not None and minimum > 0:
             saturation = saturation_rule.replicas_needed(
@@ -206,6 +202,7 @@ class Sizing:
                     replicas=source.ready,
                     running=traffic.running,
                     waiting=traffic.waiting + self._at_gateway(source),
+                    arrival_rate_rps=traffic.arrival_rate_rps,
                     kv_usage=traffic.kv_cache,
                     growth=_growth(traffic, rate),
                     itl_ms=traffic.itl_ms,

@@ -36,6 +36,24 @@ CALM = Signals(replicas=4, running=20, waiting=0, kv_usage=0.64)
         ),
         pytest.param(replace(CALM, running=0), 3, "no requests", id="nothing-runs"),
         pytest.param(
+            replace(CALM, running=0, kv_usage=None, arrival_rate_rps=2.0),
+            4,
+            "no signal",
+            id="short-requests-between-two-looks",
+        ),
+        pytest.param(
+            replace(CALM, running=0, kv_usage=0.0, arrival_rate_rps=2.0),
+            3,
+            "KV cache 0%",
+            id="few-short-requests",
+        ),
+        pytest.param(
+            replace(CALM, replicas=0, running=0, arrival_rate_rps=2.0),
+            1,
+            "requests arrive",
+            id="none-yet-and-no-queue",
+        ),
+        pytest.param(
             replace(CALM, replicas=0, running=0, waiting=7), 1, "7 requests", id="none-yet"
         ),
         pytest.param(replace(CALM, kv_usage=None), 4, "no signal", id="nothing-known"),

@@ -25,12 +25,27 @@ _Sample = tuple[str, Mapping[str, str], float]
 
 _OF_GATEWAY = re.compile(
     r"^[ \t]*(?:\w+_)?(?:llm_d_(?:router_)?epp|llm_d_inference_scheduler"
-    r"|inference_(?:extension|objective|model|pool)|dynamo_frontend|controller_runtime)_",
+    r"|inference_(?:extension|objective|model|pool)|dynamo_frontend|controller_runtime"
+    r"|agentgateway|gen_ai_(?:server|client))_",
     re.MULTILINE,
 )
 """A series that a gateway shows before its first request; a picker runs as a controller."""
 
-NO_GATEWAY = "no metrics of an endpoint picker or a Dynamo frontend in it; is the port right?"
+NO_GATEWAY = (
+    "no metrics of an endpoint picker, a Dynamo frontend, Envoy AI Gateway or agentgateway in it; is the port"
+    " right?"
+)
+
+LLM_GATEWAY_REQUESTS = (
+    "gen_ai_server_request_duration_seconds_count",
+    "agentgateway_gen_ai_server_request_duration_count",
+)
+"""Requests that ended at Envoy AI Gateway and at agentgateway, by the model. Neither shows a queue.
+Prometheus is not queried for them: pickers behind such a gateway count the same requests."""
+
+_RESPONSE, _REQUEST = "gen_ai_response_model", "gen_ai_request_model"
+_UNKNOWN = "unknown"
+"""What these two labels are where there was no answer to read it from."""
 
 
 class _Names:
@@ -45,6 +60,7 @@ _PLAIN_NAMES = frozenset(
     {
         *GATEWAY_QUEUES,
         *GATEWAY_REQUESTS,
+        *LLM_GATEWAY_REQUESTS,
         *GATEWAY_OUTCOMES,
         *loads.REQUESTS,
         *loads.TOKENS,
@@ -89,14 +105,14 @@ class PickerMetrics:
         self.of_gateway = of_gateway
         queue = _by_newest_name(samples, GATEWAY_QUEUES)
         self.queue = {model: value for model, value in queue.items() if loads.plausible(value)}
-        self.requests = _by_newest_name(samples, GATEWAY_REQUESTS)
+        self.requests = _by_newest_name(samples, (*GATEWAY_REQUESTS, *LLM_GATEWAY_REQUESTS))
         self.rejected = _by_newest_name(samples, GATEWAY_OUTCOMES)
         self.unnamed: float | None = None
         for name in GATEWAY_OUTCOMES:
             values = [
                 value
                 for shown, labels, value in samples
-                if shown == name and not gateway_model(labels) and math.isfinite(value)
+                if shown == name and not _model(labels) and math.isfinite(value)
             ]
             if values:
                 self.unnamed = math.fsum(values)
@@ -104,12 +120,12 @@ class PickerMetrics:
 
     def only(self, known: Known) -> PickerMetrics:
         """The page without what no variant has, where it shows many models."""
-        if len({gateway_model(labels) for _, labels, _ in self._samples}) <= MODELS:
+        if len({_model(labels) for _, labels, _ in self._samples}) <= MODELS:
             return self
         kept = [
             sample
             for sample in self._samples
-            if not (model := gateway_model(sample[1])) or model in known.models
+            if not (model := _model(sample[1])) or model in known.models
         ]
         return PickerMetrics(kept, of_gateway=self.of_gateway)
 
@@ -118,7 +134,7 @@ class PickerMetrics:
         models = self.queue.keys() | self.requests.keys() | self.rejected.keys()
         pools: dict[tuple[str, str], set[str]] = {(namespace, ""): set(models)}
         for name, labels, _ in self._samples:
-            pool, model = labels.get("inference_pool"), gateway_model(labels)
+            pool, model = labels.get("inference_pool"), _model(labels)
             if name in GATEWAY_QUEUES and pool and model:
                 pools.setdefault((namespace, pool), set()).add(model)
         return loads.of_samples(
@@ -160,7 +176,13 @@ def _by_model(samples: list[_Sample], name: str) -> dict[str, float]:
     values: dict[str, float] = {}
     for shown, labels, value in samples:
         # Older versions have queues without a model.
-        model = gateway_model(labels)
+        model = _model(labels)
         if shown == name and model and math.isfinite(value):
             values[model] = values.get(model, 0.0) + value
     return values
+
+
+def _model(labels: Mapping[str, str]) -> str:
+    """The model that serves a request; a server answers with the name that its own metrics have."""
+    named = (labels.get(name, "") for name in (_RESPONSE, _REQUEST))
+    return gateway_model(labels) or next((name for name in named if name not in {"", _UNKNOWN}), "")

@@ -18,10 +18,15 @@ _SUMS = {
     "itl": "inter-token latencies",
 }
 
+_APART_SHARE, _STEPS = 0.02, 8.0
+"""Tokens that may have a time and not be counted yet: share of those of a page that several processes write,
+and number beside one of each request in service."""
+
 AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended: one of the two is wrong"
 _LENGTHS = (
     "it has lengths of {measured:.0f} requests where {ended:.0f} ended: one of the two is wrong"
 )
+_TOKENS = "it has times of {counted:.0f} tokens where {generated:.0f} were generated: one of the two is wrong"
 _BEHIND = "it counts {ended:.0f} requests that ended for {begun:.0f} first tokens: one of the two is wrong"
 _SUM_FELL = "its sum of {what} fell though its process did not start anew"
 
@@ -48,4 +53,23 @@ def problem(before: PodMetrics, after: PodMetrics) -> str:
         return AHEAD.format(begun=begun, ended=ended)
     if ended > TIMES_FINISHED * max(begun, 0.0) + before.stock + MORE:
         return _BEHIND.format(begun=begun, ended=ended)
+    return _more_than_generated(before, after)
+
+
+def _more_than_generated(before: PodMetrics, after: PodMetrics) -> str:
+    """Whether more tokens had a time than were generated; empty where that is not so, or not known.
+
+    Each first token and each gap to a next one is of one token; steps that verify drafts have fewer. Servers
+    of embeddings generate none, and have a time to the first.
+    """
+    generated = (after.generated or 0.0) - (before.generated or 0.0)
+    if before.generated is None or after.generated is None or generated <= 0:
+        return ""
+    counted = sum(
+        max(of[1] - was[1], 0.0) for of, was in ((after.ttft, before.ttft), (after.itl, before.itl))
+    )
+    # Where several processes write a page, it has no start of one, and its parts are of different moments.
+    share = _APART_SHARE if after.started_at is None else 0.0
+    if counted > (1.0 + share) * generated + before.running + after.running + _STEPS:
+        return _TOKENS.format(counted=counted, generated=generated)
     return ""

@@ -14,6 +14,7 @@ from adapter.collector.model_servers import Labels
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
 _FINISHED = "vllm:request_success_total"
+_REJECTED = "vllm:admission_rejections_total"
 _KV_CACHE = "vllm:kv_cache_usage_perc"
 _PROMPT = "vllm:request_prompt_tokens"
 _GENERATION = "vllm:request_generation_tokens"
@@ -87,6 +88,7 @@ TGI = Engine(
     series={
         "tgi_request_success": (Series(_FINISHED),),
         "tgi_request_success_total": (Series(_FINISHED),),
+        "tgi_request_failure": (Series(_REJECTED, "err", "overloaded"),),
         "tgi_batch_current_size": (Series(_RUNNING),),
         "tgi_queue_size": (Series(_WAITING),),
         **_histogram("tgi_request_input_length", _PROMPT, buckets=True),
@@ -105,6 +107,8 @@ TRITON = Engine(
     name="Triton with TensorRT-LLM",
     series={
         "nv_inference_request_success": (Series(_FINISHED),),
+        # Turned away as its queue is full; other failures are no load.
+        "nv_inference_request_failure": (Series(_REJECTED, "reason", "REJECTED"),),
         "nv_trt_llm_request_metrics": (
             Series(_RUNNING, "request_type", "scheduled"),
             Series(_WAITING, "request_type", "waiting"),
@@ -206,7 +210,7 @@ Dynamo show their own series beside Dynamo's, and their own count."""
 
 _BY_NAME = {name: engine for engine in ENGINES for name in engine.series}
 
-LABELS = ("model", "request_type", "kv_cache_block_type", "dynamo_endpoint")
+LABELS = ("model", "request_type", "kv_cache_block_type", "dynamo_endpoint", "err", "reason")
 """Labels that distinguish samples of one series."""
 
 Sample = tuple[str, Labels, float]

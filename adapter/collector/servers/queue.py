@@ -6,6 +6,8 @@ has room for more, the requests that its gauge has are none: they would have bee
 grows beside room by more than a batch between two pages counts from when first tokens say that it is one, or
 none comes at all; a smaller one counts at once, as prompts wait for their turn beside room too.
 
+Requests whose LoRA adapter has no slot wait beside room for as long as others have all: that queue counts.
+
 Whoever is in service has had a first token or is in prefill, and gets tokens from then on. Many more than a
 server ever had in service count from when its tokens say so.
 """
@@ -91,11 +93,12 @@ class Queue:
         room, stood = _has_room(page, batch), min(before.waiting, page.waiting)
         jumped = page.waiting - before.waiting > max(self._most, batch) + _PREFILL
         # Where a cache may be full, a queue counts at once.
-        doubtful = room and page.kv_cache is not None and (jumped or self.doubted > 0)
+        slots = page.adapters_waiting > 0
+        doubtful = room and not slots and page.kv_cache is not None and (jumped or self.doubted > 0)
         # Spread over the time: each waited from the page before until it was served.
         waits = waited > _SHARE * 0.5 * min(served, before.waiting) * seconds
         if served > 0 and seconds > 0:
-            self._pages = self._pages + 1 if stood > 0 and room and not waits else 0
+            self._pages = self._pages + 1 if stood > 0 and room and not waits and not slots else 0
             if self._pages >= PAGES:
                 self.left, self._believed = max(self.left, stood), False
         self._silent = self._silent + 1 if served <= 0 and stood > self.left else 0

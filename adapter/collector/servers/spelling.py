@@ -23,7 +23,7 @@ READ = (
     model_servers.SERIES
     | model_servers.BUCKETS
     | _LATENCIES
-    | {model_servers.STARTED, model_servers.CACHE_CONFIG}
+    | {model_servers.STARTED, *model_servers.INFOS}
 )
 """Names that are read, as `model_servers` has them."""
 

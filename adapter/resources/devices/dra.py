@@ -31,7 +31,10 @@ DRIVERS = frozenset(
 """Drivers whose devices are accelerators."""
 
 _GIB = 2**30
-_MIG = "-MIG-"
+_MIG, _SHARED = "-MIG-", "-SHARED"
+
+_KEEPS_PODS_OUT = frozenset({"NoSchedule", "NoExecute"})
+"""Effects of a device's taint, which drivers set where a device is not healthy."""
 
 Object = Mapping[str, Any]
 ProductOnNode = tuple[str, str]
@@ -92,6 +95,7 @@ def trimmed_slice(item: Object) -> Object:
         "node": str(spec.get("nodeName") or ""),
         "devices": {str(device.get("name")): _product(device) for device in gpus},
         "counters": {str(device.get("name")): _counters(device) for device in gpus},
+        "tainted": frozenset(str(device.get("name")) for device in gpus if _tainted(device)),
     }
 
 
@@ -132,6 +136,8 @@ def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation
             continue
         for name, (product, memory) in item["devices"].items():
             place = item["node"], f"{driver}/{product}"
+            if name in item["tainted"]:
+                continue  # what holds it holds nothing that could be given
             places[driver, pool, name] = place
             counts[place] += 1
             kinds[place] = product, memory
@@ -168,7 +174,7 @@ def claimed(
         (item["driver"], item["pool"], name)
         for item in slices
         for name, (product, _) in item["devices"].items()
-        if _MIG in product
+        if _MIG in product or product.endswith(_SHARED)
     }
     held: dict[tuple[str, str], frozenset[Claimed]] = {}
     for claim in claims:
@@ -208,8 +214,14 @@ def _counters(device: Object) -> frozenset[str]:
     return frozenset(str(item.get("counterSet")) for item in basic.get("consumesCounters") or ())
 
 
+def _tainted(device: Object) -> bool:
+    """Whether the scheduler gives a device to no new claim."""
+    basic = device.get("basic") or device
+    return any(taint.get("effect") in _KEEPS_PODS_OUT for taint in basic.get("taints") or ())
+
+
 def _product(device: Object) -> tuple[str, float | None]:
-    """Product of a device, spelt as feature discovery spells it, and its memory in GiB."""
+    """Product of a device, spelt as feature discovery spells it, and its memory in GiB (None of parts)."""
     basic = device.get("basic") or device
     attributes, capacity = basic.get("attributes") or {}, basic.get("capacity") or {}
 
@@ -222,6 +234,9 @@ def _product(device: Object) -> tuple[str, float | None]:
     profile = text("profile")
     if product and profile:
         return f"{product}{_MIG}{profile}", None
+    if product and (device.get("basic") or device).get("allowMultipleAllocations"):
+        # Claims take a part of its capacity each, and how many there is room for is theirs to say.
+        return f"{product}{_SHARED}", None
     amount = (capacity.get("memory") or {}).get("value")
     try:
         return product, None if amount is None else float(quantity.parse(str(amount))) / _GIB

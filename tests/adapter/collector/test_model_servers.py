@@ -40,6 +40,7 @@ def test_every_version_says_the_same_quantities(name: str) -> None:
     assert page.preemptions == wanted["preemptions"]
     assert page.kv_tokens == wanted["kv_tokens"]
     assert page.rejected == wanted["rejected"]
+    assert page.adapters_waiting == wanted["adapters_waiting"]
     assert page.started_at == wanted["started_at"]
     # Means that buckets give are near the exact ones, or buckets and sums are of different things.
     for moments, exact in (

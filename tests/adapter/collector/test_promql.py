@@ -100,7 +100,7 @@ def test_the_cache_of_a_target_is_that_of_its_server() -> None:
         Sample(
             labels={
                 **{name: text for name, text in POD.items() if name != "model_name"},
-                "quantity": "cache",
+                "quantity": model_servers.CACHE_CONFIG,
                 "engine": engine,
                 "num_gpu_blocks": "100",
                 "block_size": "16",
@@ -213,7 +213,7 @@ def test_one_query_for_the_whole_fleet() -> None:
         assert re.search(rf"(?<![\w:]){re.escape(rest)}(?![\w:])", text), name
     assert not re.search(r"_bucket(?![\w:])", text)
     assert "vllm(?::|_|_3a_)(cache_config_info)" in text
-    for quantity in ("largest", "sampled_at", "started_at", "cache"):
+    for quantity in ("largest", "sampled_at", "started_at", *model_servers.INFOS):
         assert text.count(f'"{quantity}"') == 1
     for name in (*promql.GATEWAY_QUEUES, *promql.GATEWAY_REQUESTS):
         assert name in promql.gateways()

@@ -30,14 +30,14 @@ def unprofiled(objects: Path) -> Path:
 class Busy(Endpoint):
     """A server without finished requests whose KV cache and queue are given."""
 
-    def __init__(self, *, kv_usage: float, waiting: int = 0) -> None:
+    def __init__(self, *, kv_usage: float, waiting: int = 0, running: int = 30) -> None:
         super().__init__()
-        self.kv_usage, self.waiting = kv_usage, waiting
+        self.kv_usage, self.waiting, self.running = kv_usage, waiting, running
 
     async def page(self, _: web.Request) -> web.Response:
         label = f'{{model_name="{scenario.MODEL}"}}'
         return web.Response(
-            text=f"vllm:num_requests_running{label} 30\n"
+            text=f"vllm:num_requests_running{label} {self.running}\n"
             f"vllm:num_requests_waiting{label} {self.waiting}\n"
             f"vllm:kv_cache_usage_perc{label} {self.kv_usage}\n"
             f"vllm:request_success_total{label} {self.finished}\n"
@@ -68,6 +68,18 @@ async def test_it_scales_from_the_first_requests(unprofiled: Path) -> None:
         assert explain.of_state(state, now=controller.clock.time())["profileSource"] == "saturation"
         assert "variant_adapter_profile_source{" in labels(controller)
         assert 'source="saturation"' in labels(controller)
+
+
+async def test_short_requests_between_two_pages_are_requests(unprofiled: Path) -> None:
+    """Nothing runs or waits on any page: the counters say that requests come, and so does the reason."""
+    short = Busy(kv_usage=0.0, running=0)
+    async with harness(unprofiled, short) as controller:
+        await controller.cycles(short, seconds=40, rpm=60)
+        assert controller.state.outcome == "SaturationRule"
+        decision = controller.state.decision
+        assert decision is not None
+        assert decision.arrival_rate_rps > 0
+        assert decision.reason == "saturation rule (no profile): KV cache 0% full, target 80%"
 
 
 async def test_a_given_profile_is_named_so(objects: Path) -> None:

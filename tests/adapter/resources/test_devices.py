@@ -346,6 +346,37 @@ def test_slices_of_gpus_are_types_of_their_own() -> None:
     assert got(allocated([item], []), H100) == {H100: 1}
 
 
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+def test_devices_that_drivers_taint_are_no_capacity(version: str) -> None:
+    """The scheduler gives none of them; one with a taint that keeps nobody out is given."""
+    item = resource_slice("gb", "gpu-0 gpu-1 gpu-2 gpu-3")
+    sick, draining, noted, _ = devices = item["spec"]["devices"]
+    sick["taints"] = [{"key": "gpu.nvidia.com/unhealthy", "effect": "NoExecute"}]
+    draining["taints"] = [{"key": "example.com/drain", "value": "yes", "effect": "NoSchedule"}]
+    noted["taints"] = [{"key": "example.com/slow", "effect": "None"}]
+    if version == "v1beta1":
+        item["spec"]["devices"] = [
+            {"name": each.pop("name"), "basic": each} for each in map(dict, devices)
+        ]
+    assert allocated([item], []).free == {"NVIDIA-GB200": 2}
+    held = [claim("gpu-0", "other"), claim("gpu-2", "other")]
+    assert allocated([item], held).free == {"NVIDIA-GB200": 1}
+
+
+def test_devices_that_several_claims_share_are_no_whole_gpus() -> None:
+    """Consumable capacity: a claim has a part of a device, so a replica that holds one has no whole GPU."""
+    item = resource_slice("gb", "gpu-0 gpu-1")
+    item["spec"]["devices"][0]["allowMultipleAllocations"] = True
+    assert allocated([item], []).total == {"NVIDIA-GB200": 1, "NVIDIA-GB200-SHARED": 1}
+    part = claim("gpu-0", "p", shareID="a6b1", consumedCapacity={"memory": "4Gi"})
+    other = claim("gpu-1", "q")
+    held = dra.claimed(map(dra.trimmed_slice, [item]), map(dra.trimmed_claim, [part, other]))
+    assert {pod: [each.whole for each in found] for pod, found in held.items()} == {
+        ("n", "p"): [False],
+        ("n", "q"): [True],
+    }
+
+
 def test_a_gpu_and_its_slices_are_not_had_together() -> None:
     """Partitionable devices share the counters of their GPU: a slice takes it, and it takes all slices."""
 

@@ -19,15 +19,17 @@ LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 EXPECTED = {
     "tgi-3.3.prom": PodMetrics(
         finished=401, running=8, waiting=3, prompt_tokens=(51328, 401),
-        generation_tokens=(71378, 401), ttft=(0, 0), itl=(0, 0),
+        generation_tokens=(71378, 401), ttft=(0, 0), itl=(0, 0), rejected=2,
     ),
     "triton-trtllm-0.20.prom": PodMetrics(
         finished=250, running=5, waiting=2, prompt_tokens=(63750, 250),
         generation_tokens=(41200, 250), ttft=(15.3, 255), itl=(0, 0), kv_cache=0.25, kv_tokens=256000,
+        rejected=0,
     ),
     "triton-trtllm-0.10.prom": PodMetrics(
         finished=250, running=5, waiting=2, prompt_tokens=(63750, 250),
         generation_tokens=(41200, 250), ttft=(15.3, 255), itl=(0, 0), kv_cache=0.25, kv_tokens=256000,
+        rejected=0,
     ),
     "trtllm-serve-1.1.prom": PodMetrics(
         finished=97, running=4, waiting=1, prompt_tokens=(0, 0), generation_tokens=(0, 0),

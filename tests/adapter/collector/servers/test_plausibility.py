@@ -170,3 +170,32 @@ def test_a_sum_that_is_added_up_in_another_order_does_not_fall(
 
     assert pages(1).itl[0] < pages(0).itl[0]
     assert any(problems(pages)) == doubted
+
+
+def tokens(page: PodMetrics, *, more_first: float = 0.0, step: float = 1.0) -> PodMetrics:
+    """The page with first tokens that nobody had, of a server that counts its tokens."""
+    whole = step * (page.ttft[1] + page.itl[1])
+    total, count = page.ttft
+    return replace(page, ttft=(total, count + more_first), generated=whole, started_at=1.0)
+
+
+@pytest.mark.parametrize(
+    ("more", "step", "wrong"),
+    [
+        pytest.param(30.0, 1.0, True, id="thirty-that-nobody-had"),
+        pytest.param(0.0, 1.0, False, id="none"),
+        pytest.param(6.0, 1.0, False, id="a-step-apart"),
+        pytest.param(30.0, 0.0, False, id="embeddings-generate-none"),
+        pytest.param(30.0, 2.0, False, id="two-tokens-a-step"),
+    ],
+)
+def test_first_tokens_that_were_not_generated_are_named(
+    more: float, step: float, *, wrong: bool
+) -> None:
+    """Few enough for clients that went away: those would have had a token each, which was counted."""
+    known = Plausibility(interval=10.0)
+    for at in range(1, 4):
+        known.assess("e", tokens(page(100.0 * at), step=step), now=10.0 * at, started=None)
+    odd = tokens(page(400.0), more_first=more, step=step)
+    assessed = known.assess("e", odd, now=40.0, started=None)
+    assert ("times of" in assessed.problem) is wrong

@@ -102,6 +102,18 @@ def test_a_queue_that_may_be_one_counts(shape: dict[str, float | None], batch: f
     assert set(left((page(at, 60.0, **shape) for at in range(6)), batch=batch)) == {0.0}  # type: ignore[arg-type] # of its arguments
 
 
+def test_requests_whose_adapter_has_no_slot_count() -> None:
+    """They wait beside room while those of other adapters are taken up at once; what left before stays."""
+    waits = [replace(page(at, 10.0 * at), adapters_waiting=1.0) for at in range(6)]
+    assert left(waits) == [0.0] * 5
+    jumps = [replace(page(at, 60.0 if at else 0.0), adapters_waiting=1.0) for at in range(6)]
+    assert left(jumps) == [0.0] * 5
+    stands = [page(at, 60.0) for at in range(4)]
+    more = [replace(page(at, 75.0), adapters_waiting=2.0) for at in range(4, 8)]
+    assert left([*stands, *more]) == [0.0, 60.0, 60.0, 60.0, 60.0, 60.0, 60.0]
+    assert left([*waits, *(page(at, 50.0) for at in range(6, 9))])[-1] == 50.0
+
+
 def test_a_queue_behind_it_counts() -> None:
     """What was found to be none stays none while others wait, until the gauge or the process is another."""
     stands = [page(at, 60.0) for at in range(4)]

@@ -10,7 +10,7 @@ import pytest
 
 from adapter.collector.attribution import Attribution
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers.siblings import Siblings
+from adapter.collector.windows.siblings import Siblings
 from tests.adapter.collector.test_servers_in_prometheus import OWN, PAGE, VARIANT, sampled
 
 Done = Callable[[float], float]
