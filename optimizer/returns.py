@@ -10,6 +10,7 @@ Karlin, Manasse, McGeoch and Owicki, "Competitive randomized algorithms for nonu
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -130,23 +131,36 @@ def remembered(returns: Returns, *, now: float) -> bool:
 def hold_seconds(returns: Returns, *, now: float, window: float) -> float:
     """Seconds for which fewer replicas must suffice before they go: the window, or longer where it pays.
 
-    The hold of least cost for the times away that are remembered, and one for ever: load need not come back.
-    Only times that the window may not cover say that it is too short. A return costs a window of all the
-    replicas that it took, in units of those that would have been kept; more, where returns make more requests
-    late than may be: half a window's each time.
+    The hold of least cost for the times away that are remembered, or for times without memory (`_memoryless`)
+    where that is longer; and for one for ever, for load need not come back. Only times that the window may
+    not cover say that it is too short. A return costs a window of all the replicas that it took, in units of
+    those that would have been kept; more, where returns make more requests late than may be: half a window's
+    each time.
     """
     times = [item.seconds for item in returns.times if item.until > now - REMEMBERED_SECONDS]
     known = [item for item in times if NOTICED * window < item < math.inf]
     if not known or window <= 0:
         return window
+    longest = MOST_WINDOWS * window
     late = len(known) * 0.5 * window / REMEMBERED_SECONDS
     price = window * returns.peak / returns.kept * (1.0 + late / LATE_SHARE)
 
     def cost(hold: float) -> float:
         return sum(away if away <= hold else hold + price for away in (*times, math.inf))
 
-    holds = sorted(min(MARGIN * item, MOST_WINDOWS * window) for item in known)
-    return min((window, *(item for item in holds if item > window)), key=cost)
+    holds = sorted(min(MARGIN * item, longest) for item in known)
+    as_before = min((window, *(item for item in holds if item > window)), key=cost)
+    stayed = (longest for item in times if item == math.inf)
+    return min(max(as_before, _memoryless((*known, *stayed, longest), len(known), price)), longest)
+
+
+def _memoryless(away: Iterable[float], returned: int, price: float) -> float:
+    """Seconds for which it pays to wait for load that comes back at any time with the same chance.
+
+    After `returned` returns in the times away, and t seconds of one more, the rate of returns is
+    returned / (sum of the times + t): to wait pays while that times the price of a return is more than 1.
+    """
+    return returned * price - sum(away)
 
 
 def _fallen(rate_rps: float, level_rps: float) -> float:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
-from optimizer.returns import MOST_WINDOWS, REMEMBERED_SECONDS, Returns, hold_seconds, seen
+from optimizer.returns import (
+    MOST_WINDOWS,
+    REMEMBERED_SECONDS,
+    Away,
+    Returns,
+    hold_seconds,
+    seen,
+)
 
 WINDOW, STEP = 100.0, 10.0
 
@@ -53,9 +61,34 @@ def test_more_replicas_for_the_queue_of_a_return_make_it_dearer() -> None:
 
 
 def test_the_longest_time_away_that_pays_is_waited_for() -> None:
+    """Where all replicas are kept, a return costs no more than they do in 1,026 s."""
+    assert hold((200.0, 9), (400.0, 0), (200.0, 9), (600.0, 0), (200.0, 9)) == pytest.approx(750.0)
+
+
+def test_load_that_came_back_after_unlike_times_is_waited_for_as_long_as_any() -> None:
+    """Three returns within half an hour: the next one may take longer than each of them."""
     assert hold(
         (200.0, 9), (200.0, 4), (200.0, 9), (300.0, 4), (200.0, 9), (150.0, 4), (50.0, 9)
-    ) == pytest.approx(375.0)
+    ) == pytest.approx(MOST_WINDOWS * WINDOW)
+
+
+def test_one_dear_return_is_enough_to_wait_beyond_the_time_it_took() -> None:
+    """9 replicas and 11 for the queue of the return, for 5 that are kept."""
+    returns, now = after(((200.0, 9), (200.0, 4), (100.0, 9)))
+    returns = seen(returns, 9.0, 20, queued=True, now=now, window=WINDOW)
+    assert hold_seconds(returns, now=now, window=WINDOW) == pytest.approx(MOST_WINDOWS * WINDOW)
+
+
+def test_each_time_that_load_stays_away_shortens_the_wait() -> None:
+    """To the quarter beyond the time that the one return took."""
+    returns, now = after(((200.0, 9), (200.0, 4), (100.0, 9)))
+    returns = seen(returns, 9.0, 20, queued=True, now=now, window=WINDOW)
+    waits = []
+    for _ in range(3):
+        waits.append(hold_seconds(returns, now=now, window=WINDOW))
+        stayed = Away(now, math.inf)
+        returns = replace(returns, times=(*returns.times, stayed))
+    assert waits[0] == MOST_WINDOWS * WINDOW > waits[1] > waits[2] == pytest.approx(250.0)
 
 
 def test_load_that_stayed_away_is_not_waited_for() -> None:
@@ -94,7 +127,7 @@ def test_a_short_burst_that_only_left_a_queue_is_load_too() -> None:
         for _ in range(0, seconds, 10):
             returns = seen(returns, rate, replicas, queued=queued, now=now, window=WINDOW)
             now += STEP
-    assert hold_seconds(returns, now=now, window=WINDOW) == pytest.approx(250.0)
+    assert hold_seconds(returns, now=now, window=WINDOW) == MOST_WINDOWS * WINDOW
 
 
 def test_returns_are_forgotten() -> None:
