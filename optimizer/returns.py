@@ -36,6 +36,9 @@ LATE_SHARE = 0.003
 """Share of the requests that returns may make late: a third of what the 99th percentile leaves, for ordinary
 load takes the rest. More of them cost more than replicas alone."""
 
+LATE_WINDOWS = 0.5
+"""Part of the window for which the requests of a return are late."""
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -43,7 +46,7 @@ class Load:
 
     Attributes:
         rate_rps: requests per second, without what works off a queue.
-        replicas: those recommended; 0 where a queue asked for some of them.
+        replicas: those that the arrivals asked for; 0 where that is not known, as a queue asked for some.
 
     """
 
@@ -72,6 +75,8 @@ class Returns:
         peak: Most replicas recommended since they were back, those for a queue included.
         away_at: When they fell, seconds; None while they are not away.
         times: When load was away, the last time last.
+        mean_rps: Mean rate so far, of about the last `REMEMBERED_SECONDS`.
+        known_seconds: Time that it is of, at most `REMEMBERED_SECONDS`.
 
     """
 
@@ -82,15 +87,29 @@ class Returns:
     peak: int = 0
     away_at: float | None = None
     times: tuple[Away, ...] = ()
+    mean_rps: float = 0.0
+    known_seconds: float = 0.0
 
     @property
     def kept(self) -> float:
         """Replicas of those before the fall that the arrivals did not need meanwhile."""
         return _fallen(self.lowest_rps, self.level_rps) * self.replicas
 
+    @property
+    def concentration(self) -> float:
+        """The level over the mean rate: the more of the requests arrive while load is there."""
+        return self.level_rps / self.mean_rps if self.mean_rps > 0 else 1.0
+
 
 def seen(
-    before: Returns, rate_rps: float, replicas: int, *, queued: bool, now: float, window: float
+    before: Returns,
+    rate_rps: float,
+    replicas: int,
+    *,
+    queued: bool,
+    lasting: int = 0,
+    now: float,
+    window: float,
 ) -> Returns:
     """What is known after one more cycle.
 
@@ -99,12 +118,14 @@ def seen(
         rate_rps: Requests per second, without what works off a queue.
         replicas: Replicas that were recommended.
         queued: Whether a queue asked for some of them.
+        lasting: Replicas that the arrivals asked for by themselves, where it did; 0 where that is not known.
         now: Seconds, not less than before.
         window: Stabilization window, seconds.
 
     """
+    before = _averaged(before, rate_rps, now)
     loads = tuple(item for item in before.loads if item.at > now - window)
-    latest = Load(now, rate_rps, 0 if queued else replicas)
+    latest = Load(now, rate_rps, lasting if queued else replicas)
     after = replace(before, loads=(*loads, latest), peak=max(before.peak, replicas))
     if before.away_at is None:
         level = max((min(a.rate_rps, b.rate_rps) for a, b in pairwise(loads)), default=0.0)
@@ -134,15 +155,15 @@ def hold_seconds(returns: Returns, *, now: float, window: float) -> float:
     The hold of least cost for the times away that are remembered, or for times without memory (`_memoryless`)
     where that is longer; and for one for ever, for load need not come back. Only times that the window may
     not cover say that it is too short. A return costs a window of all the replicas that it took, in units of
-    those that would have been kept; more, where returns make more requests late than may be: half a window's
-    each time.
+    those that would have been kept; more, where returns make more requests late than may be: those of half a
+    window at the level before each time.
     """
     times = [item.seconds for item in returns.times if item.until > now - REMEMBERED_SECONDS]
     known = [item for item in times if NOTICED * window < item < math.inf]
     if not known or window <= 0:
         return window
     longest = MOST_WINDOWS * window
-    late = len(known) * 0.5 * window / REMEMBERED_SECONDS
+    late = len(known) * LATE_WINDOWS * window / REMEMBERED_SECONDS * returns.concentration
     price = window * returns.peak / returns.kept * (1.0 + late / LATE_SHARE)
 
     def cost(hold: float) -> float:
@@ -161,6 +182,18 @@ def _memoryless(away: Iterable[float], returned: int, price: float) -> float:
     returned / (sum of the times + t): to wait pays while that times the price of a return is more than 1.
     """
     return returned * price - sum(away)
+
+
+def _averaged(returns: Returns, rate_rps: float, now: float) -> Returns:
+    """The mean rate with one more."""
+    if not returns.loads:
+        return returns
+    passed = max(now - returns.loads[-1].at, 0.0)
+    known = min(returns.known_seconds + passed, REMEMBERED_SECONDS)
+    if known <= 0:
+        return returns
+    mean = returns.mean_rps + min(passed / known, 1.0) * (rate_rps - returns.mean_rps)
+    return replace(returns, mean_rps=mean, known_seconds=known)
 
 
 def _fallen(rate_rps: float, level_rps: float) -> float:

@@ -156,6 +156,7 @@ def _with_load(after: Stabilization, rate_rps: float, *, window: float) -> Stabi
         rate_rps,
         latest.replicas,
         queued=latest.brief,
+        lasting=latest.lasting,
         now=latest.at,
         window=window,
     )
