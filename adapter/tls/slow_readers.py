@@ -62,8 +62,8 @@ class Noting(asyncio.Protocol):
             progress: where it is noted how the client takes what is sent.
             served: protocol of the server.
             paused: called after the buffer has become full.
-            half_open_seconds: seconds for which one who sends no more can wait for an answer; 0 with TLS, where
-                the event loop closes the connection in any case.
+            half_open_seconds: seconds for which one who sends no more can wait for an answer; 0 with TLS,
+                where the event loop closes the connection in any case.
 
         """
         self._progress = progress
