@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 PIECE_SECONDS = 0.002
@@ -81,3 +82,46 @@ async def cancel(task: asyncio.Future[Any]) -> None:
             task.cancel()
     if cancelled:
         raise asyncio.CancelledError
+
+
+class Lasting:
+    """Work that goes on where it takes longer than it is waited for; one piece at a time."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(
+        self,
+        work: Callable[[], Coroutine[Any, Any, None]],
+        limit: Coroutine[Any, Any, None] | None = None,
+    ) -> None:
+        """Begin work unless earlier one goes on, and wait for its end, or for that of `limit`.
+
+        Raises:
+            Exception: what the work raised.
+
+        """
+        if self._task is None:
+            self._task = asyncio.create_task(work(), name="lasting work")
+        task = self._task
+        timer = None if limit is None else asyncio.create_task(limit)
+        try:
+            await asyncio.wait(
+                {task} if timer is None else {task, timer}, return_when=asyncio.FIRST_COMPLETED
+            )
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if task.done():
+            self._task = None
+            if not task.cancelled():
+                task.result()
+
+    def close(self) -> None:
+        """End it."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import aiohttp
 import structlog
 
+from adapter import tasks
 from adapter.clock import Clock
 from adapter.collector import model_servers, observation, promql
 from adapter.collector.attribution import Attribution
@@ -19,7 +20,7 @@ from adapter.collector.observation import CollectedVariant, Observation
 from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.pod_scraper import OnPage, PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
-from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
+from adapter.collector.prometheus_scraper import Batch, PrometheusScraper, add_queried
 from adapter.collector.servers.plausibility import Assessment, Plausibility
 from adapter.collector.traffic import TrafficWindow
 from adapter.collector.transport import access
@@ -82,7 +83,7 @@ class Collector:
         )  # fmt: skip
         self._gateways: tuple[promql.GatewayCount, ...] = ()
         self._pool_load, self._cycle_seconds, self.past = PoolLoad(), 0.0, self._prometheus.past
-        self._siblings, self._discovery = Siblings(), Discovery()
+        self._siblings, self._discovery, self._querying = Siblings(), Discovery(), tasks.Lasting()
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -125,6 +126,7 @@ class Collector:
 
     def close(self) -> None:
         """Stop scraping and querying."""
+        self._querying.close()
         self._pods.close()
         self._prometheus.close()
 
@@ -151,32 +153,31 @@ class Collector:
         await self._pods.scrape(jobs.within_budget(self._jobs(), keys), _add_scraped(self.add))
 
     async def collect(self, *, spread: bool = False) -> None:
-        """One scrape cycle: the pods, then Prometheus for what they did not give."""
+        """One scrape cycle: pods, then Prometheus; `spread`: until the next one is due, which follows."""
         started = self._clock.monotonic()
         seconds = self._settings.spread * self._settings.interval if spread else 0.0
         await self._pods.scrape(self._jobs(), _add_scraped(self.add), spread_seconds=seconds)
-        # Requests that waited at a gateway in an earlier cycle say nothing of now.
-        self._gateways, self._pool_load = (), PoolLoad()
         if connected := self._prometheus.connected:
-            try:
-                await self._query_fleet()
-                sources = [item.source for item in self._variants.values()]
-                self._gateways, self._pool_load = await self._prometheus.gateways(sources)
-                self._prometheus.report(None)
-            except PrometheusError as error:
-                self._prometheus.report(error)
+            left = started + self._settings.interval - self._clock.monotonic()
+            await self._querying.run(self._query, self._clock.sleep(left) if spread else None)
+        else:
+            self._gateways, self._pool_load = (), PoolLoad()
         self._variants = observation.without_unasked(self._variants, asked=connected)
         self._cycle_seconds = self._clock.monotonic() - started
 
-    def _needs_prometheus(self, item: CollectedVariant) -> bool:
-        source, chosen = item.source, _origin(item.source, self._settings)
-        unknown = not source.endpoints or bool(item.series_pods)  # these serve on while all answer
-        unknown |= any(self._pods.error(source.key, e) for e in source.endpoints)
-        return chosen == "prometheus" or (chosen == "auto" and unknown)
+    async def _query(self) -> None:
+        """Read what the pods did not give; requests that waited at gateways before say nothing of now."""
+        self._gateways, self._pool_load = (), PoolLoad()
+        with self._prometheus.reported():
+            await self._query_fleet()
+            sources = [item.source for item in self._variants.values()]
+            self._gateways, self._pool_load = await self._prometheus.gateways(sources)
 
     async def _query_fleet(self) -> None:
         for key, item in self._variants.items():
-            self._variants[key] = replace(item, queried=self._needs_prometheus(item))
+            self._variants[key] = replace(
+                item, queried=_needs_prometheus(item, self._pods, self._settings)
+            )
         queried = {key for key, item in self._variants.items() if item.queried}
         now = self._clock.monotonic()
         beside = self._discovery.due(_answering(self._variants, self._settings, queried), now=now)
@@ -192,7 +193,7 @@ class Collector:
                     self._variants = _with_histograms(variants, batch)
                 problems = {}
                 for sample in batch.samples:
-                    if problem := _add_queried(self.add, sample):
+                    if problem := add_queried(self.add, sample):
                         problems[sample.pod.key] = problem
         except PrometheusError:
             if queried:
@@ -334,30 +335,21 @@ def _add_scraped(add: Callable[..., None]) -> OnPage:
     return lambda job, page, now: add(job.key, job.endpoint, page, now=now, source="direct")
 
 
-def _add_queried(add: Callable[..., None], sample: PodSample) -> str:
-    """Add one pod's metrics from Prometheus; give what is wrong with them."""
-    pod, page = sample.pod, sample.pod.sampled.page
-    if page is not None:
-        try:
-            add(pod.key, pod.endpoint, page, now=sample.at, source="prometheus", how=pod.how)
-        except Exception as error:
-            # Whatever a pod's series make of us is that variant's problem alone.
-            log.exception(
-                "metrics not usable; going on without them until the next query",
-                variant=pod.key,
-                endpoint=pod.endpoint,
-            )
-            return f"{pod.endpoint}: its metrics cannot be used ({type(error).__name__})"
-    problem = pod.sampled.problem
-    return f"{pod.endpoint}: {problem}" if problem else ""
-
-
 def _origin(source: VariantSource, settings: CollectionSettings) -> Source:
     return source.metrics_source or settings.source
 
 
 def _only_prometheus(source: VariantSource, settings: CollectionSettings) -> bool:
     return _origin(source, settings) == "prometheus"
+
+
+def _needs_prometheus(
+    item: CollectedVariant, pods: PodScraper, settings: CollectionSettings
+) -> bool:
+    source, chosen = item.source, _origin(item.source, settings)
+    unknown = not source.endpoints or bool(item.series_pods)  # these serve on while all answer
+    unknown |= any(pods.error(source.key, e) for e in source.endpoints)
+    return chosen == "prometheus" or (chosen == "auto" and unknown)
 
 
 def _largest_batch(source: VariantSource) -> float:

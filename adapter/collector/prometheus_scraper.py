@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -178,11 +179,8 @@ class PrometheusScraper:
                 url=options.shown_url,
             )
             if options.withheld:
-                log.warning(
-                    "credentials withheld; querying without them",
-                    url=options.shown_url,
-                    why=options.withheld,
-                )
+                event = "credentials withheld; querying without them"
+                log.warning(event, url=options.shown_url, why=options.withheld)
 
     def close(self) -> None:
         """Stop querying; a query in progress ends as it would."""
@@ -199,15 +197,19 @@ class PrometheusScraper:
             " its pods?"
         )
 
-    def report(self, error: PrometheusError | None) -> None:
-        """Note whether a scrape cycle failed."""
-        if error is None and self._problem:
+    @contextlib.contextmanager
+    def reported(self) -> Iterator[None]:
+        """Note whether the queries of a scrape cycle succeed; an error of Prometheus ends the context."""
+        try:
+            yield
+            problem = ""
+        except PrometheusError as error:
+            problem = str(error)
+        if problem not in {"", self._problem}:
+            log.warning("Prometheus query failed; retrying in the next scrape cycle", error=problem)
+        elif self._problem and not problem:
             log.info("Prometheus queries succeed again", url=self.url)
-        if error is not None and str(error) != self._problem:
-            log.warning(
-                "Prometheus query failed; retrying in the next scrape cycle", error=str(error)
-            )
-        self._problem = "" if error is None else str(error)
+        self._problem = problem
 
     async def gateways(
         self, variants: Collection[VariantSource]
@@ -369,3 +371,21 @@ def _variations(
                 at=at,
             )
     return variations
+
+
+def add_queried(add: Callable[..., None], sample: PodSample) -> str:
+    """Add one pod's metrics from Prometheus; give what is wrong with them."""
+    pod, page = sample.pod, sample.pod.sampled.page
+    if page is not None:
+        try:
+            add(pod.key, pod.endpoint, page, now=sample.at, source="prometheus", how=pod.how)
+        except Exception as error:
+            # Whatever a pod's series make of us is that variant's problem alone.
+            log.exception(
+                "metrics not usable; going on without them until the next query",
+                variant=pod.key,
+                endpoint=pod.endpoint,
+            )
+            return f"{pod.endpoint}: its metrics cannot be used ({type(error).__name__})"
+    problem = pod.sampled.problem
+    return f"{pod.endpoint}: {problem}" if problem else ""

@@ -166,6 +166,7 @@ class Connections:
         if connection is None:
             return
         connection.progress.answer_bytes = length
+        connection.progress.asked = False
         if length:
             self._close_too_many(connection)
 
@@ -214,7 +215,9 @@ class Connections:
             connection.protocol = made = self._server()
             self._by_protocol[made] = connection
             # A buffer may have had room for a moment when the next answer began, and was not counted then.
-            return Noting(connection.progress, made, partial(self._close_too_many, connection))
+            full = partial(self._close_too_many, connection)
+            seconds = limits.idle_seconds if self._context is None else 0.0
+            return Noting(connection.progress, made, full, half_open_seconds=seconds)
 
         loop = asyncio.get_running_loop()
         try:

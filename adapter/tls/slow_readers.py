@@ -29,11 +29,13 @@ class Progress:
     Attributes:
         paused_since: time of the event loop since which its buffer is full; None while it is not.
         answer_bytes: bytes of the last answer if it is a long one, else 0.
+        asked: whether something was received since the last answer began.
 
     """
 
     paused_since: float | None = None
     answer_bytes: int = 0
+    asked: bool = False
 
     def takes_nothing(self, now: float, seconds: float) -> bool:
         """Whether its buffer has been full for that many seconds, and never had room in between."""
@@ -47,28 +49,60 @@ class Noting(asyncio.Protocol):
     """
 
     def __init__(
-        self, progress: Progress, served: RequestHandler, paused: Callable[[], None]
+        self,
+        progress: Progress,
+        served: RequestHandler,
+        paused: Callable[[], None],
+        *,
+        half_open_seconds: float,
     ) -> None:
-        """`paused`: called after the buffer has become full."""
+        """Follow a connection.
+
+        Args:
+            progress: where it is noted how the client takes what is sent.
+            served: protocol of the server.
+            paused: called after the buffer has become full.
+            half_open_seconds: seconds for which one who sends no more can wait for an answer; 0 with TLS,
+                where the event loop closes the connection in any case.
+
+        """
         self._progress = progress
         self._served = served
         self._paused = paused
+        self._half_open_seconds = half_open_seconds
+        self._transport: asyncio.BaseTransport | None = None
+        self._end: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
+        self._transport = transport
         self._served.connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
+        if self._end is not None:
+            self._end.cancel()
         self._served.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Read."""
+        self._progress.asked = True
         self._served.data_received(data)
 
-    def eof_received(self) -> None:
-        """Read the end."""
+    def eof_received(self) -> bool:
+        """Read the end; whether the connection stays open for an answer that is due, or is being sent.
+
+        Some clients shut down their sending side once they have asked.
+        """
         self._served.eof_received()
+        due = self._progress.asked or self._progress.answer_bytes
+        if not due or not self._half_open_seconds or self._transport is None:
+            return False
+        # No answer comes to half a request.
+        loop, end = asyncio.get_running_loop(), self._transport.close
+        self._end = loop.call_later(self._half_open_seconds, end)
+        self._served.close()  # after the answer
+        return True
 
     def pause_writing(self) -> None:
         """Note that the buffer is full."""

@@ -330,7 +330,7 @@ async def _response(reader: asyncio.StreamReader) -> bool:
     return closes
 
 
-FAULT_SECONDS = 600.0
+FAULT_SECONDS = 1800.0
 """Seconds after which a fault ends that ends by no deadline of its own, all of which are shorter."""
 
 FAULTS = (

@@ -36,13 +36,26 @@ def require(holds: object, what: str) -> None:
         raise BrokenError(what)
 
 
-async def until(true: Callable[[], object], what: str, *, seconds: float = WAIT_SECONDS) -> float:
-    """Wait until something holds; give the seconds that it took."""
-    started = time.monotonic()
+async def until(
+    true: Callable[[], object],
+    what: str,
+    *,
+    seconds: float = WAIT_SECONDS,
+    moving: Callable[[], object] = lambda: None,
+) -> float:
+    """Wait until something holds; give the seconds that it took.
+
+    The seconds after which it does not hold begin anew whenever `moving` gives something else than before: a
+    busy machine is slow.
+    """
+    began = started = time.monotonic()
+    state = moving()
     while not true():
+        if (now_there := moving()) != state:
+            state, started = now_there, time.monotonic()
         require(time.monotonic() - started < seconds, f"not within {seconds:g} s: {what}")
         await asyncio.sleep(0.05)
-    return time.monotonic() - started
+    return time.monotonic() - began
 
 
 class Program:
@@ -82,6 +95,11 @@ class Program:
     def memory_mib(self) -> float:
         """Resident memory of the server."""
         return resident_mib(self.process.pid)
+
+    def cpu_seconds(self) -> int:
+        """Whole seconds of the processor that the server has used, by its main thread and all others."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) // os.sysconf("SC_CLK_TCK")
 
     def descriptors(self) -> int:
         """Open files of the server."""

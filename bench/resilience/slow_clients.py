@@ -16,8 +16,9 @@ from adapter.ui import events
 CLIENTS = 80
 """Of each path."""
 
-SECONDS = 240.0
-"""Real seconds in which those with an answer to take are closed: 30 s after the buffer of each is full."""
+SECONDS = 60.0
+"""Real seconds without a closed connection after which none is closed any more: those with an answer to take
+are closed 30 s after the buffer of each is full. They begin anew while answers are still being made."""
 
 MOST_MIB = 300
 """MiB by which memory may grow: 64 of long answers at each port, of each connection some 256 KiB that wait
@@ -38,17 +39,26 @@ async def slow_readers(cluster: Cluster) -> str:
         async with Watcher(cluster, program).watching() as watcher:
             asked = _asking(answers)
             updated = _asking(streams)
-            await until(lambda: program.descriptors() > files + 400, "400 connections")
+            await until(
+                lambda: program.descriptors() > files + 400, "400 connections",
+                moving=program.descriptors,
+            )  # fmt: skip
+
+            def moving() -> tuple[int, int]:
+                return sum(task.done() for task in asked), program.cpu_seconds() // 10
 
             def closed() -> bool:
                 nonlocal most
                 most = max(most, program.memory_mib())
                 return all(task.done() for task in asked)
 
-            seconds = await until(closed, "closed connections", seconds=SECONDS)
+            seconds = await until(closed, "closed connections", seconds=SECONDS, moving=moving)
             # The kernel takes the few bytes of a stream for its client: there are few of them instead.
             most_left = files + events.MOST_STREAMS + 10
-            await until(lambda: program.descriptors() <= most_left, "few streams", seconds=SECONDS)
+            await until(
+                lambda: program.descriptors() <= most_left, "few streams", seconds=SECONDS,
+                moving=program.descriptors,
+            )  # fmt: skip
             left = program.descriptors() - files
             ends = Counter(task.result() for task in asked)
         for task in updated:

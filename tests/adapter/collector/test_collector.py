@@ -17,9 +17,11 @@ from adapter.clock import Clock
 from adapter.collector import pod_scraper
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
+from adapter.collector.prometheus import PrometheusOptions
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import Source
+from tests.fakes.prometheus_api import Server, vector
 from tests.fakes.virtual_time import ManualClock
 
 pytestmark = pytest.mark.virtual_time
@@ -247,3 +249,32 @@ async def test_a_variant_at_zero_is_not_missing() -> None:
         assert collecting.observe(asleep).metrics == "MetricsFound"
         gone = replace(asleep, replicas=2)
         assert collecting.observe(gone).problem == "2 replicas, but no endpoints to scrape"
+
+
+async def test_pods_are_read_when_they_are_due_while_prometheus_takes_long() -> None:
+    """A reading of Prometheus goes on beside further scrape cycles, and counts when it is there."""
+    release, queries = asyncio.Event(), 0
+
+    async def answer(_: web.Request) -> web.Response:
+        nonlocal queries
+        queries += 1
+        await release.wait()
+        labels = {"quantity": "requests", "model_name": "m"}
+        return web.json_response(vector((labels, "7"), at=1.0))
+
+    prometheus = Server(answer)
+    async with serving() as (pods, session), prometheus.running() as url:
+        collecting = collector(session, LoopClock())
+        collecting.use([source(pods.endpoint("p"))])
+        collecting.connect(PrometheusOptions(url=url, timeout_seconds=1000.0))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for cycle in range(1, 4):
+            await collecting.collect(spread=True)
+            assert loop.time() - began <= 10.0 * cycle + 3.0
+            assert len(pods.asked) == cycle
+        assert (queries, collecting.gateways) == (1, ())
+        release.set()
+        await collecting.collect(spread=True)
+        assert [count.requests for count in collecting.gateways] == [7.0]
+        collecting.close()

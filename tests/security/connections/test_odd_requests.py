@@ -13,6 +13,7 @@ from aiohttp import web
 
 from adapter.tls.connections import CONNECTIONS
 from adapter.tls.listener import listening
+from tests.fakes.cluster_world import until
 from tests.security.test_strangers import HEALTH, serving, status
 
 MIB = 2**20
@@ -85,22 +86,61 @@ async def test_a_pipeline_is_answered_in_order_within_bounds(tmp_path: Path) -> 
             writer.transport.abort()
 
 
-async def test_clients_that_go_are_one_line_of_the_log() -> None:
+async def test_clients_that_go_are_one_line_of_the_log(tmp_path: Path) -> None:
     """Each would be a traceback: the server writes to a connection that is closed already."""
+    request = b"POST /apis HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    async with serving(tmp_path) as server:
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(5):
+                reader, writer = await server.connect()
+                writer.write(request)
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await reader.read()
+                    await writer.wait_closed()
+            await until(lambda: logs)
+            assert await server.status("/version", "alice") == 200
+    assert [log["event"] for log in logs] == ["clients closed connections before their answers"]
 
-    async def handle(_: web.Request) -> web.Response:
-        return web.Response()
+
+@pytest.mark.virtual_time
+async def test_who_has_asked_may_shut_down_its_sending_side() -> None:
+    """The answer comes, then the end; who leaves a stream that way, or has not asked, gets the end."""
+    held: list[asyncio.Event] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        held.append(asyncio.Event())
+        if request.path == "/stream":
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await response.write(b"x")
+            await held[-1].wait()
+            return response
+        await held[-1].wait()
+        return web.Response(text="answer")
 
     application = web.Application()
     application[CONNECTIONS] = []
-    application.router.add_post("/", handle)
-    request = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    application.router.add_get("/{path:.*}", handle)
+
+    async def asked(port: int, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        return reader, writer
+
     async with listening(application, host="127.0.0.1", port=0, certificates=None) as port:
-        with structlog.testing.capture_logs() as logs:
-            for _ in range(5):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(request)
-                writer.write_eof()
-                await reader.read()
-                writer.close()
-    assert [log["event"] for log in logs] == ["clients closed connections before their answers"]
+        reader, writer = await asked(port, b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write_eof()
+        await until(lambda: held)
+        await asyncio.sleep(0.05)  # the end is read as well
+        held.pop().set()
+        assert (await reader.read()).endswith(b"answer")
+        writer.close()
+        for request in (b"", b"GET /a HTT", b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n"):
+            reader, writer = await asked(port, request)
+            if b"stream" in request:
+                await reader.readuntil(b"x\r\n")
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+        assert len(held) == 1
