@@ -291,7 +291,8 @@ def parts(engines: Engines) -> Iterator[NDArray[np.intp]]:
         yield np.zeros(1, dtype=np.intp)
         return
     width = np.exp2(np.ceil(np.log2(engines.room)))
-    for one in np.unique(width):
+    # numpy's `unique` loads a package of its own.
+    for one in sorted(set(width.tolist())):
         rows = np.flatnonzero(width == one)
         for start in range(0, rows.size, _ROWS):
             yield rows[start : start + _ROWS]
