@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import pickle
 import queue
@@ -31,8 +32,8 @@ NICENESS = 10
 LENGTH = struct.Struct(">Q")
 
 LOAD_ALL = "--load-all"
-"""Argument with which the libraries that some plans need (26 MB) are loaded before the process is ready. Without
-it they are when a plan needs them, and so within its time."""
+"""Argument with which the libraries that some plans need (26 MB) are loaded before the process is ready.
+Without it they are when a plan needs them, and so within its time."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -68,8 +69,7 @@ def main() -> None:
     os.dup2(2, 1)
     _prepare()
     if LOAD_ALL in sys.argv:
-        import numpy.ma  # noqa: PLC0415 - as LOAD_ALL says
-        import scipy.special  # noqa: F401, PLC0415 - likewise
+        importlib.import_module("scipy.special")
     incoming: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, incoming), daemon=True).start()
     frames: list[bytes] = []
