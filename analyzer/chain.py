@@ -48,7 +48,7 @@ _BERNOULLI = (
 def parts(replicas: Replicas) -> Iterator[NDArray[np.intp]]:
     """Rows that are worked on together: of one width, and few enough for the cache."""
     widths = _widths(replicas.max_batch)
-    for width in np.unique(widths):
+    for width in sorted(set(widths.tolist())):
         rows = np.flatnonzero(widths == width)
         step = max(int(_ELEMENTS // width), 1)
         for start in range(0, rows.size, step):

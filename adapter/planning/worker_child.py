@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from adapter.planning.worker_process import LENGTH, message
+from adapter.planning.worker_process import LENGTH, LOAD_ALL, message
 
 log = structlog.get_logger()
 
@@ -47,6 +47,7 @@ class Child:
         self._pause = FIRST_PAUSE_SECONDS
         self._paused_until = float("-inf")
         self._broken = ""
+        self._loads_all = False
 
     @property
     def distrusted(self) -> bool:
@@ -75,6 +76,8 @@ class Child:
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
             late = isinstance(error, TimeoutError)
             log.warning("planning worker is late or dead; restarting it", late=late)
+            # On a busy machine what a first plan loads may take longer than it has, again and again.
+            self._loads_all = self._loads_all or late
             await self.close()
             kind = WorkerLateError if late else WorkerDiedError
             raise kind(_SLOW.format(seconds)) from error
@@ -125,6 +128,7 @@ class Child:
             async with asyncio.timeout(START_SECONDS):
                 self._process = await asyncio.create_subprocess_exec(
                     *self._command,
+                    *((LOAD_ALL,) if self._loads_all else ()),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     # Ctrl-C goes to the whole process group; the parent decides when the worker ends.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import pickle
 import queue
@@ -29,6 +30,10 @@ NICENESS = 10
 """Niceness of the process, 0 (as the server) to 19: the server goes first, and does not starve it."""
 
 LENGTH = struct.Struct(">Q")
+
+LOAD_ALL = "--load-all"
+"""Argument with which the libraries that some plans need (26 MB) are loaded before the process is ready.
+Without it they are when a plan needs them, and so within its time."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -63,6 +68,8 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _prepare()
+    if LOAD_ALL in sys.argv:
+        importlib.import_module("scipy.special")
     incoming: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, incoming), daemon=True).start()
     frames: list[bytes] = []

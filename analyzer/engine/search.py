@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from analyzer.engine.kept_free import (
     most_kept,
     scored,
 )
+from analyzer.engine.nodes import NODE_WEIGHTS, SHORT_DECODES
 from analyzer.engine.occupancy import FULL
 from analyzer.engine.percentiles import latency, means
 from analyzer.replicas import FloatArray
@@ -48,6 +50,21 @@ _ROWS = 2**12
 """Rows that are worked on together: their columns fit in the processor's cache."""
 
 IDLE = 1e-4
+
+_EARLY, _LEAST = 0.8, 0.02
+"""Bounds of the rate at which a search begins over the largest stable one, by means."""
+
+_TAIL_OF_ITL = 0.85
+_TAIL_OF_WAITS = 2.5
+"""Means over percentiles, nearly enough to begin with."""
+
+_HALVES = 7
+_OF_ROUGH = 0.75
+"""Root over the rate at which `_roughly_slow` is what may be: other requests make the ITL differ, too."""
+
+_LEAST_FREE = 1e-3
+_WEIGHTS = tuple(NODE_WEIGHTS.tolist())
+_SHORT = tuple(SHORT_DECODES.ravel().tolist())
 
 
 class _Root(NamedTuple):
@@ -291,7 +308,90 @@ def parts(engines: Engines) -> Iterator[NDArray[np.intp]]:
         yield np.zeros(1, dtype=np.intp)
         return
     width = np.exp2(np.ceil(np.log2(engines.room)))
-    for one in np.unique(width):
+    # numpy's `unique` loads a package of its own.
+    for one in sorted(set(width.tolist())):
         rows = np.flatnonzero(width == one)
         for start in range(0, rows.size, _ROWS):
             yield rows[start : start + _ROWS]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Bounds on latencies, ms, infinite where there is none; percentile is None where they are means."""
+
+    ttft_ms: float
+    itl_ms: float
+    percentile: float | None
+
+
+def first_rate(engine: Any, targets: Targets, bound: tuple[bool, bool], high_rps: float) -> float:
+    """Rate near which the root is, requests per second: nothing but the number of tests depends on it.
+
+    By the means of queues of one server, and by where prompts alone make as many miss the ITL as may.
+
+    Args:
+        engine: columns of one replica, as floats.
+        targets: of which TTFT and ITL count where they are `bound`.
+        bound: whether there is a target of the TTFT and of the ITL.
+        high_rps: largest stable rate.
+
+    """
+    late, slow = bound
+    tails = targets.percentile is not None
+    work = engine.prefill_ms * engine.input_tokens
+    point = _EARLY * high_rps
+    if slow:
+        spare = 1.0 - engine.base_ms / (targets.itl_ms * (_TAIL_OF_ITL if tails else 1.0))
+        each = work + engine.decodes * engine.slope_ms
+        point = min(point, 1000.0 * max(spare, 0.1) / max(each, 1e-9))
+    if late:
+        wait = max(targets.ttft_ms - 2.0 * engine.base_ms - work, 0.1 * work)
+        wait = wait / _TAIL_OF_WAITS if tails else wait
+        rest = 0.5 * (1.0 + engine.input_cv**2) * work
+        point = min(point, 1000.0 * wait / ((wait + rest) * work))
+    point = max(point, _LEAST * high_rps)
+    if slow and targets.percentile is not None:
+        point = min(
+            point, _OF_ROUGH * _rate_of_misses(engine, targets, 1.0 - targets.percentile, point)
+        )
+    return float(point)
+
+
+def _rate_of_misses(engine: Any, targets: Targets, allowed: float, most_rps: float) -> float:
+    """Rate up to the largest at which so many miss the ITL, by halves of its logarithm."""
+    low, high = math.log(most_rps * IDLE), math.log(most_rps)
+    for _ in range(_HALVES):
+        middle = 0.5 * (low + high)
+        more = _roughly_slow(engine, targets.itl_ms, math.exp(middle)) > allowed
+        low, high = (low, middle) if more else (middle, high)
+    return math.exp(high)
+
+
+def _roughly_slow(engine: Any, target_ms: float, rate_rps: float) -> float:
+    """Share of requests beyond an ITL.
+
+    Prompts that arrive during an answer are Poisson; their sum is taken as gamma distributed (Wilson and
+    Hilferty), but no more are late than meet one.
+    """
+    rate = rate_rps / 1000.0
+    work = engine.prefill_ms * engine.input_tokens
+    free = max(1.0 - rate * work, _LEAST_FREE)
+    step = engine.base_ms / max(1.0 - rate * engine.decodes * engine.slope_ms / free, 0.05)
+    each, square = work / free, 1.0 + engine.input_cv**2
+    lengths = [
+        (weight * engine.long, steps)
+        for weight, steps in zip(_WEIGHTS, engine.decode_nodes, strict=True)
+    ]
+    if engine.short:
+        lengths += zip(engine.short, _SHORT, strict=True)
+    late = 0.0
+    for share, steps in lengths:
+        met = rate * (steps * step + work)
+        spare = steps * (target_ms - step)
+        if spare <= 0.0:
+            late += share
+            continue
+        ninth = square / (9.0 * met)
+        score = (1.0 - ninth - math.cbrt(spare / (met * each))) / math.sqrt(ninth)
+        late += share * min(0.5 * math.erfc(-score * math.sqrt(0.5)), -math.expm1(-met))
+    return late

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from analyzer.engine import search, starts
+from analyzer.engine import search
 from analyzer.engine.columns import Engine, within_bounds
 from analyzer.engine.floats import formulas
 from analyzer.engine.nodes import bins_of_one
 from analyzer.engine.occupancy import FULL
-from analyzer.engine.starts import Targets
+from analyzer.engine.search import Targets
 
 NEAR = 5e-4
 """Relative distance of two rates, and logarithm of a mean latency over its target, that is near enough."""
@@ -141,13 +141,14 @@ def _next(
 ) -> float:
     """Rate between the ends that is tested after so many; the first one tells the second by a usual rise.
 
-    `by_powers` is what `_by_powers` has of the last two tests, NaN where these are no misses.
+    `by_powers` is what `_powers` has of the last tests.
     """
     low, high = ends
     apart = high > _APART * low
     if count == 1:
         rate, value = tested
-        point = rate * min(max(1.0 - value / _RISE, 0.6), _MOST_RISE)
+        usual = rate * min(max(1.0 - value / _RISE, 0.6), _MOST_RISE)
+        point = usual if math.isnan(by_powers) else by_powers
     else:
         point = _zero(points)
         if not low < point < high or (low > 0.0 and apart):
@@ -253,7 +254,7 @@ class _Single:
         low, reason, held, beyond = 0.0, self._limit, False, False
         below, above = (low, _LOWEST), (high, -_LOWEST)
         before = above
-        point = starts.start(self._engine, self._targets, (self._late, self._slow), high)
+        point = search.first_rate(self._engine, self._targets, (self._late, self._slow), high)
         last = None
         for count in range(1, _STEPS):
             earlier, last = last, self._missed(point)
@@ -281,10 +282,7 @@ class _Single:
                 break
             tested = point
             powers = self._powers(last, earlier)
-            if count == 1 and self._tails and last.itl > last.ttft and last.state.stable:
-                point = tested * min(math.exp(-_FALL * last.over), _MOST_RISE)
-            else:
-                point = _next(count, (tested, value), (low, high), [below, above, before], powers)
+            point = _next(count, (tested, value), (low, high), [below, above, before], powers)
             if abs(point - tested) <= 0.5 * NEAR * tested:
                 return point, self._reason(last)
             if not beyond and point > _AT_TOP * top:
@@ -297,8 +295,16 @@ class _Single:
         return low, reason
 
     def _powers(self, last: _Missed, earlier: _Missed | None) -> float:
-        """What `_by_powers` has of two tests; NaN where they are none of misses."""
-        if earlier is None or not (self._tails and last.state.stable and earlier.state.stable):
+        """Rate that powers of it tell: those of `_by_powers`, or a usual one after one test of the ITL.
+
+        NaN where the tests are none of misses.
+        """
+        if not (self._tails and last.state.stable):
+            return math.nan
+        if earlier is None:
+            usual = min(math.exp(-_FALL * last.over), _MOST_RISE)
+            return last.rate * usual if last.itl > last.ttft else math.nan
+        if not earlier.state.stable:
             return math.nan
         return _by_powers(last, earlier)
 

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyzer import defaults, errors
-from analyzer.engine import single, starts
+from analyzer.engine import single
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engine, Engines
 from analyzer.engine.percentiles import latency, means
-from analyzer.engine.search import BINDINGS, STABILITY, TPS, Binding, Search, parts
+from analyzer.engine.search import BINDINGS, STABILITY, TPS, Binding, Search, Targets, parts
 from analyzer.replicas import FloatArray, checked
 
 HEADROOM = defaults.HEADROOM
@@ -177,7 +177,7 @@ def _alone(
     good = all(number is None or 0.0 < number < math.inf for number in targets)
     if not (good and 0.0 <= headroom < 1.0 and (percentile is None or 0.0 < percentile < 1.0)):
         return None
-    bounds = starts.Targets(
+    bounds = Targets(
         ttft_ms=math.inf if ttft_ms is None else float(ttft_ms),
         itl_ms=math.inf if itl_ms is None else float(itl_ms),
         # Numbers of numpy would slow all that follows from them.

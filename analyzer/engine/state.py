@@ -355,7 +355,7 @@ def _running(
     slowed = slowed + 0.5 * bend / middle
     unloaded = np.maximum(1.0 - slowed, LEAST_LEFT)
     mean = alone / unloaded
-    # By Little's law no fewer decode, whatever holds slots: with fewer, the replica would seem to keep up again.
+    # By Little's law no fewer decode, whatever holds slots: with fewer, it would seem to keep up again.
     fewest = np.minimum(np.maximum(least, paced * engines.base_ms / unloaded), engines.max_batch)
     delayed = engines.alike * rate * engines.prefill_ms * engines.input_tokens / free
     wider = engines.alike * clusters.pairs + delayed * engines.long_prompts

@@ -16,8 +16,8 @@ from analyzer.replicas import BoolArray, FloatArray
 _UNSURE = 0.5
 _DISAGREES = 0.05
 _UNUSABLE = 0.3
-"""Mean relative error of ITL over the fitted rows from which on nothing may be sized by the fit. The largest of
-100 groups of rows measured on GPUs is 0.19; with their ITLs exchanged among the rows most are beyond it."""
+"""Mean relative error of ITL over the fitted rows from which on nothing may be sized by the fit. The largest
+of 102 groups of rows measured on GPUs is 0.19; with their ITLs exchanged among the rows most are beyond."""
 _FEW_OUTLIERS = 8
 """One row in so many may be a mistake, which is named by itself."""
 _BETTER = {
@@ -76,10 +76,8 @@ def advise(rows: BenchmarkRows, fit: StepFit) -> Advice:
 
 def unusable(steps: StepFit | None, lines: Fit | None) -> str:
     """Reason why a fit must not become a profile; empty where it may. Step times count before lines."""
-    if steps is not None:
-        error = steps.error
-    else:
-        error = lines.decode.median_error if lines is not None else 0.0
+    by_lines = lines.decode.median_error if lines is not None else 0.0
+    error = steps.error if steps is not None else by_lines
     if error <= _UNUSABLE:
         return ""
     return (

@@ -258,7 +258,10 @@ def _bounds(
     if not saturated.any():
         return Bounds()
     # What fewer requests and tokens waited for than others hold is no limit, but a stall or a warm-up.
-    inside, tokens = rows.concurrency[used].max(), (rows.concurrency * rows.context_tokens)[used].max()
+    inside, tokens = (
+        rows.concurrency[used].max(),
+        (rows.concurrency * rows.context_tokens)[used].max(),
+    )
     held_up = (_BEYOND * running < inside) & (_BEYOND * running * rows.context_tokens < tokens)
     if (saturated & ~held_up).any():
         saturated = saturated & ~held_up

@@ -45,6 +45,21 @@ worker_process.main()
 """
 """A worker in which sizing some variants never ends, or raises what nobody foresaw."""
 
+STUB_BUSY = """
+import sys, time
+from adapter.planning import worker_process
+planned = worker_process.planning.plan
+
+def plan(snapshot):
+    if "scipy.special" not in sys.modules:
+        time.sleep(3600)
+    return planned(snapshot)
+
+worker_process.planning.plan = plan
+worker_process.main()
+"""
+"""A worker whose first plan would load libraries for as long as its time."""
+
 
 def variant(name: str, max_batch: int = 8) -> fleet.Variant:
     profile = fleet.Profile(
@@ -150,6 +165,14 @@ async def test_a_stopped_worker_is_replaced() -> None:
         answer = await planner.plan(of("a", "b"))
         assert answer.decisions.keys() == {"n/a", "n/b"}
         assert _ended(pid)
+
+
+async def test_what_a_first_plan_loads_makes_no_second_worker_late() -> None:
+    """One that was late, as on a busy machine, is followed by one that is ready when all is loaded."""
+    async with worker(STUB_BUSY, deadline_seconds=16.0) as planner:
+        answer = await planner.plan(of("a"))
+        assert answer.decisions.keys() == {"n/a"}
+        assert not answer.set_aside
 
 
 async def test_a_plan_that_was_cancelled_leaves_no_worker_behind() -> None:

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analyzer.engine import single, sizing, starts
+from analyzer.engine import single, sizing
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import COLUMNS, Engine, Engines, problems, within_bounds
 from analyzer.engine.floats import formulas
 from analyzer.engine.nodes import bins_of_one
 from analyzer.engine.percentiles import latency, means
-from analyzer.engine.search import Search
+from analyzer.engine.search import Search, Targets
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
 SHORT: tuple[tuple[float, ...], ...] = ((), (0.01, 0.03, 0.03, 0.08), (0.0, 0.0, 0.1, 0.4))
@@ -100,7 +100,7 @@ def test_largest_rate_is_where_the_worst_latency_meets_its_target() -> None:
     """At 0.1 % less all targets hold by the formulas for rows, at 0.3 % more one does not; but for `NEAR`."""
     searched = 0
     for engine, (ttft, itl, percentile) in drawn(60, 2):
-        targets = starts.Targets(ttft_ms=ttft, itl_ms=itl, percentile=percentile)
+        targets = Targets(ttft_ms=ttft, itl_ms=itl, percentile=percentile)
         held = single.largest(engine, targets, 0.0)
         rows = Engines.of([engine])
         share = math.nan if percentile is None else percentile
@@ -166,7 +166,7 @@ def test_extreme_lengths_give_what_they_give_for_rows() -> None:
 def test_what_floats_cannot_express_is_left_to_arrays() -> None:
     """A target of 0 divides by zero, which arrays carry on with as infinity."""
     engine, _ = drawn(1, 4)[0]
-    targets = starts.Targets(ttft_ms=0.0, itl_ms=50.0, percentile=None)
+    targets = Targets(ttft_ms=0.0, itl_ms=50.0, percentile=None)
     assert single.largest(engine, targets, 0.0) is None
 
 
@@ -179,7 +179,7 @@ def test_prompts_that_cost_nothing_are_left_to_floats() -> None:
             base_ms=10.0, per_request_ms=0.0, per_prefill_token_ms=0.0, per_context_token_ms=0.0
         ),
     )
-    targets = starts.Targets(ttft_ms=math.inf, itl_ms=50.0, percentile=None)
+    targets = Targets(ttft_ms=math.inf, itl_ms=50.0, percentile=None)
     largest = single.largest(free, targets, 0.0)
     assert largest is not None
     rows = sizing.size_engines(Engines.of([free] * 5), itl_ms=50.0, headroom=0.0)
@@ -239,7 +239,7 @@ def test_few_rates_are_tested_where_answers_are_short(monkeypatch: pytest.Monkey
             ),
         )
         tested.clear()
-        targets = starts.Targets(
+        targets = Targets(
             ttft_ms=prefill * prompt * source.uniform(8, 20), itl_ms=3.0 * base, percentile=0.99
         )
         if single.largest(engine, targets, 0.05) is None:
@@ -281,7 +281,7 @@ def test_a_search_begins_near_its_root(monkeypatch: pytest.MonkeyPatch) -> None:
                 short_answers=tuple(np.sort(source.uniform(0, 0.4, 4))),
             ),
         )
-        targets = starts.Targets(
+        targets = Targets(
             ttft_ms=prefill * prompt * source.uniform(8, 20),
             itl_ms=base * source.uniform(1.5, 4),
             percentile=(0.9, 0.95, 0.99)[number % 3],
