@@ -34,8 +34,9 @@ CLUSTERS = 2.4
 """CALIBRATED: prompts come in clusters, at high loads and where they take many steps; what that adds to their
 variance."""
 
-STALL = 1.5
-"""CALIBRATED: completions that a preempted request waits for; simulated, its longest gap is 1.2 to 1.8."""
+STALL = 0.65
+"""CALIBRATED: room of a request that is free again, on average, when a preempted one goes on. From one
+completion to the next the others generate an answer, so that a prompt is left of what each gives back."""
 
 QUIET = 0.8
 """CALIBRATED: share of the noise that vanishes where everybody waits for a slot in the batch."""
@@ -351,7 +352,7 @@ def _stalls(engines: Engines, state: State) -> FloatArray:
 def _stall_ms(engines: Engines) -> FloatArray:
     """What preemption adds to the time of a preempted request's answer, shape (M,)."""
     hit = -np.expm1(-engines.preempted)
-    stall = STALL * engines.preempted / np.maximum(hit, 1e-6) / engines.full_rate
+    stall = STALL * engines.regained * engines.preempted / np.maximum(hit, 1e-6) / engines.full_rate
     return np.asarray(np.maximum(stall, 1e-6))
 
 
