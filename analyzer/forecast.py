@@ -191,6 +191,12 @@ def usual_change(state: State, seconds: float, *, chance: float = 0.0) -> float:
     return shrunk * math.sqrt(max(lead.square - lead.mean * lead.mean - chance / shrunk, 0.0))
 
 
+def changes_known(state: State, seconds: float) -> bool:
+    """Whether the rate was watched for long enough to tell what it usually changes by over so many seconds."""
+    lead = min(state.leads, key=lambda item: abs(item.seconds - seconds))
+    return lead.changes >= RECENT_CHANGES // 2
+
+
 def ahead(state: State, seconds: float) -> float | None:
     """The rate `seconds` after the last observation, never negative; None without a trend that counts."""
     if state.count < LEAST_COUNT:

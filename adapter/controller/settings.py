@@ -84,7 +84,9 @@ class LoopSettings:
     @property
     def tuning(self) -> TuningSettings:
         """How profiles are tuned: one observation per window of the collection."""
-        return TuningSettings(enabled=self.tune, window_seconds=self.collection.window)
+        return TuningSettings(
+            enabled=self.tune, window_seconds=self.collection.window, routing=self.routing
+        )
 
     @property
     def planning(self) -> fleet.Settings:

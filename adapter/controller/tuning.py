@@ -90,11 +90,13 @@ class TuningSettings:
         enabled: Whether decode and prefill times of variants without a setting of their own are tuned where
             the lengths of their measurement are not given.
         window_seconds: Least time between two observations of one variant.
+        routing: Routing of requests to the replicas of variants that do not say theirs.
 
     """
 
     enabled: bool
     window_seconds: float
+    routing: fleet.Routing = "random"
 
     def apply_to(self, source: VariantSource, profile: fleet.Profile) -> bool:
         """Whether this profile is tuned: step times are, given or converted; the annotation overrides.
@@ -190,7 +192,8 @@ def observe(
     ):
         return tuned
     now_lengths = lengths.of_traffic(traffic)
-    update = _update(before, traffic, replicas=replicas, window=window)
+    shared = (source.routing or settings.routing) == "least-loaded"
+    update = _update(before, traffic, replicas=replicas, shared=shared, window=window)
     if before.applied:
         _log_update(source, before, update)
     item = replace(
@@ -240,7 +243,7 @@ def _first(
 
 
 def _update(
-    item: TunedProfile, traffic: Traffic, *, replicas: int, window: float
+    item: TunedProfile, traffic: Traffic, *, replicas: int, shared: bool, window: float
 ) -> tuner.Update | learning.Update:
     state, profile = item.tuner, item.profile
     rate = traffic.arrival_rate_rps / replicas
@@ -270,6 +273,7 @@ def _update(
         ttft_ms=None if queued else traffic.ttft_ms,
         requests=requests,
         budget=limits.max_num_batched_tokens if limits else DEFAULT_BATCHED_TOKENS,
+        sharing=replicas if shared else 1,
     )
     if not item.applied:
         return learning.Update(state=learning.compare(state, seen), outcome="off")

@@ -39,7 +39,7 @@ LENGTHS_FACTOR = 1.5
 _BINDING = np.array([BINDINGS.index(name) for name in search.BINDINGS], dtype=np.int8)
 
 
-MOST_SHARING = 8
+MOST_SHARING = 16
 """Replicas up to which what each of them gains by a load-aware gateway was compared with simulations."""
 
 LEAST_GAIN = 1e-3
@@ -49,9 +49,9 @@ LEAST_GAIN = 1e-3
 class StepModel:
     """M options as `Engines`.
 
-    Replicas behind a load-aware gateway have a steadier ITL, of which percentiles gain, and as many as there
-    are requests compute each alone. Nothing else of them is counted: a prompt is computed by one replica
-    whatever the others do, so they do not act as one of N-fold speed.
+    Replicas behind a load-aware gateway have a smaller and steadier ITL, and as many as there are requests
+    compute each alone. Nothing else of them is counted: a prompt is computed by one replica whatever the
+    others do, so they do not act as one of N-fold speed.
     """
 
     def __init__(self, engines: Engines) -> None:

@@ -112,6 +112,7 @@ class Engines:
         several, first_of: shape (M,), see `crowding.several_servers`; 0 where max_num_seqs bounds the batch.
         clumped: shape (M,), share that waits of the arrivals that find the chain full.
         preempted: shape (M,), preemptions of a request where others wait.
+        regained: shape (M,), completions until the room of a whole request is free.
         kv_binds: shape (M,), whether it is kv_batch.
         decode_nodes, long, short: `nodes`, `rest` and `short` of `nodes.Answers`.
         full_rate: shape (M,), requests per millisecond that a full batch finishes, recomputed ones included.
@@ -238,6 +239,7 @@ class Engines:
         spare = np.clip((self.max_num_seqs / self.kv_batch - 1.0) / 0.3, 0.0, 1.0)
         growth = np.minimum(self.max_num_seqs, self.kv_batch) / output
         self.preempted = preemptions(held / output, growth) * spare
+        self.regained = 1.0 + output / held
         # A preemption computes the prompt again, and what was generated.
         again = 1.0 + GENERATED * output / prompt
         prefill = self.prefill_ms * prompt * (1.0 + self.preempted * again)

@@ -8,9 +8,10 @@ beside one request more than that (arrivals see the average). With r the prompt 
     ITL  = base + (n + 1) (per_request + per_context ctx) + per_prefill r ITL
     TTFT = ITL / 2 + S + W,   S = ITL + per_prefill in,   W = rho / (1 - rho) (1 + cv_in**2) / 2 S'
 
-where S' = per_prefill in + ITL in / budget is what a prompt takes of the queue and rho = rate S'. The TTFT
-tells prefill from the rest, which ITL at one pair of lengths cannot; windows at other batches tell base from
-slope. Step times start from one of three seeds: a profile that was measured, an estimate (of a catalog) with
+where S' = per_prefill in + ITL in / budget is what a prompt takes of the queue and rho = rate S'. Where a
+gateway chooses the least loaded of N replicas, it sends others elsewhere: the 1 is 1/N, and W is multiplied by
+1/N + (1 - 1/N) (1 - per_prefill r)**2 (`token_times.py`). The TTFT tells prefill from the rest, which ITL at
+one pair of lengths cannot; windows at other batches tell base from slope. Step times start from one of three seeds: a profile that was measured, an estimate (of a catalog) with
 its expected error, or the wide prior of an unknown model. Learned times are usable once they have predicted
 the ITL of windows to come within `USABLE_ERROR` and the batch has varied; an estimate is so once it has
 predicted one window, because it tells base from slope itself. Under a load that stays the same learned times
@@ -48,8 +49,7 @@ USABLE_ERROR = 0.15
 """Mean error of the predicted ITL up to which learned times are used."""
 
 DISTRUST = 2.0
-"""Factor of `USABLE_ERROR` at which times that are in use no longer are: a surge of load must not take away
-what sizes for it."""
+"""Factor on `USABLE_ERROR` for times in use: a surge of load must not take away what sizes for it."""
 
 USABLE_VARIATION = 1.4
 """Factor between the smallest and the largest batch from which learned times are used."""
@@ -101,6 +101,7 @@ class StepObservation:
         ttft_ms: mean time to first token; None where requests waited for a slot in the batch.
         requests: number of requests that the means are taken over.
         budget: tokens that one step computes at most.
+        sharing: replicas among which a load-aware gateway chooses, 1 where none does.
 
     """
 
@@ -110,6 +111,7 @@ class StepObservation:
     ttft_ms: float | None
     requests: float
     budget: int
+    sharing: int = 1
 
     @property
     def batch(self) -> float:
@@ -341,12 +343,8 @@ def _informative(seen: StepObservation) -> bool:
     numbers = (seen.rate_rps, seen.itl_ms, seen.requests, seen.ttft_ms or 0.0)
     if not all(math.isfinite(number) and number >= 0 for number in numbers):
         return False
-    return (
-        seen.rate_rps > 0
-        and seen.itl_ms > 0
-        and seen.requests >= 1
-        and (seen.lengths.output_tokens > 1)
-    )
+    least = min(seen.rate_rps, seen.itl_ms, seen.lengths.output_tokens - 1.0)
+    return least > 0 and seen.requests >= 1
 
 
 def _with_errors(state: State, innovation: FloatArray) -> State:
@@ -381,13 +379,15 @@ def _linearized(
     lengths, rate = seen.lengths, seen.rate_rps / 1000.0
     held = lengths.cached_tokens + lengths.input_tokens
     held += lengths.output_tokens * (1.0 + lengths.output_cv**2) / 2.0
-    batch = seen.batch + 1.0
+    own = 1.0 / seen.sharing
+    batch = seen.batch + own
     root = seed.per_sqrt_request_ms * np.exp(points[:, 1]) * math.sqrt(batch)
     prompt = prefill * lengths.input_tokens + seed.per_prompt_ms * np.exp(points[:, 2])
     itl = base + batch * (request + context * held) + root + rate * prompt * seen.itl_ms
     served = prompt + seen.itl_ms * lengths.input_tokens / seen.budget
     load = np.minimum(rate * served, _FULL)
-    waiting = load / (1.0 - load) * (1.0 + lengths.input_cv**2) / 2.0 * served
+    met = own + (1.0 - own) * np.maximum(1.0 - rate * prompt, 0.0) ** 2
+    waiting = met * load / (1.0 - load) * (1.0 + lengths.input_cv**2) / 2.0 * served
     ttft = 1.5 * itl + prompt + waiting
     expected = np.log(np.stack([itl, ttft]))[:numbers]
     slopes = (expected[:, 1 : size + 1] - expected[:, size + 1 :]) / (2.0 * _STEP)

@@ -346,7 +346,9 @@ def _running(
     prompt, more = _held_ms(engines, free, cycle)
     clusters = _Clusters.of(engines, rate * engines.prefill_ms / free)
     paced = rate * engines.decodes / free
-    alone = paced * (engines.base_ms + engines.slope_ms) + rate * (more + prompt)
+    # Who joins finds others by chance; the replica with the fewest is where the numbers hardly vary.
+    own = 1.0 / engines.sharing
+    alone = paced * (engines.base_ms + own * engines.slope_ms) + rate * (own * more + prompt)
     slowed, bend = paced * engines.slope_ms, paced * engines.root_ms
     # The square root is straight enough about its mean.
     unloaded = np.maximum(1.0 - slowed, LEAST_LEFT)
@@ -379,7 +381,7 @@ def _running(
     batch = np.maximum(chain.mean * large + fixed - rate * prompt, fewest)
     return {
         "batch": batch,
-        "joined": np.minimum(batch + 1.0 - chain.waits, np.maximum(engines.room, 1.0)),
+        "joined": np.minimum(batch + own * (1.0 - chain.waits), np.maximum(engines.room, 1.0)),
         "variance": chain.variance * large * large * clusters.many / (crowding * wider),
         "slot_waits": chain.waits * engines.clumped,
         "slot_rate": engines.full_rate * (1.0 - most) * engines.clumped / uneven,

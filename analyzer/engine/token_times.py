@@ -34,8 +34,9 @@ CLUSTERS = 2.4
 """CALIBRATED: prompts come in clusters, at high loads and where they take many steps; what that adds to their
 variance."""
 
-STALL = 1.5
-"""CALIBRATED: completions that a preempted request waits for; simulated, its longest gap is 1.2 to 1.8."""
+STALL = 0.65
+"""CALIBRATED: room of a request that is free again, on average, when a preempted one goes on. From one
+completion to the next the others generate an answer, so that a prompt is left of what each gives back."""
 
 QUIET = 0.8
 """CALIBRATED: share of the noise that vanishes where everybody waits for a slot in the batch."""
@@ -351,7 +352,7 @@ def _stalls(engines: Engines, state: State) -> FloatArray:
 def _stall_ms(engines: Engines) -> FloatArray:
     """What preemption adds to the time of a preempted request's answer, shape (M,)."""
     hit = -np.expm1(-engines.preempted)
-    stall = STALL * engines.preempted / np.maximum(hit, 1e-6) / engines.full_rate
+    stall = STALL * engines.regained * engines.preempted / np.maximum(hit, 1e-6) / engines.full_rate
     return np.asarray(np.maximum(stall, 1e-6))
 
 
@@ -381,10 +382,10 @@ def mean(engines: Engines, state: State) -> FloatArray:
     stalled = _stalls(engines, state) * _stall_ms(engines)
     waited = _waited_variance(engines, state, added.free)
     tail = 0.5 * (added.first_ms + waited / np.maximum(added.first_ms, 1e-9)) + 1e-9
-    steps = added.room_ms / tail
+    steps, behind = added.room_ms / tail, _shared(engines, 1.0, 0.0)
 
     def more(decodes: FloatArray) -> FloatArray:
-        seen = added.first_ms * -np.expm1(-steps * decodes)
+        seen = behind * added.first_ms * -np.expm1(-steps * decodes)
         return added.over(decodes, seen)[0] + stalled / decodes
 
     plain = weighted(more, NODE_WEIGHTS, engines.decode_nodes)
