@@ -175,8 +175,7 @@ QUANTITIES = (
 CACHE_CONFIG = "vllm:cache_config_info"
 """Size of the KV cache of one engine, in labels. It has no label `model_name`."""
 CACHE_CONFIG_LABELS = ("engine", "num_gpu_blocks", "block_size", "kv_cache_size_tokens")
-LORA = lora.SERIES
-INFOS = frozenset({CACHE_CONFIG, LORA})
+INFOS = frozenset({CACHE_CONFIG, lora.SERIES})
 """Series whose labels are what they say; they have no label `model_name`."""
 
 ENGINE_QUANTITIES = (
@@ -196,7 +195,7 @@ ENGINE_QUANTITIES = (
     # Only an engine has it, which SGLang's router is not.
     Quantity("throughput", (("sglang:gen_throughput",),), fold="max"),
     Quantity("rejected", (("vllm:admission_rejections_total",),)),
-    Quantity("adapters_waiting", ((LORA,),)),
+    Quantity("adapters_waiting", ((lora.SERIES,),)),
 )
 """Numbers of engines that sizing uses where there are some."""
 
@@ -309,27 +308,21 @@ def pod_metrics(
 
     """
     totals = checked.completed(totals)
-
-    def pair(name: str) -> SumCount:
-        # One of the two alone gives a mean of zero, or none where there is one.
-        known = f"{name}_sum" in totals and f"{name}_count" in totals
-        return (totals[f"{name}_sum"], totals[f"{name}_count"]) if known else (0.0, 0.0)
-
     kv_cache, generated = totals.get("kv_cache"), totals.get("generated")
     if generated is None and "verified" in totals:
-        generated = totals["verified"] + pair("ttft")[1]
+        generated = totals["verified"] + _pair(totals, "ttft")[1]
     return PodMetrics(
         finished=totals.get("finished", 0.0),
         running=totals["running"],
         waiting=totals["waiting"],
-        prompt_tokens=pair("prompt_tokens"),
-        generation_tokens=pair("generation_tokens"),
-        ttft=pair("ttft"),
-        itl=pair("itl"),
+        prompt_tokens=_pair(totals, "prompt_tokens"),
+        generation_tokens=_pair(totals, "generation_tokens"),
+        ttft=_pair(totals, "ttft"),
+        itl=_pair(totals, "itl"),
         kv_cache=None if kv_cache is None or kv_cache > MOST_SHARE else min(kv_cache, 1.0),
         input_moments=input_moments,
         output_moments=output_moments,
-        cached_tokens=pair("cached"),
+        cached_tokens=_pair(totals, "cached"),
         generated=generated,
         preemptions=totals.get("preemptions"),
         kv_tokens=totals.get("kv_tokens") or None,
@@ -342,6 +335,12 @@ def pod_metrics(
         idle_seconds=IDLE_SECONDS if "throughput" in totals else 0.0,
         adapters_waiting=totals.get("adapters_waiting", 0.0),
     )
+
+
+def _pair(totals: Mapping[str, float], name: str) -> SumCount:
+    # One of the two alone gives a mean of zero, or none where there is one.
+    known = f"{name}_sum" in totals and f"{name}_count" in totals
+    return (totals[f"{name}_sum"], totals[f"{name}_count"]) if known else (0.0, 0.0)
 
 
 Labels = Mapping[str, str]
@@ -357,7 +356,7 @@ def values(samples: Iterable[tuple[str, Labels, float]]) -> dict[str, list[float
             tokens = cache_tokens(labels)
             if tokens is not None:
                 series.setdefault(name, []).append(tokens)
-        elif name == LORA:
+        elif name == lora.SERIES:
             adapters.append((labels, value))
         elif name not in RANKED:
             series.setdefault(name, []).append(value)
@@ -367,7 +366,7 @@ def values(samples: Iterable[tuple[str, Labels, float]]) -> dict[str, list[float
     for (name, _), value in ranks.items():
         series.setdefault(name, []).append(value)
     if adapters:
-        series[LORA] = [lora.waiting(adapters)]
+        series[lora.SERIES] = [lora.waiting(adapters)]
     return series
 
 

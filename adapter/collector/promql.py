@@ -155,7 +155,7 @@ def fleet(styles: Collection[str] = STYLES) -> str:
     # Of no model either; their labels are what they say.
     sizes = ", ".join(model_servers.CACHE_CONFIG_LABELS)
     cache = f"max by ({TARGET}, {sizes}) ({spelling.selector((model_servers.CACHE_CONFIG,))})"
-    newest = f"topk by ({TARGET}) (1, {spelling.selector((model_servers.LORA,))})"
+    newest = f"topk by ({TARGET}) (1, {spelling.selector((lora.SERIES,))})"
     adapters = f"max by ({TARGET}, {', '.join(lora.LABELS)}) ({newest})"
     beside = "|".join(sorted(name for name in engines.names() if not name.endswith("_bucket")))
     others = f'sum by (__name__, {BY}, {", ".join(engines.LABELS)}) ({{__name__=~"{beside}"}})'
@@ -166,7 +166,7 @@ def fleet(styles: Collection[str] = STYLES) -> str:
             _labelled(sampled, _SAMPLED),
             _labelled(started, _STARTED),
             _labelled(cache, model_servers.CACHE_CONFIG),
-            _labelled(adapters, model_servers.LORA),
+            _labelled(adapters, lora.SERIES),
             _labelled(tops, "largest"),
             _labelled(others, "other"),
             _labelled(engine, "engine"),

@@ -371,7 +371,7 @@ def test_devices_that_several_claims_share_are_no_whole_gpus() -> None:
     part = claim("gpu-0", "p", shareID="a6b1", consumedCapacity={"memory": "4Gi"})
     other = claim("gpu-1", "q")
     held = dra.claimed(map(dra.trimmed_slice, [item]), map(dra.trimmed_claim, [part, other]))
-    assert {pod: [each.whole for each in found] for pod, found in held.items()} == {
+    assert {pod: [each.whole for each in devices] for pod, devices in held.items()} == {
         ("n", "p"): [False],
         ("n", "q"): [True],
     }
