@@ -43,7 +43,8 @@ class Load:
 
     Attributes:
         rate_rps: requests per second, without what works off a queue.
-        replicas: those recommended; 0 where a queue asked for some of them.
+        replicas: those recommended; where a queue asked for some of them, those that the arrivals took by
+            themselves, 0 while that is not known.
 
     """
 
@@ -54,10 +55,18 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """Load that was away: until when, and for how many seconds; infinite where it was not waited for."""
+    """Load that was away.
+
+    Attributes:
+        until: When it was back, or no longer waited for, seconds.
+        seconds: How long it was away; infinite where it was not waited for.
+        replicas: Replicas that it needed before.
+
+    """
 
     until: float
     seconds: float
+    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +99,14 @@ class Returns:
 
 
 def seen(
-    before: Returns, rate_rps: float, replicas: int, *, queued: bool, now: float, window: float
+    before: Returns,
+    rate_rps: float,
+    replicas: int,
+    *,
+    queued: bool,
+    now: float,
+    window: float,
+    lasting: int = 0,
 ) -> Returns:
     """What is known after one more cycle.
 
@@ -101,10 +117,11 @@ def seen(
         queued: Whether a queue asked for some of them.
         now: Seconds, not less than before.
         window: Stabilization window, seconds.
+        lasting: Replicas that the arrivals take by themselves where a queue asks for more; 0: not known.
 
     """
     loads = tuple(item for item in before.loads if item.at > now - window)
-    latest = Load(now, rate_rps, 0 if queued else replicas)
+    latest = Load(now, rate_rps, lasting if queued else replicas)
     after = replace(before, loads=(*loads, latest), peak=max(before.peak, replicas))
     if before.away_at is None:
         level = max((min(a.rate_rps, b.rate_rps) for a, b in pairwise(loads)), default=0.0)
@@ -115,7 +132,12 @@ def seen(
         return after
     away = now - before.away_at
     if _fallen(rate_rps, before.level_rps) < LEAST_FALL:
-        return replace(after, away_at=None, peak=replicas, times=_with(before, Away(now, away)))
+        return replace(
+            after,
+            away_at=None,
+            peak=replicas,
+            times=_with(before, Away(now, away, before.replicas)),
+        )
     if away > MOST_WINDOWS * window:
         return replace(after, away_at=None, times=_with(before, Away(now, math.inf)))
     return replace(after, lowest_rps=min(before.lowest_rps, rate_rps))
@@ -125,6 +147,21 @@ def remembered(returns: Returns, *, now: float) -> bool:
     """Whether load that was away came back within `REMEMBERED_SECONDS`."""
     return any(
         item.seconds < math.inf and item.until > now - REMEMBERED_SECONDS for item in returns.times
+    )
+
+
+def returning(returns: Returns, *, now: float) -> int:
+    """Most replicas that load took which was away and came back within `REMEMBERED_SECONDS`; 0 without any.
+
+    What was needed beyond that came once, and need not come again.
+    """
+    return max(
+        (
+            item.replicas
+            for item in returns.times
+            if item.seconds < math.inf and item.until > now - REMEMBERED_SECONDS
+        ),
+        default=0,
     )
 
 
