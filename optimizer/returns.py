@@ -4,13 +4,13 @@ Keeping replicas costs their price for that time; giving them back too early cos
 requests are late, and the replicas that work off their queue. How long load stays away is not known before,
 but how long it did the last times is: the hold is the one that would have cost least then (for known times:
 Karlin, Manasse, McGeoch and Owicki, "Competitive randomized algorithms for nonuniform problems", Algorithmica
-11, 1994).
+11, 1994). Of n times that are alike, the next is the longest so far with probability 1 / (n + 1): it counts as
+one more, and nothing is known of how much longer it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -36,6 +36,7 @@ LATE_SHARE = 0.003
 """Share of the requests that returns may make late: a third of what the 99th percentile leaves, for ordinary
 load takes the rest. More of them cost more than replicas alone."""
 
+
 LATE_WINDOWS = 0.5
 """Part of the window for which the requests of a return are late."""
 
@@ -46,7 +47,8 @@ class Load:
 
     Attributes:
         rate_rps: requests per second, without what works off a queue.
-        replicas: those that the arrivals asked for; 0 where that is not known, as a queue asked for some.
+        replicas: those recommended; where a queue asked for some of them, those that the arrivals took by
+            themselves, 0 while that is not known.
 
     """
 
@@ -57,10 +59,18 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """Load that was away: until when, and for how many seconds; infinite where it was not waited for."""
+    """Load that was away.
+
+    Attributes:
+        until: When it was back, or no longer waited for, seconds.
+        seconds: How long it was away; infinite where it was not waited for.
+        replicas: Replicas that it needed before.
+
+    """
 
     until: float
     seconds: float
+    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +117,9 @@ def seen(
     replicas: int,
     *,
     queued: bool,
-    lasting: int = 0,
     now: float,
     window: float,
+    lasting: int = 0,
 ) -> Returns:
     """What is known after one more cycle.
 
@@ -118,9 +128,9 @@ def seen(
         rate_rps: Requests per second, without what works off a queue.
         replicas: Replicas that were recommended.
         queued: Whether a queue asked for some of them.
-        lasting: Replicas that the arrivals asked for by themselves, where it did; 0 where that is not known.
         now: Seconds, not less than before.
         window: Stabilization window, seconds.
+        lasting: Replicas that the arrivals take by themselves where a queue asks for more; 0: not known.
 
     """
     before = _averaged(before, rate_rps, now)
@@ -136,7 +146,12 @@ def seen(
         return after
     away = now - before.away_at
     if _fallen(rate_rps, before.level_rps) < LEAST_FALL:
-        return replace(after, away_at=None, peak=replicas, times=_with(before, Away(now, away)))
+        return replace(
+            after,
+            away_at=None,
+            peak=replicas,
+            times=_with(before, Away(now, away, before.replicas)),
+        )
     if away > MOST_WINDOWS * window:
         return replace(after, away_at=None, times=_with(before, Away(now, math.inf)))
     return replace(after, lowest_rps=min(before.lowest_rps, rate_rps))
@@ -149,39 +164,57 @@ def remembered(returns: Returns, *, now: float) -> bool:
     )
 
 
+def returning(returns: Returns, *, now: float) -> int:
+    """Most replicas that load took which was away and came back within `REMEMBERED_SECONDS`; 0 without any.
+
+    What was needed beyond that came once, and need not come again.
+    """
+    return max(
+        (
+            item.replicas
+            for item in returns.times
+            if item.seconds < math.inf and item.until > now - REMEMBERED_SECONDS
+        ),
+        default=0,
+    )
+
+
 def hold_seconds(returns: Returns, *, now: float, window: float) -> float:
     """Seconds for which fewer replicas must suffice before they go: the window, or longer where it pays.
 
-    The hold of least cost for the times away that are remembered, or for times without memory (`_memoryless`)
-    where that is longer; and for one for ever, for load need not come back. Only times that the window may
-    not cover say that it is too short. A return costs a window of all the replicas that it took, in units of
-    those that would have been kept; more, where returns make more requests late than may be: those of half a
-    window at the level before each time.
+    The hold of least cost for the times away that are remembered, one that is longer than these, and one for
+    ever: load need not come back. Only times that the window may not cover say that it is too short. A return
+    costs a window of all the replicas that it took, in units of those that would have been kept; more, where
+    returns make more requests late than may be: those of half a window at the level before each time.
     """
     times = [item.seconds for item in returns.times if item.until > now - REMEMBERED_SECONDS]
     known = [item for item in times if NOTICED * window < item < math.inf]
     if not known or window <= 0:
         return window
-    longest = MOST_WINDOWS * window
     late = len(known) * LATE_WINDOWS * window / REMEMBERED_SECONDS * returns.concentration
     price = window * returns.peak / returns.kept * (1.0 + late / LATE_SHARE)
+    longest = max(known)
 
     def cost(hold: float) -> float:
-        return sum(away if away <= hold else hold + price for away in (*times, math.inf))
+        seen_again = sum(away if away <= hold else hold + price for away in (*times, math.inf))
+        return seen_again + _cost_beyond(longest, hold, price)
 
-    holds = sorted(min(MARGIN * item, longest) for item in known)
-    as_before = min((window, *(item for item in holds if item > window)), key=cost)
-    stayed = (longest for item in times if item == math.inf)
-    return min(max(as_before, _memoryless((*known, *stayed, longest), len(known), price)), longest)
+    forever = 1.0 + sum(math.isinf(item) for item in times)
+    holds = [*(MARGIN * item for item in known), _hold_beyond(longest, price, forever)]
+    holds = sorted(min(item, MOST_WINDOWS * window) for item in holds)
+    return min((window, *(item for item in holds if item > window)), key=cost)
 
 
-def _memoryless(away: Iterable[float], returned: int, price: float) -> float:
-    """Seconds for which it pays to wait for load that comes back at any time with the same chance.
+def _cost_beyond(longest: float, hold: float, price: float) -> float:
+    """Mean cost of a hold where load is away for longer than ever, with P(longer than t) = longest / t."""
+    if hold <= longest:
+        return hold + price
+    return longest * (1.0 + math.log(hold / longest) + price / hold)
 
-    After `returned` returns in the times away, and t seconds of one more, the rate of returns is
-    returned / (sum of the times + t): to wait pays while that times the price of a return is more than 1.
-    """
-    return returned * price - sum(away)
+
+def _hold_beyond(longest: float, price: float, forever: float) -> float:
+    """The hold at which its cost and that of `forever` times without an end are least together."""
+    return (math.sqrt(longest * (longest + 4.0 * forever * price)) - longest) / (2.0 * forever)
 
 
 def _averaged(returns: Returns, rate_rps: float, now: float) -> Returns:

@@ -14,6 +14,7 @@ from optimizer.returns import (
     Away,
     Returns,
     hold_seconds,
+    returning,
     seen,
 )
 
@@ -128,6 +129,25 @@ def test_a_short_burst_that_only_left_a_queue_is_load_too() -> None:
             returns = seen(returns, rate, replicas, queued=queued, now=now, window=WINDOW)
             now += STEP
     assert hold_seconds(returns, now=now, window=WINDOW) == MOST_WINDOWS * WINDOW
+
+
+def test_as_many_replicas_return_as_were_needed_before_the_fall() -> None:
+    """More are needed now: these have not come back yet."""
+    returns, now = after(((200.0, 9), (200.0, 4), (100.0, 9), (100.0, 20)))
+    assert returning(returns, now=now) == 9
+    assert returning(returns, now=now + REMEMBERED_SECONDS) == 0
+    assert returning(after(((200.0, 9), (200.0, 4)))[0], now=400.0) == 0
+
+
+def test_of_a_queue_that_hid_the_need_what_the_arrivals_took_returns() -> None:
+    returns, now = Returns(), 0.0
+    for rate, queued in ((9.0, True), (4.0, False), (9.0, True)):
+        for _ in range(20):
+            returns = seen(
+                returns, rate, 20 if queued else 4, queued=queued, now=now, window=WINDOW, lasting=9
+            )
+            now += STEP
+    assert returning(returns, now=now) == 9
 
 
 def test_returns_are_forgotten() -> None:
