@@ -4,8 +4,8 @@ Keeping replicas costs their price for that time; giving them back too early cos
 requests are late, and the replicas that work off their queue. How long load stays away is not known before,
 but how long it did the last times is: the hold is the one that would have cost least then (for known times:
 Karlin, Manasse, McGeoch and Owicki, "Competitive randomized algorithms for nonuniform problems", Algorithmica
-11, 1994). Of n times that are alike, the next is the longest so far with probability 1 / (n + 1): it counts as
-one more, and nothing is known of how much longer it is.
+11, 1994). Of n times that are alike, the next one is the longest so far with probability 1 / (n + 1): it
+counts as one more, and nothing is known of how much longer it is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ LATE_SHARE = 0.003
 """Share of the requests that returns may make late: a third of what the 99th percentile leaves, for ordinary
 load takes the rest. More of them cost more than replicas alone."""
 
-
 LATE_WINDOWS = 0.5
 """Part of the window for which the requests of a return are late."""
 
@@ -47,8 +46,7 @@ class Load:
 
     Attributes:
         rate_rps: requests per second, without what works off a queue.
-        replicas: those recommended; where a queue asked for some of them, those that the arrivals took by
-            themselves, 0 while that is not known.
+        replicas: those that the arrivals asked for; 0 where that is not known, as a queue asked for some.
 
     """
 
@@ -59,18 +57,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """Load that was away.
-
-    Attributes:
-        until: When it was back, or no longer waited for, seconds.
-        seconds: How long it was away; infinite where it was not waited for.
-        replicas: Replicas that it needed before.
-
-    """
+    """Load that was away: until when, and for how many seconds; infinite where it was not waited for."""
 
     until: float
     seconds: float
-    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +107,9 @@ def seen(
     replicas: int,
     *,
     queued: bool,
+    lasting: int = 0,
     now: float,
     window: float,
-    lasting: int = 0,
 ) -> Returns:
     """What is known after one more cycle.
 
@@ -128,9 +118,9 @@ def seen(
         rate_rps: Requests per second, without what works off a queue.
         replicas: Replicas that were recommended.
         queued: Whether a queue asked for some of them.
+        lasting: Replicas that the arrivals asked for by themselves, where it did; 0 where that is not known.
         now: Seconds, not less than before.
         window: Stabilization window, seconds.
-        lasting: Replicas that the arrivals take by themselves where a queue asks for more; 0: not known.
 
     """
     before = _averaged(before, rate_rps, now)
@@ -146,12 +136,7 @@ def seen(
         return after
     away = now - before.away_at
     if _fallen(rate_rps, before.level_rps) < LEAST_FALL:
-        return replace(
-            after,
-            away_at=None,
-            peak=replicas,
-            times=_with(before, Away(now, away, before.replicas)),
-        )
+        return replace(after, away_at=None, peak=replicas, times=_with(before, Away(now, away)))
     if away > MOST_WINDOWS * window:
         return replace(after, away_at=None, times=_with(before, Away(now, math.inf)))
     return replace(after, lowest_rps=min(before.lowest_rps, rate_rps))
@@ -161,21 +146,6 @@ def remembered(returns: Returns, *, now: float) -> bool:
     """Whether load that was away came back within `REMEMBERED_SECONDS`."""
     return any(
         item.seconds < math.inf and item.until > now - REMEMBERED_SECONDS for item in returns.times
-    )
-
-
-def returning(returns: Returns, *, now: float) -> int:
-    """Most replicas that load took which was away and came back within `REMEMBERED_SECONDS`; 0 without any.
-
-    What was needed beyond that came once, and need not come again.
-    """
-    return max(
-        (
-            item.replicas
-            for item in returns.times
-            if item.seconds < math.inf and item.until > now - REMEMBERED_SECONDS
-        ),
-        default=0,
     )
 
 

@@ -23,9 +23,6 @@ class StabilizationLimits:
         down_seconds: stabilization window for scaling down; 0 applies a lower number at once.
         brief_seconds: the same for recommendations that are brief; no longer than `down_seconds`.
         fall_seconds: the same for recommendations that the present one is far below; None: `down_seconds`.
-        return_seconds: the same for `return_replicas` of those recommended, where their load comes back after
-            a fall; None: `down_seconds`, which is no longer.
-        return_replicas: replicas that load which came back needed.
         step_up: replicas more than before at most; None: any number. Likewise `step_down`.
 
     """
@@ -33,8 +30,6 @@ class StabilizationLimits:
     down_seconds: float = 0.0
     brief_seconds: float = 30.0
     fall_seconds: float | None = None
-    return_seconds: float | None = None
-    return_replicas: int = 0
     step_up: int | None = None
     step_down: int | None = None
 
@@ -95,7 +90,7 @@ def stabilize(
         lasting: of these, the replicas that the arrivals ask for by themselves, which the whole window keeps.
 
     """
-    start = now - max(limits.down_seconds, limits.return_seconds or 0.0)
+    start = now - limits.down_seconds
     # As long as the queue is there, so are the replicas that it asked for.
     brief_start = start if brief else now - min(limits.brief_seconds, limits.down_seconds)
     recent = tuple(_left(item, brief_start) for item in history if item.at > start)
@@ -145,9 +140,6 @@ def _holds(
         yield item.lasting, item.at + _kept(item.lasting, desired, limits, kept)
         kept = min(limits.brief_seconds, kept)
     yield item.replicas, item.at + _kept(item.replicas, desired, limits, kept)
-    if limits.return_seconds is not None:
-        lasting = item.lasting if item.brief and not brief else item.replicas
-        yield min(lasting, limits.return_replicas), item.at + limits.return_seconds
 
 
 def _kept(replicas: int, desired: int, limits: StabilizationLimits, seconds: float) -> float:

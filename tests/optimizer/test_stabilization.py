@@ -74,18 +74,6 @@ def fold(
             [20, 20, 20, 17, 17],
             id="small-part-of-many",
         ),
-        pytest.param(
-            [9, 2, 2, 2, 2],
-            StabilizationLimits(down_seconds=20, return_seconds=40, return_replicas=4),
-            [9, 9, 4, 4, 2],
-            id="what-comes-back-is-held-longer",
-        ),
-        pytest.param(
-            [3, 2, 2, 2, 2],
-            StabilizationLimits(down_seconds=20, return_seconds=40, return_replicas=4),
-            [3, 3, 3, 3, 2],
-            id="no-more-is-held-for-a-return-than-was-asked-for",
-        ),
     ],
 )
 def test_what_is_published(
