@@ -172,17 +172,17 @@ def test_replicas_stay_while_the_rate_rises() -> None:
 
 
 def test_load_that_came_back_keeps_its_replicas_longer() -> None:
-    """It was away for 200 s, and the window is 100 s: the next fall waits for 250 s."""
+    """It was away for 200 s, and the window is 100 s: the next fall waits for twice that time."""
     before: Before | None = None
     published, targets = 9, dict[int, int]()
-    for now in range(0, 1200, 10):
+    for now in range(0, 1500, 10):
         needed = 9 if now < 300 or 500 <= now < 800 else 4
         steady, before = stabilized(
             {"v": needed}, {"v": published}, before, now=float(now), rate_rps=needed
         )
         targets[now] = published = steady["v"].replicas
     assert (targets[380], targets[400], targets[490]) == (9, 4, 4)
-    assert (targets[510], targets[1030], targets[1050]) == (9, 9, 4)
+    assert (targets[510], targets[1190], targets[1250]) == (9, 9, 4)
 
 
 def test_load_of_which_a_part_was_not_known_is_no_load_that_came_back() -> None:
