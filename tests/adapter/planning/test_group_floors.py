@@ -34,7 +34,7 @@ def planned(
 ) -> planning.Plan:
     """Two variants of which `fast` is the better buy, with these floors."""
     both = (variant("fast", 2), variant("slow", 0, slow=2.0))[: 1 if alone else 2]
-    variants = [replace(item, routing=of_pods) for item in both]
+    variants = tuple(replace(item, routing=of_pods) for item in both)
     group = Group(
         name="g", model="m", service_class="c", variants=tuple(item.name for item in variants),
         traffic=load, floors=floors, routing=routing,
