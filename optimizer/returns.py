@@ -4,8 +4,8 @@ Keeping replicas costs their price for that time; giving them back too early cos
 requests are late, and the replicas that work off their queue. How long load stays away is not known before,
 but how long it did the last times is: the hold is the one that would have cost least then (for known times:
 Karlin, Manasse, McGeoch and Owicki, "Competitive randomized algorithms for nonuniform problems", Algorithmica
-11, 1994). Of n times that are alike, the next one is the longest so far with probability 1 / (n + 1): it counts as
-one more, and nothing is known of how much longer it is.
+11, 1994). Of n times that are alike, the next one is the longest so far with probability 1 / (n + 1): it
+counts as one more, and nothing is known of how much longer it is.
 """
 
 from __future__ import annotations
