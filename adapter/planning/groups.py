@@ -191,6 +191,7 @@ class GroupDecision:
         shares: part of the demand by variant; sums up to 1 where anything runs.
         marginal_costs: cents per 1,000 requests of one replica more, by variant that can serve.
         runner_up: the next-best replicas by variant that carry the demand, in words; empty if there are none.
+        arriving: part of the replicas that the arrivals take by themselves; the rest works off a queue.
         cut_by: ceilings that kept it from carrying its whole demand.
         reason: reasons in one sentence.
 
@@ -204,5 +205,6 @@ class GroupDecision:
     shares: Mapping[str, float]
     marginal_costs: Mapping[str, float] = field(default_factory=dict)
     runner_up: str = ""
+    arriving: float = 1.0
     cut_by: tuple[Ceiling, ...] = ()
     reason: str = ""

@@ -4,7 +4,7 @@
 
 A100, H100 and L40S of one model behind one gateway, by manifests/samples/replay/groups.yaml with two
 replicas of each. Constants of the loop were chosen on the first halves of the traces; the second
-halves are what counts. The last row loses all H100 in the middle.
+halves are what counts. The fourth row loses all H100 in the middle; the load of the last comes and goes.
 
 Requests and costs count after the warm-up of 240 s, in which the loop gets to know the demand. The timetable
 knows the traffic, starts replicas ahead of it and holds whole ones. It keeps 99 % at least, and in a second
@@ -59,6 +59,7 @@ ROWS = (
     Row("azure_conv", 6.0, 1000.0, 50.0, 57.0),
     Row("mooncake_conversation", 1.0, 15000.0, 200.0, 57.0),
     Row("azure_conv", 2.0, 1000.0, 50.0, 57.0, gone=12.0),
+    Row("azure_code", 6.0, 2000.0, 100.0, 57.0),
 )
 
 

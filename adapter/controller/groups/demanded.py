@@ -80,6 +80,9 @@ class Sized:
         rate_rps: Requests per second that it is sized for, apart from what is held.
         arrivals_rps: The part of it that is no queue to be worked off.
         in_flight: Requests that must be in service at once; 0 where none waits.
+        backlog_rps: The part of the rate that works off a queue.
+        queued_at: Replicas in whose queues all of these requests wait; 0 where any replica can serve some.
+        surge: Whether arrivals have risen far.
         ordered: Replicas that serve or come.
         rising: Whether the rate rises by more than chance: no time to have fewer replicas.
         notes: Why the rate is not what is observed, a clause each.
@@ -94,6 +97,9 @@ class Sized:
     rising: bool
     notes: tuple[str, ...]
     demands: tuple[Demanded, ...]
+    backlog_rps: float = 0.0
+    queued_at: int = 0
+    surge: bool = False
 
 
 def ready(source: VariantSource) -> int:
@@ -173,6 +179,9 @@ def sized(
             rate_rps=record.feedback.factor * now.rate_rps,
             arrivals_rps=_arrivals(record, now, partial=partial),
             in_flight=now.in_flight,
+            backlog_rps=record.feedback.factor * now.backlog_rps,
+            queued_at=now.queued_at,
+            surge=now.surge,
             ordered=ordered,
             rising=now.rising,
             notes=(*now.notes, *filter(None, [record.feedback.note])),
@@ -221,7 +230,12 @@ def _with_spare(need: Sized, record: GroupRecord) -> Sized:
     number = max((sum(item.floor.replicas.values()) for item in record.demands), default=0)
     spare = min(SPARE_REPLICAS / max(number, need.ordered, 1), MOST_SPARE)
     note = f"{spare:.0%} more, as rounding leaves nothing over"
-    return replace(need, rate_rps=need.rate_rps * (1.0 + spare), notes=(*need.notes, note))
+    return replace(
+        need,
+        rate_rps=need.rate_rps * (1.0 + spare),
+        backlog_rps=need.backlog_rps * (1.0 + spare),
+        notes=(*need.notes, note),
+    )
 
 
 def window(source: VariantSource, settings: LoopSettings) -> float:
@@ -281,6 +295,8 @@ def _queue(
         running=traffic.running,
         waiting=waiting,
         growth_rps=_certain(traffic.waiting_growth_rps, traffic, settings),
+        queued_at=traffic.queued_at,
+        elsewhere=traffic.waiting_elsewhere + at.waiting,
         ready=ready_now,
         ordered=ordered,
         start_seconds=start,

@@ -278,7 +278,13 @@ def _without(
         return need
     part = min(part, 1.0)
     note = f"{part:.0%} of it counts as carried by variants whose load is not known"
-    return replace(need, rate_rps=need.rate_rps * (1.0 - part), notes=(*need.notes, note))
+    left = 1.0 - part
+    return replace(
+        need,
+        rate_rps=need.rate_rps * left,
+        backlog_rps=need.backlog_rps * left,
+        notes=(*need.notes, note),
+    )
 
 
 def _load(record: GroupRecord, inside: Mapping[str, _Inside], need: Sized) -> fleet.Load:
@@ -291,6 +297,9 @@ def _load(record: GroupRecord, inside: Mapping[str, _Inside], need: Sized) -> fl
         load_of(record.traffic, None, dispersion=dispersion, ordered=need.ordered),
         arrival_rate_rps=need.rate_rps,
         in_flight=need.in_flight,
+        backlog_rps=need.backlog_rps,
+        queued_at=need.queued_at,
+        surge=need.surge,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -73,8 +74,8 @@ def step(
     stepped = _served_first(_steady(stepped, parts, item, cycle), parts, records)
     record = replace(
         _stepped(record, item, parts, stepped, decision=decision, cycle=cycle),
-        demands=_demands(record, item, parts, cycle),
-        returns=_returns(record, item, parts, cycle),
+        demands=_demands(record, item, parts, decision=decision, cycle=cycle),
+        returns=_returns(record, item, parts, decision=decision, cycle=cycle),
         since=since,
         carried=carried,
         move_since=move_since,
@@ -135,7 +136,12 @@ def _stepped(
 
 
 def _demands(
-    record: GroupRecord, item: PlannedGroup, parts: Sequence[Part], cycle: Cycle
+    record: GroupRecord,
+    item: PlannedGroup,
+    parts: Sequence[Part],
+    *,
+    decision: GroupDecision,
+    cycle: Cycle,
 ) -> tuple[Demanded, ...]:
     """What is held of the demands so far, with that of this cycle."""
     need, group = item.need, item.group
@@ -145,23 +151,33 @@ def _demands(
     carried = transitions.capacity(parts, planned, item.state.routing)
     # What is short of devices or at its maximum carries no more than its replicas do.
     part = min(need.rate_rps / carried, 1.0) if carried > 0 else 0.0
-    floor = Floor(replicas=planned, part=part, rate_rps=need.rate_rps)
+    # Replicas that work off a queue are not held: once it is gone, the arrivals do not take them.
+    if need.in_flight > 0:
+        part *= decision.arriving
+    floor = Floor(replicas=planned, part=part, rate_rps=need.rate_rps - need.backlog_rps)
     return (*record.demands, Demanded(cycle.now, floor))
 
 
 def _returns(
-    record: GroupRecord, item: PlannedGroup, parts: Sequence[Part], cycle: Cycle
+    record: GroupRecord,
+    item: PlannedGroup,
+    parts: Sequence[Part],
+    *,
+    decision: GroupDecision,
+    cycle: Cycle,
 ) -> Returns:
     """What is known of falls and returns of the group's load after this cycle."""
     need = item.need
     if need is None:
         return record.returns
+    planned = sum(part.planned for part in parts)
     windows = [demanded.window(cycle.sources[part.key], cycle.settings) for part in parts]
     return returns.seen(
         record.returns,
         need.arrivals_rps,
-        sum(part.planned for part in parts),
+        planned,
         queued=need.in_flight > 0,
+        lasting=math.ceil(decision.arriving * planned),
         now=cycle.now,
         window=max(windows),
     )

@@ -169,8 +169,20 @@ def group_decision(
         marginal_costs=marginal,
         runner_up=runner_up,
         cut_by=cut,
+        arriving=_arriving(prepared, shares),
         reason=reason,
     )
+
+
+def _arriving(prepared: Prepared, shares: FloatArray) -> float:
+    """Part of the replicas that the arrivals take by themselves: of each variant, by what it carries."""
+    part = sum(
+        share * min(candidate.for_arrivals / candidate.replicas, 1.0)
+        for candidate, share in zip(prepared.candidates, shares.tolist(), strict=True)
+        if candidate.replicas
+    )
+    total = float(shares.sum())
+    return part / total if total > 0 else 1.0
 
 
 def _binding(

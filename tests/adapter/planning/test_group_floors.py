@@ -26,10 +26,15 @@ def variant(name: str, replicas: int, *, slow: float = 1.0) -> fleet.Variant:
 
 
 def planned(
-    load: fleet.Load, *floors: Floor, alone: bool = False, routing: Routing = "least-loaded"
+    load: fleet.Load,
+    *floors: Floor,
+    alone: bool = False,
+    routing: Routing = "least-loaded",
+    of_pods: fleet.Routing = "random",
 ) -> planning.Plan:
     """Two variants of which `fast` is the better buy, with these floors."""
-    variants = (variant("fast", 2), variant("slow", 0, slow=2.0))[: 1 if alone else 2]
+    both = (variant("fast", 2), variant("slow", 0, slow=2.0))[: 1 if alone else 2]
+    variants = tuple(replace(item, routing=of_pods) for item in both)
     group = Group(
         name="g", model="m", service_class="c", variants=tuple(item.name for item in variants),
         traffic=load, floors=floors, routing=routing,

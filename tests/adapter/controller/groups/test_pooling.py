@@ -30,14 +30,23 @@ def test_rates_add_up_and_lengths_are_means_over_requests() -> None:
     """Three quarters of the requests have 100 tokens, one quarter 500."""
     both = pooled(
         [
-            traffic(3.0, waiting=2.0, recent=((15.0, 4.0),), kv_cache=0.3),
-            traffic(1.0, input_tokens=500.0, waiting=1.0, kv_cache=0.9),
+            traffic(
+                3.0,
+                waiting=2.0,
+                queued_at=2,
+                waiting_elsewhere=0.5,
+                recent=((15.0, 4.0),),
+                kv_cache=0.3,
+            ),
+            traffic(1.0, input_tokens=500.0, waiting=1.0, queued_at=1, kv_cache=0.9),
         ]
     )
     assert both is not None
     assert both.arrival_rate_rps == 4.0
     assert both.input_tokens == 200.0
     assert both.waiting == 3.0
+    assert both.queued_at == 3
+    assert both.waiting_elsewhere == 0.5
     assert both.kv_cache == 0.9
     # The second has no window of 15 s: the rate that it has counts.
     assert both.recent == ((15.0, 5.0),)

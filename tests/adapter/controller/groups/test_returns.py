@@ -19,13 +19,16 @@ from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing
 from adapter.controller.state import VariantRecord, VariantState
 from adapter.planning import fleet
-from adapter.planning.groups import Floor, Group
+from adapter.planning.groups import Floor, Group, GroupDecision
 from adapter.resources.model_groups import forming
 from analyzer import forecast
 from tests.adapter.controller.groups.test_transitions import part
 from tests.adapter.resources.model_groups.test_forming import source
 
 SOURCES = [source(f"a/{name}") for name in "xy"]
+DECISION = GroupDecision(
+    cost=0.0, demand_rpm=0.0, capacity_rpm=0.0, binding="itl", served="full", shares={}, marginal_costs={}
+)  # fmt: skip
 STATE = GroupState(name="a/m@c", members=("a/x", "a/y"), routing="least-loaded")
 
 
@@ -50,7 +53,7 @@ def after(record: GroupRecord, rate_rps: float, now: float) -> GroupRecord:
     return replace(
         record,
         demands=(*need.demands, Demanded(now, floor)),
-        returns=stepping._returns(record, item, parts, cycle(now)),
+        returns=stepping._returns(record, item, parts, decision=DECISION, cycle=cycle(now)),
     )
 
 
@@ -91,9 +94,29 @@ def test_no_more_is_held_than_replicas_carried() -> None:
     asked = Group(name="a/m@c", model="m", service_class="c", variants=group.members, traffic=load)
     short = PlannedGroup(record=GroupRecord(), group=asked, variants={}, state=STATE, need=item)
     parts = [part("a/x", 2, 2), part("a/y", 0, 0)]
-    (kept,) = stepping._demands(GroupRecord(), short, parts, cycle(0.0))
+    (kept,) = stepping._demands(GroupRecord(), short, parts, decision=DECISION, cycle=cycle(0.0))
     assert kept.floor.part == 1.0
     assert kept.floor.rate_rps == 12.0
+
+
+@pytest.mark.parametrize(("in_flight", "part_held"), [(9.0, 0.25), (0.0, 1.0)])
+def test_replicas_for_a_queue_are_not_held(in_flight: float, part_held: float) -> None:
+    """Of 8 replicas the arrivals take 2: the other 6 go with the queue. Falls are measured by the 2 too."""
+    item = demanded.Sized(
+        rate_rps=8.0, arrivals_rps=2.0, in_flight=in_flight, ordered=2, rising=False, notes=(), demands=(),
+        backlog_rps=6.0,
+    )  # fmt: skip
+    (group,) = forming.form(SOURCES).groups
+    load = fleet.Load(arrival_rate_rps=8.0, input_tokens=1.0, output_tokens=1.0)
+    asked = Group(name="a/m@c", model="m", service_class="c", variants=group.members, traffic=load)
+    queued = PlannedGroup(record=GroupRecord(), group=asked, variants={}, state=STATE, need=item)
+    parts, decision = [part("a/x", 8, 2), part("a/y", 0, 0)], replace(DECISION, arriving=0.25)
+    given = (GroupRecord(), queued, parts)
+    (kept,) = stepping._demands(*given, decision=decision, cycle=cycle(0.0))
+    assert kept.floor.part == part_held
+    assert kept.floor.rate_rps == 2.0
+    (load_seen,) = stepping._returns(*given, decision=decision, cycle=cycle(0.0)).loads
+    assert load_seen.replicas == (2 if in_flight else 8)
 
 
 @pytest.mark.parametrize(("of_variants", "step"), [(6.0, 1.0), (1.0, 4.0)])
