@@ -41,19 +41,12 @@ async def until(
     what: str,
     *,
     seconds: float = WAIT_SECONDS,
-    moving: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> float:
-    """Wait until something holds; give the seconds that it took.
-
-    The seconds after which it does not hold begin anew whenever `moving` gives something else than before: a
-    busy machine is slow.
-    """
-    began = started = time.monotonic()
-    state = moving()
+    """Wait until something holds, at most those seconds of a clock; give the real seconds that it took."""
+    began, started = time.monotonic(), clock()
     while not true():
-        if (now_there := moving()) != state:
-            state, started = now_there, time.monotonic()
-        require(time.monotonic() - started < seconds, f"not within {seconds:g} s: {what}")
+        require(clock() - started < seconds, f"not within {seconds:g} s: {what}")
         await asyncio.sleep(0.05)
     return time.monotonic() - began
 
@@ -96,10 +89,10 @@ class Program:
         """Resident memory of the server."""
         return resident_mib(self.process.pid)
 
-    def cpu_seconds(self) -> int:
-        """Whole seconds of the processor that the server has used, by its main thread and all others."""
+    def cpu_seconds(self) -> float:
+        """Seconds of the processor that the server has used: a time that a busy machine does not shorten."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:13])) // os.sysconf("SC_CLK_TCK")
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
     def descriptors(self) -> int:
         """Open files of the server."""
