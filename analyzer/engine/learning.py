@@ -62,8 +62,7 @@ WARM_UP = 5
 """Accepted observations before step times are used."""
 
 REFUTED = 2
-"""Accepted observations before step times are used that are slower than the profile that they correct: a
-variant is sized too small while it waits for more of them."""
+"""The same of step times slower than the profile that they correct: a variant is too small meanwhile."""
 
 SLOWER = 0.05
 """Excess of the step times over those of the profile, a mean, from which they count as slower."""
