@@ -192,7 +192,7 @@ def usual_change(state: State, seconds: float, *, chance: float = 0.0) -> float:
 
 
 def changes_known(state: State, seconds: float) -> bool:
-    """Whether the rate was watched for long enough to tell what it usually changes by over so many seconds."""
+    """Whether enough changes over such a time were seen to tell what is usual."""
     lead = min(state.leads, key=lambda item: abs(item.seconds - seconds))
     return lead.changes >= RECENT_CHANGES // 2
 

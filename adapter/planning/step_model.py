@@ -49,9 +49,9 @@ LEAST_GAIN = 1e-3
 class StepModel:
     """M options as `Engines`.
 
-    Replicas behind a load-aware gateway have a smaller and steadier ITL, and as many as there are requests
-    compute each alone. Nothing else of them is counted: a prompt is computed by one replica whatever the
-    others do, so they do not act as one of N-fold speed.
+    Replicas behind a load-aware gateway have a steadier ITL, of which percentiles gain, and as many as there
+    are requests compute each alone. Nothing else of them is counted: a prompt is computed by one replica
+    whatever the others do, so they do not act as one of N-fold speed.
     """
 
     def __init__(self, engines: Engines) -> None:
@@ -72,6 +72,7 @@ class StepModel:
         reached = ~np.isnan(sized.rate_rps)
         needed = capacity.replicas_needed(asked.rate_rps, np.where(reached, sized.rate_rps, 1.0))
         steadier = sized.binding == search.BINDINGS.index("itl")
+        steadier &= ~np.isnan(asked.percentile)
         rows = np.flatnonzero(asked.shared & reached & steadier & (needed > 1))
         if rows.size:
             needed[rows] = self._needed_together(

@@ -9,13 +9,14 @@ beside one request more than that (arrivals see the average). With r the prompt 
     TTFT = ITL / 2 + S + W,   S = ITL + per_prefill in,   W = rho / (1 - rho) (1 + cv_in**2) / 2 S'
 
 where S' = per_prefill in + ITL in / budget is what a prompt takes of the queue and rho = rate S'. Where a
-gateway chooses the least loaded of N replicas, it sends others elsewhere: the 1 is 1/N, and W is multiplied by
-1/N + (1 - 1/N) (1 - per_prefill r)**2 (`token_times.py`). The TTFT tells prefill from the rest, which ITL at
-one pair of lengths cannot; windows at other batches tell base from slope. Step times start from one of three seeds: a profile that was measured, an estimate (of a catalog) with
-its expected error, or the wide prior of an unknown model. Learned times are usable once they have predicted
-the ITL of windows to come within `USABLE_ERROR` and the batch has varied; an estimate is so once it has
-predicted one window, because it tells base from slope itself. Under a load that stays the same learned times
-are `local`: they hold at that batch and near it, whatever the shares of base and slope are, and no farther.
+gateway chooses the least loaded of N replicas, it sends others elsewhere: the 1 is 1/N, and W is multiplied
+by 1/N + (1 - 1/N) (1 - per_prefill r)**2 (`token_times.py`). The TTFT tells prefill from the rest, which
+ITL at one pair of lengths cannot; windows at other batches tell base from slope. Step times start from one
+of three seeds: a profile that was measured, an estimate (of a catalog) with its expected error, or the wide
+prior of an unknown model. Learned times are usable once they have predicted the ITL of windows to come
+within `USABLE_ERROR` and the batch has varied; an estimate is so once it has predicted one window, because
+it tells base from slope itself. Under a load that stays the same learned times are `local`: they hold at
+that batch and near it, whatever the shares of base and slope are, and no farther.
 
 Pure functions: state in, state out. Units: ms, requests per second, tokens.
 """
@@ -61,8 +62,7 @@ WARM_UP = 5
 """Accepted observations before step times are used."""
 
 REFUTED = 2
-"""Accepted observations before step times are used that are slower than the profile that they correct: a
-variant is sized too small while it waits for more of them."""
+"""The same of step times slower than the profile that they correct: a variant is too small meanwhile."""
 
 SLOWER = 0.05
 """Excess of the step times over those of the profile, a mean, from which they count as slower."""

@@ -382,10 +382,10 @@ def mean(engines: Engines, state: State) -> FloatArray:
     stalled = _stalls(engines, state) * _stall_ms(engines)
     waited = _waited_variance(engines, state, added.free)
     tail = 0.5 * (added.first_ms + waited / np.maximum(added.first_ms, 1e-9)) + 1e-9
-    steps, behind = added.room_ms / tail, _shared(engines, 1.0, 0.0)
+    steps = added.room_ms / tail
 
     def more(decodes: FloatArray) -> FloatArray:
-        seen = behind * added.first_ms * -np.expm1(-steps * decodes)
+        seen = added.first_ms * -np.expm1(-steps * decodes)
         return added.over(decodes, seen)[0] + stalled / decodes
 
     plain = weighted(more, NODE_WEIGHTS, engines.decode_nodes)
