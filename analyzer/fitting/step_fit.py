@@ -257,19 +257,20 @@ def _bounds(
     """What the saturated rows say; None where they agree on no bound, so that something else delayed them."""
     if not saturated.any():
         return Bounds()
-    # What fewer requests and tokens waited for than others hold is no limit, but a stall or a warm-up.
-    inside, tokens = (
-        rows.concurrency[used].max(),
-        (rows.concurrency * rows.context_tokens)[used].max(),
-    )
-    held_up = (_BEYOND * running < inside) & (_BEYOND * running * rows.context_tokens < tokens)
-    if (saturated & ~held_up).any():
-        saturated = saturated & ~held_up
-    held = running[saturated]
-    context = rows.context_tokens[saturated]
-    by_batch, by_tokens = float(np.std(np.log(held))), float(np.std(np.log(held * context)))
+    inside = rows.concurrency[used].max()
+    tokens = (rows.concurrency * rows.context_tokens)[used].max()
+    by_batch, by_tokens = _spreads(rows, saturated, running)
     if min(by_batch, by_tokens) > _SPREAD:
-        return None
+        # What fewer requests and tokens waited for than others hold is no limit, but a stall or a warm-up;
+        # what others waited for may be one too, unless it kept many of them out.
+        held_up = (_BEYOND * running < inside) & (_BEYOND * running * rows.context_tokens < tokens)
+        saturated = saturated & ~held_up
+        if not saturated.any() or (_BEYOND * running >= rows.concurrency)[saturated].any():
+            return None
+        by_batch, by_tokens = _spreads(rows, saturated, running)
+        if min(by_batch, by_tokens) > _SPREAD:
+            return None
+    held, context = running[saturated], rows.context_tokens[saturated]
     certain = bool(np.ptp(np.log(context)) > np.log(1.25))
     most, kv_tokens = float(np.median(held)), float(np.median(held * context))
     # What unsaturated rows exceed is no bound.
@@ -277,6 +278,13 @@ def _bounds(
     if tokens_fit and not (certain and by_batch < by_tokens and batch_fits):
         return Bounds(kv_tokens=kv_tokens, certain=certain)
     return Bounds(max_requests=most) if batch_fits else None
+
+
+def _spreads(rows: BenchmarkRows, saturated: BoolArray, running: FloatArray) -> tuple[float, float]:
+    """Standard deviations of the logarithms of the requests, and of the tokens, that saturated rows held."""
+    held = running[saturated]
+    by_tokens = np.std(np.log(held * rows.context_tokens[saturated]))
+    return float(np.std(np.log(held))), float(by_tokens)
 
 
 def _reason(
