@@ -66,6 +66,7 @@ def with_source(before: CollectedVariant, source: VariantSource, *, now: float) 
     }
     known = (*source.endpoints, *series_pods)
     before.window.retain(known)
+    before.window.foresee(source.startup_seconds)
     before.plausibility.retain(known)
     return replace(
         before,
