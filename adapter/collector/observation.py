@@ -66,7 +66,6 @@ def with_source(before: CollectedVariant, source: VariantSource, *, now: float) 
     }
     known = (*source.endpoints, *series_pods)
     before.window.retain(known)
-    before.window.foresee(source.startup_seconds)
     before.plausibility.retain(known)
     return replace(
         before,

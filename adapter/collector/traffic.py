@@ -41,9 +41,6 @@ RECENT_PARTS = (1 / 4, 1 / 2)
 SUDDEN_PARTS = (1 / 12, 1 / 6)
 """Parts in which a large rise shows first: 5 and 10 s of a window of a minute."""
 
-VARIATION_LIMIT_SECONDS = 900.0
-"""Longest start-up that the variation of lengths is taken over."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
@@ -70,8 +67,8 @@ class Traffic:
         waiting_growth_rps: Growth of the queues per second over the last quarter of the window; negative
             where they shrink.
         kv_cache: Share of the KV cache in use, of the fullest pod; None where it is not reported.
-        input_cv: Coefficient of variation of the input tokens over the long window, or a start-up where that
-            is longer; None where pods show no histogram or too few requests finished.
+        input_cv: Coefficient of variation of the input tokens over the long window; None where pods show no
+            histogram or too few requests finished.
         output_cv: The same of the output tokens.
         short_answers: Shares of requests of at most `SHORT_BOUNDS` output tokens; empty where not known.
         cached_tokens: Mean input tokens per request that the prefix cache served over the long window; None
@@ -131,8 +128,6 @@ class TrafficWindow:
         self._origins: dict[str, float] = {}
         self._suspended: set[str] = set()
         self._growth: deque[Growth] = deque()
-        self._variation_seconds = self.long_seconds
-        self._since = -math.inf  # beginning of the long window
         self.latencies = LatencyWindow(window_seconds)
         self._first_at: float | None = None
         self._active_at = -math.inf
@@ -185,15 +180,6 @@ class TrafficWindow:
             self._active_at = max(self._active_at, now)
         if page.stock > 0:
             self._active_at = max(self._active_at, now)
-
-    def foresee(self, startup_seconds: float | None) -> None:
-        """Take the variation of lengths over a start-up at least, from now on.
-
-        A few long requests say little of a second moment, and the replicas that they ask for are kept for
-        longer than a start-up. Means are followed, as they move.
-        """
-        startup = min(startup_seconds or 0.0, VARIATION_LIMIT_SECONDS)
-        self._variation_seconds = max(self.long_seconds, startup)
 
     def _take(self, growth: Growth) -> None:
         self._growth.append(growth)
@@ -258,11 +244,10 @@ class TrafficWindow:
         ]
 
     def _forget(self, now: float) -> None:
-        """Drop what is older than the windows."""
-        while self._growth and self._growth[0].at <= now - self._variation_seconds:
+        """Drop what is older than the long window."""
+        while self._growth and self._growth[0].at <= now - self.long_seconds:
             self._growth.popleft()
-        self._since = oldest = now - self.long_seconds
-        departed = self._departed
+        oldest, departed = now - self.long_seconds, self._departed
         self._departed = {key: sample for key, sample in departed.items() if sample.at > oldest}
         known = self._latest.keys() | self._departed.keys()
         self._origins = {key: origin for key, origin in self._origins.items() if key in known}
@@ -271,9 +256,7 @@ class TrafficWindow:
         """Traffic over the window; None until there are two samples of one pod."""
         self._forget(now)
         start = now - self.window_seconds
-        since = self._since
-        steadier = [item for item in self._growth if item.at > since]
-        recent = [item for item in steadier if item.at > start]
+        recent = [item for item in self._growth if item.at > start]
         if not recent or self._first_at is None:
             return None
         quiet = not any(item.arrivals or item.begun or item.rejected for item in recent)
@@ -281,7 +264,7 @@ class TrafficWindow:
         output_tokens = mean([item.generation_tokens for item in recent])
         running = sum(sample.page.running for sample in self._latest.values())
         output_cv = histograms.variation(item.output_moments for item in self._growth)
-        if output_tokens is not None and finished(steadier) < running:
+        if output_tokens is not None and finished(self._growth) < running:
             output_tokens *= longer(recent, running, output_tokens, output_cv)
         if output_tokens is None:
             # Nothing finished in the window: the last known lengths are the best estimate.
@@ -292,13 +275,13 @@ class TrafficWindow:
         sampled_at = min((sample.at for sample in self._latest.values()), default=now)
         return Traffic(
             arrival_rate_rps=self._rate(recent, start),
-            long_rate_rps=self._rate(steadier, since),
+            long_rate_rps=self._rate(self._growth, now - self.long_seconds),
             recent=tuple(self.rates_of(RECENT_PARTS)),
             sudden=(sudden := tuple(self.rates_of(SUDDEN_PARTS))),
             dispersions=tuple(self.dispersion(seconds) for seconds, _ in sudden),
             input_tokens=input_tokens,
             output_tokens=output_tokens,
-            steady=steady_lengths(recent, steadier),
+            steady=steady_lengths(recent, self._growth),
             ttft_ms=None if ttft is None else 1000.0 * ttft,
             itl_ms=None if itl is None else 1000.0 * itl,
             idle=quiet and all(page.stock == 0 for page in pages),
@@ -306,13 +289,13 @@ class TrafficWindow:
             running=running,
             waiting=sum(page.waiting for page in pages),
             queued_at=sum(page.waiting > 1 for page in pages),
-            waiting_growth_rps=_queued(self._latest, steadier, 0.25 * self.window_seconds),
+            waiting_growth_rps=_queued(self._latest, self._growth, 0.25 * self.window_seconds),
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
             input_cv=histograms.variation(item.input_moments for item in self._growth),
             output_cv=output_cv,
             short_answers=histograms.short_shares(item.output_moments for item in self._growth),
-            cached_tokens=cached(steadier, input_tokens),
-            preemptions_rps=_preemptions(pages, steadier, now, self.long_seconds),
+            cached_tokens=cached(self._growth, input_tokens),
+            preemptions_rps=_preemptions(pages, self._growth, now, self.long_seconds),
             kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),
             sampled_at=sampled_at,
             ttft=ttfts,
@@ -336,8 +319,7 @@ class TrafficWindow:
     def dispersion(self, seconds: float) -> float | None:
         """Variance over mean of the arrivals in windows of that many seconds, before the last one of them."""
         last = max((sample.at for sample in self._latest.values()), default=math.inf)
-        growth = (item for item in self._growth if item.at > self._since)
-        return looks.dispersion(growth, seconds, until=last - seconds)
+        return looks.dispersion(self._growth, seconds, until=last - seconds)
 
 
 def _rate(
