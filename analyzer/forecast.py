@@ -191,12 +191,6 @@ def usual_change(state: State, seconds: float, *, chance: float = 0.0) -> float:
     return shrunk * math.sqrt(max(lead.square - lead.mean * lead.mean - chance / shrunk, 0.0))
 
 
-def changes_known(state: State, seconds: float) -> bool:
-    """Whether enough changes over such a time were seen to tell what is usual."""
-    lead = min(state.leads, key=lambda item: abs(item.seconds - seconds))
-    return lead.changes >= RECENT_CHANGES // 2
-
-
 def ahead(state: State, seconds: float) -> float | None:
     """The rate `seconds` after the last observation, never negative; None without a trend that counts."""
     if state.count < LEAST_COUNT:

@@ -20,9 +20,6 @@ Source = Literal["auto", "direct", "prometheus"]
 DEFAULT_STARTUP_SECONDS = 60.0
 """Start-up time of a replica that neither its pods nor a setting say."""
 
-UNKNOWN_HEADROOM = 0.03
-"""Share of a rate that is added for its changes while its usual ones are not known."""
-
 SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
 
 
@@ -304,11 +301,10 @@ class Sizing:
         kinds.bounded_seconds(1.0, 3600.0, off=True),
         "Time in which new replicas should work off waiting requests",
     )
-    headroom: float | None = setting(
-        None,
+    headroom: float = setting(
+        0.03,
         kinds.PERCENT,
-        "Share of the arrival rate that is added at least for its changes until new replicas are ready",
-        shown=f"{100 * UNKNOWN_HEADROOM:g}% until a variant's usual changes are known, then those",
+        "Share of the arrival rate that is added for its changes between two reconcile cycles",
     )
     slo_feedback: bool = setting(
         True,

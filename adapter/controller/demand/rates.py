@@ -19,7 +19,7 @@ from adapter.controller.demand.backlog import Queue
 from adapter.controller.demand.trend import bounded, dispersion, expected, rising
 from adapter.controller.demand.work import Work
 from adapter.resources.variant import VariantSource
-from adapter.settings.control import DEFAULT_STARTUP_SECONDS, UNKNOWN_HEADROOM, Sizing
+from adapter.settings.control import DEFAULT_STARTUP_SECONDS, Sizing
 from analyzer import forecast
 
 NOISE_ERRORS = 2.0
@@ -59,15 +59,14 @@ class RateSettings:
             None means 60.
         drain_seconds: Seconds within which new replicas should serve the backlog that exists when they start.
             0 leaves the backlog to the queueing model, which knows none.
-        headroom: Share of the rate added at least for its changes; None: `UNKNOWN_HEADROOM` until the
-            variant's usual changes are known, and from then on those alone.
+        headroom: Share of the rate added for its changes between two reconcile cycles.
 
     """
 
     anticipate: bool = _DECLARED.anticipate
     startup_seconds: float | None = _DECLARED.startup_time
     drain_seconds: float = _DECLARED.drain_time
-    headroom: float | None = _DECLARED.headroom
+    headroom: float = _DECLARED.headroom
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,11 +186,7 @@ def _spare(
     seconds: float,
 ) -> tuple[float, list[str]]:
     """The rate that is kept spare: the headroom, or what the load usually changes by, with a clause then."""
-    share = settings.headroom
-    if share is None:
-        known = trend is not None and forecast.changes_known(trend, seconds)
-        share = 0.0 if settings.anticipate and known else UNKNOWN_HEADROOM
-    spare = share * rate
+    spare = settings.headroom * rate
     change = _usual_change(trend, work, rate, seconds) if settings.anticipate else 0.0
     if change <= spare or rate <= 0:
         return spare, []

@@ -133,19 +133,6 @@ def test_headroom_is_a_share() -> None:
     )
 
 
-def test_a_load_that_was_seen_to_stay_needs_no_headroom() -> None:
-    """3 % are added until its usual changes over a start-up are known, without anticipation for good."""
-    steady = trend_of([30.0] * 80)
-    for trend, settings, expected in (
-        (trend_of([30.0] * 8), RateSettings(), 30.9),
-        (steady, RateSettings(), 30.0),
-        (steady, RateSettings(headroom=0.03), 30.9),
-        (steady, RateSettings(anticipate=False), 30.9),
-    ):
-        variant = sized(traffic(1800, 1800), trend=trend, settings=settings, startup=180.0)
-        assert variant.rate_rps == pytest.approx(expected)
-
-
 def test_the_usual_change_over_a_start_is_spare() -> None:
     """Where a rate goes up and down, the change over a start-up counts instead of a smaller headroom."""
     restless = trend_of([30.0 * (1.0 + 0.14 * math.sin(index / 3.2)) for index in range(300)])

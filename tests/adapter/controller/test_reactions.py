@@ -250,8 +250,8 @@ async def test_replicas_that_start_slowly_are_given_back_late(
 async def test_requests_that_the_model_expects_to_wait_are_no_queue(
     session: aiohttp.ClientSession,
 ) -> None:
-    """Prompts of 0.6 s each: some wait at any moment, and the pods are not busy by that."""
-    steps = LatencyParameters(alpha_ms=20.58, beta_ms=0.41, gamma_ms=600.0, delta_ms=0.0)
+    """Prompts of 0.62 s each: some wait at any moment, and the pods are not busy by that."""
+    steps = LatencyParameters(alpha_ms=20.58, beta_ms=0.41, gamma_ms=620.0, delta_ms=0.0)
     slow = replace(PROFILE, latency=steps)
     pods = Pods(session, replicas=4)
     pods.apply(profiles=(slow,), targets=fleet.Targets(itl_ms=200.0, ttft_ms=5000.0))
