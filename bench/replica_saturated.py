@@ -6,7 +6,7 @@ Random replicas that the KV cache bounds find all their requests at once; the em
 vLLM's own scheduler, serves them. Between a fifth and four fifths of the completions the table has the output
 tokens per second, over mean lengths, as a rate, and preemptions per request. A replica that gets less than
 that rate gets out of preemption whatever happened before: `kept free` is the least distance of the model's
-largest rates from it (`drained` in `analyzer/engine/search.py`).
+largest rates from it (`drained` in `analyzer/engine/kept_free.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from analyzer.engine.columns import Engines
-from analyzer.engine.search import drained
+from analyzer.engine.kept_free import drained
 from analyzer.engine.sizing import HEADROOM
 from bench.replica import BLOCK_TOKENS, add_seed
 from emulator.engines.runs import serve_open_loop

@@ -76,8 +76,8 @@ class Formulas:
         columns: `Engines`, whose `_fill` takes floats by name.
         state: `at_rate`.
         percentiles: `means` and `latency`.
-        search: `excess`, `reserve` and `drained`.
-        kept_free: `held` and `most_kept`.
+        search: `excess`.
+        kept_free: `held`, `most_kept`, `reserve` and `drained`.
 
     """
 

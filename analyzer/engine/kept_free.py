@@ -16,11 +16,13 @@ rate than a stricter one. From p99 on, the rate is the one that p itself asks fo
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
+from analyzer.engine.columns import Engines
 from analyzer.engine.nodes import score
 from analyzer.replicas import BoolArray, FloatArray
 
@@ -111,6 +113,22 @@ def looked_at_again(part: FloatArray, most: FloatArray, kv_binds: BoolArray) -> 
     Scores bend where waits for the KV cache join what else delays.
     """
     return kv_binds & (part > 1.0 - most + _NEAR) & (part < 1.0 - _NEAR)
+
+
+def reserve(headroom: FloatArray, kv_binds: BoolArray) -> FloatArray:
+    """Share of the rates for means that is kept free, shape (M,)."""
+    more = np.where(kv_binds, KV_HEADROOM, 0.0)
+    return np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
+
+
+def drained(engines: Engines, headroom: FloatArray) -> FloatArray:
+    """Rates, shape (M,), at which a replica gets out of preemption again, with what means keep free.
+
+    What it serves while the KV cache is full and requests are computed again (`full_rate`) is less than it
+    holds before it is there, and no share of misses tells the two apart. Elsewhere infinite.
+    """
+    kept = np.where(headroom > 0.0, np.minimum(headroom + KV_HEADROOM, 0.999), 0.0)
+    return np.where(engines.kv_binds, 1000.0 * engines.full_rate * (1.0 - kept), math.inf)
 
 
 class _Target(NamedTuple):

@@ -18,12 +18,13 @@ from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engines
 from analyzer.engine.kept_free import (
     FULL_WAITS,
-    KV_HEADROOM,
     Ends,
     Misses,
+    drained,
     held,
     looked_at_again,
     most_kept,
+    reserve,
     scored,
 )
 from analyzer.engine.nodes import NODE_WEIGHTS, SHORT_DECODES
@@ -39,6 +40,9 @@ _SECTIONS = 160
 _SHARES = (np.arange(_SECTIONS) / _SECTIONS)[:, None]
 _FEW = 4
 """Rows up to which all rates are tested in one call: the call costs more than its numbers."""
+
+_COARSE = 2
+"""Sections from no load up whose ends are a multiple of each other, so that no line is a guide."""
 
 _NEAR = 5e-4
 """Logarithm of that, and relative distance of two rates, that is near enough."""
@@ -143,13 +147,26 @@ class Search:
             return Misses(*(_between(rates, score.reshape(shape), where) for score in misses))
 
         root = _Root(rate, reason, limit, misses_at(rate))
-        return self._kept_free(root, headroom, misses_at), reason, crossing == 0
+        held, lost = self._kept_free(root, headroom, misses_at), crossing == 0
+        near = np.flatnonzero(~lost & (crossing <= _COARSE))
+        if near.size:
+            ends, some = rates[crossing[near], near], self.rows(near)
+            by_secants = some.secants(low[near], ends, headroom[near], high[near])
+            held[near], reason[near], lost[near] = by_secants
+        return held, reason, lost
 
     def secants(
-        self, low: FloatArray, high: FloatArray, headroom: FloatArray
+        self,
+        low: FloatArray,
+        high: FloatArray,
+        headroom: FloatArray,
+        most: FloatArray | None = None,
     ) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
-        """The same by secants that keep the root between their ends (Illinois), and by halves at times."""
-        least, top = low.copy(), FULL * high
+        """The same by secants that keep the root between their ends (Illinois), and by halves at times.
+
+        `most` are the largest stable rates where `high` is less.
+        """
+        least, top = low.copy(), FULL * (high if most is None else most)
         below, first, misses = self.tested(low)
         lost, cliff = below > 0.0, np.ones(low.size, dtype=np.bool_)
         at = Misses(*(score.copy() for score in misses))
@@ -208,7 +225,7 @@ class Search:
     ) -> FloatArray:
         """The rates less what is kept free."""
         rate = root.rate
-        part = 1.0 - reserve(headroom, root.reason)
+        part = 1.0 - reserve(headroom, root.reason == KV)
         tails = ~self._mean & (headroom > 0.0)
         if not tails.any():
             return rate * part
@@ -280,26 +297,10 @@ def excess(
     return np.where(state.stable, np.clip(worst, -FAR, FAR), FAR), reason
 
 
-def reserve(headroom: FloatArray, reason: NDArray[np.int64]) -> FloatArray:
-    """Share of the rates for means that is kept free, shape (M,)."""
-    more = np.where(reason == KV, KV_HEADROOM, 0.0)
-    return np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
-
-
 def _between(rates: FloatArray, scores: FloatArray, rate: FloatArray) -> FloatArray:
     """Scores at a rate of each of M rows by those at K rates, (K, M)."""
     rows = zip(rate, rates.T, scores.T, strict=True)
     return np.array([np.interp(at, places, values) for at, places, values in rows])
-
-
-def drained(engines: Engines, headroom: FloatArray) -> FloatArray:
-    """Rates, shape (M,), at which a replica gets out of preemption again, with what means keep free.
-
-    What it serves while the KV cache is full and requests are computed again (`full_rate`) is less than it
-    holds before it is there, and no share of misses tells the two apart. Elsewhere infinite.
-    """
-    kept = np.where(headroom > 0.0, np.minimum(headroom + KV_HEADROOM, 0.999), 0.0)
-    return np.where(engines.kv_binds, 1000.0 * engines.full_rate * (1.0 - kept), math.inf)
 
 
 def parts(engines: Engines) -> Iterator[NDArray[np.intp]]:

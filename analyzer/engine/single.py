@@ -203,17 +203,19 @@ class _Single:
 
     def largest(self, headroom: float) -> tuple[float, int] | None:
         """Rate less the headroom, and what binds; None where nothing is held."""
-        engine, functions = self._engine, self._formulas.search
+        engine, kept = self._engine, self._formulas.kept_free
         high = 1000.0 * min(engine.full_rate, 1.0 / (engine.prefill_ms * engine.input_tokens))
         root = self._root(high)
         if root is None:
             return None
         rate, reason = root
+        if rate < search.IDLE * high:
+            return None
         if not self._tails:
-            rate *= 1.0 - functions.reserve(headroom, reason)
+            rate *= 1.0 - kept.reserve(headroom, reason == search.KV)
         elif headroom > 0.0:
             rate *= self._held(rate, headroom, high)
-        most = functions.drained(engine, headroom)
+        most = kept.drained(engine, headroom)
         return (most, search.KV) if rate > most else (rate, reason)
 
     def _held(self, rate: float, headroom: float, high: float) -> float:

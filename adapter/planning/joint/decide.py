@@ -169,20 +169,26 @@ def group_decision(
         marginal_costs=marginal,
         runner_up=runner_up,
         cut_by=cut,
-        arriving=_arriving(prepared, shares),
+        arriving=_arriving(prepared, group, shares, capacity),
         reason=reason,
     )
 
 
-def _arriving(prepared: Prepared, shares: FloatArray) -> float:
-    """Part of the replicas that the arrivals take by themselves: of each variant, by what it carries."""
+def _arriving(prepared: Prepared, group: Group, shares: FloatArray, capacity: float) -> float:
+    """Part of the replicas that the arrivals take by themselves: of each variant, by what it carries.
+
+    Where there are fewer replicas than are needed, it is more of those that there are.
+    """
     part = sum(
         share * min(candidate.for_arrivals / candidate.replicas, 1.0)
         for candidate, share in zip(prepared.candidates, shares.tolist(), strict=True)
         if candidate.replicas
     )
     total = float(shares.sum())
-    return part / total if total > 0 else 1.0
+    if not (total > 0 and capacity > 0):
+        return 1.0
+    short = max(group.traffic.arrival_rate_rps / capacity, 1.0)
+    return min(float(part) / total * short, 1.0)
 
 
 def _binding(

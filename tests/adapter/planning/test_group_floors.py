@@ -31,10 +31,11 @@ def planned(
     alone: bool = False,
     routing: Routing = "least-loaded",
     of_pods: fleet.Routing = "random",
+    most: int | None = None,
 ) -> planning.Plan:
     """Two variants of which `fast` is the better buy, with these floors."""
     both = (variant("fast", 2), variant("slow", 0, slow=2.0))[: 1 if alone else 2]
-    variants = tuple(replace(item, routing=of_pods) for item in both)
+    variants = tuple(replace(item, routing=of_pods, max_replicas=most) for item in both)
     group = Group(
         name="g", model="m", service_class="c", variants=tuple(item.name for item in variants),
         traffic=load, floors=floors, routing=routing,

@@ -14,7 +14,7 @@ from analyzer.engine.columns import COLUMNS, Engine, Engines, problems, within_b
 from analyzer.engine.floats import formulas
 from analyzer.engine.nodes import bins_of_one
 from analyzer.engine.percentiles import latency, means
-from analyzer.engine.search import Search, Targets
+from analyzer.engine.search import IDLE, Search, Targets
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
 SHORT: tuple[tuple[float, ...], ...] = ((), (0.01, 0.03, 0.03, 0.08), (0.0, 0.0, 0.1, 0.4))
@@ -289,3 +289,56 @@ def test_a_search_begins_near_its_root(monkeypatch: pytest.MonkeyPatch) -> None:
         held += single.largest(engine, targets, 0.05) is not None
     assert held > 55
     assert len(tested) < 5.3 * held
+
+
+def strict(number: int, seed: int) -> tuple[Engine, float, float]:
+    """An engine with a target of the ITL that whoever meets a long prompt misses, and a percentile."""
+    source = np.random.default_rng((seed, number))
+    base = source.uniform(2, 30)
+    steps = StepTimes(
+        base_ms=base,
+        per_request_ms=0.05,
+        per_prefill_token_ms=source.uniform(0.05, 0.3),
+        per_context_token_ms=1e-5,
+    )
+    limits = EngineLimits(max_num_seqs=256, max_num_batched_tokens=8192, kv_tokens=None)
+    lengths = Lengths(
+        input_tokens=source.uniform(1000, 6000),
+        output_tokens=source.uniform(20, 200),
+        input_cv=source.uniform(0, 2),
+        output_cv=source.uniform(0, 1),
+    )
+    return Engine(step_times=steps, limits=limits, lengths=lengths), base * 1.2, 0.99
+
+
+def test_few_rows_hold_small_rates_as_many_do() -> None:
+    """Where seldom may somebody meet a prompt: up to four rows give what five do, and one without arrays."""
+    small = 0
+    for number in range(40):
+        engine, itl, percentile = strict(number, 5)
+        few, many = (
+            sizing.size_engines(Engines.of([engine] * rows), itl_ms=itl, percentile=percentile)[0]
+            for rows in (2, 5)
+        )
+        assert few.rate_rps == pytest.approx(many.rate_rps, rel=0.01, nan_ok=True), number
+        alone = sizing.size_engine(engine, itl_ms=itl, percentile=percentile)
+        assert alone.rate_rps == pytest.approx(many.rate_rps, rel=0.01, nan_ok=True), number
+        stable = Search.stable_rates(Engines.of([engine]))[0]
+        small += bool(few.rate_rps < 0.01 * stable)
+    assert small > 10
+
+
+def test_what_an_idle_replica_misses_is_not_held() -> None:
+    """Without arrays, too, a rate below that of an idle replica is none."""
+    unreachable = 0
+    for number in range(300):
+        engine, itl, _ = strict(number, 6)
+        rows = Engines.of([engine])
+        targets = Targets(ttft_ms=math.inf, itl_ms=itl, percentile=0.9999)
+        held = single.largest(engine, targets, 0.0)
+        none = (np.array([value]) for value in (math.nan, itl, targets.percentile))
+        stable = float(Search.stable_rates(rows)[0])
+        missed = Search(rows, *none).over(np.array([IDLE * stable]))[0][0] > 0.0
+        unreachable += missed
+        assert held is None or not missed
+    assert unreachable > 5

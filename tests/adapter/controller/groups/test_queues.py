@@ -84,3 +84,14 @@ def test_full_pods_work_off_their_queues_beside_others_for_the_arrivals() -> Non
     arriving = anywhere.groups["g"].arriving
     assert arriving * planner.fast(anywhere) == pytest.approx(calm, abs=1.0)
     assert planner.planned(load, of_pods="least-loaded").groups["g"].arriving == 1.0
+
+
+def test_what_arrives_takes_its_replicas_where_the_queue_gets_less_than_it_asks_for() -> None:
+    """Of dozens for a queue there are 10 at most: those for the arrivals are as many of these as before."""
+    load = replace(planner.LOAD, arrival_rate_rps=25.0)
+    calm = planner.fast(planner.planned(load, alone=True))
+    queued = replace(load, arrival_rate_rps=30.0, in_flight=600.0, ordered=2, backlog_rps=5.0)
+    assert planner.fast(planner.planned(queued, alone=True)) > 20
+    short = planner.planned(queued, alone=True, most=10)
+    assert planner.fast(short) == 10
+    assert short.groups["g"].arriving * 10 == pytest.approx(calm, abs=1.0)
