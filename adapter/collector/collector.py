@@ -122,7 +122,8 @@ class Collector:
 
     def connect(self, options: PrometheusOptions | None) -> None:
         """Query that Prometheus from now on; the same options keep the connection, None ends it."""
-        self._prometheus.connect(options)
+        if self._prometheus.connect(options):
+            self._querying.close()  # what another one answers later is of no use
 
     def close(self) -> None:
         """Stop scraping and querying."""
