@@ -123,7 +123,7 @@ class Collector:
     def connect(self, options: PrometheusOptions | None) -> None:
         """Query that Prometheus from now on; the same options keep the connection, None ends it."""
         if self._prometheus.connect(options):
-            self._querying.close()  # what another one answers later is of no use
+            self._querying.close()
 
     def close(self) -> None:
         """Stop scraping and querying."""

@@ -161,8 +161,7 @@ class PrometheusScraper:
 
     def connect(self, options: PrometheusOptions | None) -> bool:
         """Query that Prometheus from now on, None ends it; whether it is another than before."""
-        before = None if self._client is None else self._client.options
-        if options == before:
+        if options == (None if self._client is None else self._client.options):
             return False
         self.close()
         self.past.connect(options)
