@@ -217,8 +217,7 @@ class Collector:
         how: str = "",
     ) -> None:
         """Add one pod's metrics as of monotonic `now`, from `source`, attributed by `how`."""
-        item = self._variants.get(key)
-        if item is None:
+        if (item := self._variants.get(key)) is None:
             return  # removed while its pods were scraped
         started = _started(page, self._clock)
         assessment = item.plausibility.assess(
