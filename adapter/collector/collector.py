@@ -122,7 +122,8 @@ class Collector:
 
     def connect(self, options: PrometheusOptions | None) -> None:
         """Query that Prometheus from now on; the same options keep the connection, None ends it."""
-        self._prometheus.connect(options)
+        if self._prometheus.connect(options):
+            self._querying.close()
 
     def close(self) -> None:
         """Stop scraping and querying."""
@@ -216,8 +217,7 @@ class Collector:
         how: str = "",
     ) -> None:
         """Add one pod's metrics as of monotonic `now`, from `source`, attributed by `how`."""
-        item = self._variants.get(key)
-        if item is None:
+        if (item := self._variants.get(key)) is None:
             return  # removed while its pods were scraped
         started = _started(page, self._clock)
         assessment = item.plausibility.assess(

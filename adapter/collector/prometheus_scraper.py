@@ -159,11 +159,10 @@ class PrometheusScraper:
         """Number of queries that it did not answer."""
         return 0 if self._client is None else self._client.failures
 
-    def connect(self, options: PrometheusOptions | None) -> None:
-        """Query that Prometheus from now on; the same options keep the connection, None ends it."""
-        before = None if self._client is None else self._client.options
-        if options == before:
-            return
+    def connect(self, options: PrometheusOptions | None) -> bool:
+        """Query that Prometheus from now on, None ends it; whether it is another than before."""
+        if options == (None if self._client is None else self._client.options):
+            return False
         self.close()
         self.past.connect(options)
         self._client = None if options is None else PrometheusClient(self._session, options)
@@ -181,6 +180,7 @@ class PrometheusScraper:
             if options.withheld:
                 event = "credentials withheld; querying without them"
                 log.warning(event, url=options.shown_url, why=options.withheld)
+        return True
 
     def close(self) -> None:
         """Stop querying; a query in progress ends as it would."""

@@ -65,6 +65,10 @@ def _more_than_generated(before: PodMetrics, after: PodMetrics) -> str:
     generated = (after.generated or 0.0) - (before.generated or 0.0)
     if before.generated is None or after.generated is None or generated <= 0:
         return ""
+    # A server that runs requests and has generated no more than ended ones got counts tokens as requests end,
+    # which llm-d-inference-sim does, and times them as they come.
+    if after.running > 0 and after.generated <= after.generation_tokens[0]:
+        return ""
     counted = sum(
         max(of[1] - was[1], 0.0) for of, was in ((after.ttft, before.ttft), (after.itl, before.itl))
     )

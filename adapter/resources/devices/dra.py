@@ -121,7 +121,8 @@ def trimmed_claim(item: Object) -> Object:
 
 def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation:
     """Join trimmed slices and claims; of a pool only the newest generation counts."""
-    items = list(slices)
+    items, claims = list(slices), list(claims)
+    taken = {device for claim in claims if claim["pods"] for device in claim["devices"]}
     newest: dict[tuple[str, str], int] = {}
     for item in items:
         pool = item["driver"], item["pool"]
@@ -136,8 +137,8 @@ def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation
             continue
         for name, (product, memory) in item["devices"].items():
             place = item["node"], f"{driver}/{product}"
-            if name in item["tainted"]:
-                continue  # what holds it holds nothing that could be given
+            if name in item["tainted"] and (driver, pool, name) not in taken:
+                continue  # none is given; a pod that has one keeps it, as on a node that is cordoned
             places[driver, pool, name] = place
             counts[place] += 1
             kinds[place] = product, memory

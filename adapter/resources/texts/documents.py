@@ -6,6 +6,7 @@ that are nested too deeply. All of them end here, as one line that names what is
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -110,6 +111,7 @@ def parse_all_yaml(
     _check_length(text, length)
     _check_brackets(text)
     try:
+        _check_levels(text)
         return [_checked(document) for document in yaml.load_all(text, Loader=loader)]
     except DocumentError:
         raise
@@ -137,7 +139,8 @@ def validated(model: type[Model], document: Any, where: str, problems: list[str]
 def composed(text: str) -> yaml.Node | None:
     """Nodes of a YAML or JSON text with their places; None where the parser has none for it."""
     try:
-        root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_levels(text)
+        root: yaml.Node | None = yaml.compose(text, Loader=SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError):
         return None
     return root
@@ -205,6 +208,21 @@ def _check_brackets(text: str) -> None:
         depth = depth + 1 if bracket in "[{" else max(depth - 1, 0)
         if depth > DEPTH:
             raise DocumentError(_DEEP)
+
+
+def _check_levels(text: str) -> None:
+    """Refuse levels of any kind that are too many before they are composed.
+
+    In C that recurses without looking at the stack: before libyaml 0.2.6, which has a limit, 65,000 levels
+    (`- - - -`) end the process. The parser of events does not recurse.
+    """
+    events = yaml.parse(text, Loader=SafeLoader) if yaml.__with_libyaml__ else ()
+    steps = (
+        isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        for event in events
+    )
+    if any(depth > DEPTH for depth in itertools.accumulate(steps)):
+        raise DocumentError(_DEEP)
 
 
 def _checked(document: Any) -> Any:

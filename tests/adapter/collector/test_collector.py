@@ -278,3 +278,29 @@ async def test_pods_are_read_when_they_are_due_while_prometheus_takes_long() -> 
         await collecting.collect(spread=True)
         assert [count.requests for count in collecting.gateways] == [7.0]
         collecting.close()
+
+
+async def test_what_a_former_prometheus_answers_late_counts_for_nothing() -> None:
+    """Its reading ends with it, and the first scrape cycle with another one reads that."""
+    release = asyncio.Event()
+
+    def answering(value: str, *, late: bool) -> Server:
+        async def answer(_: web.Request) -> web.Response:
+            if late:
+                await release.wait()
+            return web.json_response(
+                vector(({"quantity": "requests", "model_name": "m"}, value), at=1.0)
+            )
+
+        return Server(answer)
+
+    former, present = answering("7", late=True), answering("9", late=False)
+    async with serving() as (_, session), former.running() as url, present.running() as other:
+        collecting = collector(session, LoopClock())
+        collecting.connect(PrometheusOptions(url=url, timeout_seconds=1000.0))
+        await collecting.collect(spread=True)
+        collecting.connect(PrometheusOptions(url=other))
+        release.set()
+        await collecting.collect(spread=True)
+        assert [count.requests for count in collecting.gateways] == [9.0]
+        collecting.close()

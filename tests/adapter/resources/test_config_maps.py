@@ -326,3 +326,19 @@ def test_tabs_between_values_are_read_as_go_does() -> None:
     settings, problems = read(premium=PREMIUM.replace("priority: 1", "priority:\t1"))
     assert problems == []
     assert [item.priority for item in settings.service_classes] == [1]
+
+
+def test_a_row_with_tabs_names_its_lines_and_the_keys_that_it_has_twice() -> None:
+    tabs = PREMIUM.replace("priority: 1", "priority:\t1")
+    assert (
+        "line 5: data[0].slo-tpot: must be"
+        in (rows.parse_class(tabs.replace("slo-tpot: 24", "slo-tpot: fast")).entry_problems["m"])
+    )
+    assert rows.parse_class(tabs.replace("slo-ttft: 500", "slo-tpot: 5")).problems
+
+
+@pytest.mark.parametrize("level", ["- ", "? ", '["]", ', "[ #]\n"])
+def test_levels_of_any_kind_are_bounded_before_they_are_composed(level: str) -> None:
+    """The parser in C recurses as deep as they go, and once ended the process."""
+    row = rows.parse_class(level * (100_000 // len(level)))
+    assert row.problems == ("nested more than 64 levels deep",)

@@ -361,6 +361,8 @@ def test_devices_that_drivers_taint_are_no_capacity(version: str) -> None:
     assert allocated([item], []).free == {"NVIDIA-GB200": 2}
     held = [claim("gpu-0", "other"), claim("gpu-2", "other")]
     assert allocated([item], held).free == {"NVIDIA-GB200": 1}
+    # Ours stay ours, as on a node that is cordoned: a replica that runs is not taken away.
+    assert allocated([item], [*held, claim("gpu-1", "a")], "a").free == {"NVIDIA-GB200": 2}
 
 
 def test_devices_that_several_claims_share_are_no_whole_gpus() -> None:

@@ -63,6 +63,8 @@ ENDLESS = (
         ("3", "YAML list"),
         ("{scope: cluster}", "YAML list"),
         ("[[1", "YAML list"),
+        ("- " * 65 + "1", "YAML list"),
+        ("- {scope: cluster, cost: " + "? " * 8000, "YAML list"),
         ("- 3", "entry 1: must be a mapping"),
         ("- {cost: 1}\n- {cots: 1}", "entry 2: cots: unknown field; known are"),
         ("- {scope: node, cost: 1}", "entry 1: scope: must be cluster, namespace or class"),

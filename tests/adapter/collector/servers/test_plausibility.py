@@ -199,3 +199,22 @@ def test_first_tokens_that_were_not_generated_are_named(
     odd = tokens(page(400.0), more_first=more, step=step)
     assessed = known.assess("e", odd, now=40.0, started=None)
     assert ("times of" in assessed.problem) is wrong
+
+
+def test_tokens_that_are_counted_when_requests_end_are_no_contradiction() -> None:
+    """llm-d-inference-sim does so, and has a time of each token as it comes: no such server is held."""
+    checks, timed, begun, reported = Plausibility(interval=10.0), 0.0, [0.0], []
+    for at in range(1, 16):
+        begun.append(begun[-1] + (10.0 if at < 8 else 40.0))
+        ended = begun[max(at - 5, 0)]
+        running = begun[-1] - ended
+        timed += 400 * running
+        shown = replace(
+            page(ended, running=running, started_at=1.0),
+            ttft=(0.1 * begun[-1], begun[-1]),
+            itl=(0.02 * timed, timed),
+            generation_tokens=(2000 * ended, ended),
+            generated=2000 * ended,
+        )
+        reported.append(checks.assess("e", shown, now=10.0 * at, started=None, batch=256).problem)
+    assert not any(reported)
