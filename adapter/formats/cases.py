@@ -241,11 +241,13 @@ def _nearest(field: str) -> str:
 _FLAGS = {
     "rate": "rate_rps (requests per second)",
     "rpm": "rate_rps (requests per second)",
+    "rate_rpm": "rate_rps (requests per second)",
+    "arrival_rate_rpm": "rate_rps (requests per second)",
     "ttft": "target_ttft_ms",
     "itl": "target_itl_ms",
     "tps": "target_tps",
 }
-"""Flags of `variant-adapter analyze` that are not named like the field of a case."""
+"""Names of flags and of plan files that are not those of a case; of rates the unit differs too."""
 
 
 def _out_of_range(case: Case | StepCase) -> InvalidCase | None:

@@ -157,9 +157,13 @@ def read(path: Path) -> Scenario:
     try:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
+        found = error.errors()
+        kinds = {item["loc"][:-1] for item in found if item["loc"] and item["loc"][-1] == "kind"}
         problems = [
             f"{fields.path(item['loc']) or 'document'}: {errors.field_problem(item, Scenario)}"
-            for item in error.errors()
+            for item in found
+            # Which fields there are follows from the kind, so they cannot be judged beside a wrong one.
+            if item["type"] != "extra_forbidden" or item["loc"][:-1] not in kinds
         ]
         more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
         raise errors.InputError(f"{path}: {'; '.join(problems[:_SHOWN])}{more}") from error
@@ -191,9 +195,14 @@ def _check(path: Path, scenario: Scenario) -> None:
             raise errors.InputError(
                 f"{where}.devices: {variant.devices} are more than the accelerator's {devices}"
             )
+        if variant.min_replicas > variant.max_replicas:
+            raise errors.InputError(
+                f"{where}.maxReplicas: {variant.max_replicas} is less than minReplicas, {variant.min_replicas}"
+            )
         if not variant.min_replicas <= variant.replicas <= variant.max_replicas:
             raise errors.InputError(
-                f"{where}.replicas: {variant.replicas} is not within minReplicas and maxReplicas"
+                f"{where}.replicas: {variant.replicas} is not within minReplicas and maxReplicas,"
+                f" {variant.min_replicas} to {variant.max_replicas}"
             )
         gone = variant.unschedulable
         if gone is not None and gone.end is not None and gone.start >= gone.end:

@@ -127,6 +127,7 @@ def test_percentiles_are_asked_for_in_percent() -> None:
         ({"aplha": 3}, "aplha: is not known; did you mean alpha?"),
         ({"max_batch": None, "maxbatch": 4}, "maxbatch: is not known; did you mean max_batch?"),
         ({"rpm": 3}, "rpm: is not known; did you mean rate_rps (requests per second)?"),
+        ({"rate_rpm": 3}, "rate_rpm: is not known; did you mean rate_rps (requests per second)?"),
         ({"zzz": 3}, "zzz: is not known; known are id, alpha, beta"),
         ({"alpha": 0, "beta": 0, "gamma": 0, "delta": 0}, "alpha, beta, gamma, delta: a request"),
     ],

@@ -95,6 +95,17 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "above-the-maximum": (variant(replicas=21), "variants.chat.replicas: 21 is not within minReplicas and"),
     "below-the-minimum": (variant(minReplicas=3), "variants.chat.replicas: 2 is not within minReplicas and"),
+    "minimum-above-the-maximum": (
+        variant(minReplicas=5, maxReplicas=2), "variants.chat.maxReplicas: 2 is less than minReplicas, 5"
+    ),
+    "kind-of-engine": (
+        variant(engine={"kind": "sglang", "stepMs": {"base": 20}, "maxNumSeqs": 16}),
+        "variants.0.engine.kind: must be vllm, profile or module:factory, not 'sglang'",
+    ),
+    "field-of-another-kind": (
+        variant(engine={"kind": "profile", "maxNumSeqs": 16}),
+        "variants.0.engine.maxNumSeqs: is not known here, only beside another kind or other fields",
+    ),
     "more-than-there-are": (
         lambda d: (d["accelerators"]["A100"].update(devices=2), d["variants"][0].update(devices=4)),
         "variants.chat.devices: 4 are more than the accelerator's 2",
