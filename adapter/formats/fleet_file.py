@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ConfigDict, ValidationError
 
 from adapter.errors import InputError
@@ -34,6 +33,7 @@ from adapter.formats.fleet_parts import (
     variant_of,
 )
 from adapter.planning import fleet
+from adapter.resources.texts import documents
 
 
 class FleetDocument(Part):
@@ -60,14 +60,14 @@ def read(path: Path) -> dict[str, Any]:
     """
     text = files.read_text(path)
     try:
-        # YAML 1.1 reads 1e5 as text; JSON does not.
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=documents.unrepeated)
     except ValueError:
+        # JSON with a key twice too: the YAML parser tells its line.
         try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            shown = " ".join(str(error).split())
-            raise InputError(f"{path}: neither JSON nor YAML: {shown}") from error
+            document = documents.parse_file(text)
+        except documents.DocumentError as error:
+            shown = str(error).replace("not valid YAML", "neither JSON nor YAML", 1)
+            raise InputError(f"{path}: {shown}") from error
     if not isinstance(document, dict):
         raise InputError(
             f"{path}: must be an object with accelerators, classes, profiles, variants"

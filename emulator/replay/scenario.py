@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import Field, ValidationError
 
 from adapter import errors
+from adapter.resources.texts import documents
 from emulator import trace_files, trace_folder, traces
 from emulator.engines import step_times
 from emulator.replay.replicas import fields
@@ -146,14 +146,12 @@ def read(path: Path) -> Scenario:
 
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = documents.parse_file(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise errors.InputError(f"{path}: cannot be read: {why}") from error
-    except yaml.YAMLError as error:
-        raise errors.InputError(
-            f"{path}: not valid YAML: {' '.join(str(error).split())}"
-        ) from error
+    except documents.DocumentError as error:
+        raise errors.InputError(f"{path}: {error}") from error
     try:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
@@ -320,7 +318,7 @@ def steps(where: Path | Mapping[str, Any]) -> list[tuple[float, float]]:
     if isinstance(where, Path):
         if where.suffix not in _GENERATORS:
             return []
-        spec = yaml.safe_load(where.read_text(encoding="utf-8"))
+        spec = documents.parse_file(where.read_text(encoding="utf-8"))
     return rises(spec["levels"]) if spec.get("kind") == "step" else []
 
 
@@ -349,12 +347,12 @@ def load(
     except traces.TraceError as error:
         raise errors.InputError(str(error)) from error
     try:
-        trace = traces.generate(yaml.safe_load(where.read_text(encoding="utf-8")))
+        trace = traces.generate(documents.parse_file(where.read_text(encoding="utf-8")))
     except OSError as error:
         raise errors.InputError(f"{where}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise errors.InputError(f"{where}: cannot be read: not UTF-8") from error
-    except (traces.TraceError, yaml.YAMLError) as error:
+    except (traces.TraceError, documents.DocumentError) as error:
         raise errors.InputError(f"{where}: {' '.join(str(error).split())}") from error
     try:
         return selection.of(trace)

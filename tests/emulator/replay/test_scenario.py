@@ -147,6 +147,7 @@ def test_every_wrong_field_is_named(tmp_path: Path) -> None:
     ("text", "said"),
     [
         (b"models: [", "not valid YAML"),
+        (b"warmUp: 120s\nmodels: []\nwarmUp: 10s", "line 3: warmUp is there twice"),
         (b"\xff", "cannot be read"),
         (b"[]", "document: must be a mapping of fields"),
     ],
@@ -158,6 +159,32 @@ def test_no_scenario(tmp_path: Path, text: bytes, said: str) -> None:
     with pytest.raises(InputError) as caught:
         scenario.read(path)
     assert str(caught.value).startswith(f"{path}: {said}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kind: poisson\nrate_rpm: 60\nrate_rpm: 600", "line 3: rate_rpm is there twice"),
+        ("kind: [", "not valid YAML"),
+    ],
+)
+def test_no_generator(tmp_path: Path, text: str, said: str) -> None:
+    """A generator's file that cannot be read is told with its name."""
+    path = tmp_path / "t.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        scenario.load(path)
+    assert str(caught.value).startswith(f"{path}: {said}")
+
+
+def test_powers_of_ten_are_numbers(tmp_path: Path) -> None:
+    """1e2 is a number in a file, as in JSON and in YAML 1.2."""
+    path = tmp_path / "t.yaml"
+    tokens = "tokens: {input: {mean: 1e2}, output: {mean: 10}}"
+    path.write_text(
+        f"kind: step\nname: s\nlevels: [[6e1, 1e2]]\nseed: 1\n{tokens}", encoding="utf-8"
+    )
+    assert scenario.load(path).duration_seconds == 60
 
 
 POISSON = {"kind": "poisson", "duration_seconds": 600, "rate_rpm": 60,
