@@ -33,6 +33,7 @@ from adapter.formats.fleet_parts import (
     variant_of,
 )
 from adapter.planning import fleet
+from adapter.planning.groups import EVERY
 from adapter.resources.texts import documents
 
 
@@ -136,7 +137,7 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
 
 
 def unused(document: Mapping[str, Any]) -> list[str]:
-    """What a checked document holds and no plan can use: bad rows, and misspelled accelerators."""
+    """What a checked document holds and no plan can use: bad rows, misspelled accelerators and classes."""
     rows = checked_rows(document)
     names = {item.name for item in rows.accelerators.values()}
     types = {item.device or item.name for item in rows.accelerators.values()}
@@ -152,11 +153,24 @@ def unused(document: Mapping[str, Any]) -> list[str]:
         for name, current in _currents(document)
         if current not in names
     ]
-    return lines + [
+    lines += [
         f"capacity.{name}: no accelerator is of this device type; there are {listed(types)}"
         for name in document.get("capacity") or ()
         if name not in types
     ]
+    classes = {item.name for item in rows.classes.values()}
+    for budget in fleet_groups.budgets(document.get("budgets") or (), ""):
+        if budget.scope == "class" and budget.subject not in classes | {EVERY}:
+            lines.append(
+                f"budget {budget.name}: class: {budget.subject!r} is none of classes: {listed(classes)}"
+            )
+        lines += [
+            f"budget {budget.name}: quotas.{name}: is neither an accelerator nor a device type;"
+            f" there are {listed(names | types)}"
+            for name in budget.devices_by_type
+            if name not in names | types
+        ]
+    return lines
 
 
 def _currents(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -195,7 +195,8 @@ def _check(path: Path, scenario: Scenario) -> None:
             )
         if variant.min_replicas > variant.max_replicas:
             raise errors.InputError(
-                f"{where}.maxReplicas: {variant.max_replicas} is less than minReplicas, {variant.min_replicas}"
+                f"{where}.maxReplicas: {variant.max_replicas} is less than minReplicas,"
+                f" {variant.min_replicas}"
             )
         if not variant.min_replicas <= variant.replicas <= variant.max_replicas:
             raise errors.InputError(
