@@ -209,7 +209,9 @@ def lines_of(root: yaml.Node | None) -> Callable[[Sequence[int | str]], int | No
 
 def repeated_keys(root: yaml.Node | None) -> list[tuple[str, int]]:
     """Keys that one mapping of a text has twice, of which parsers keep the last, with their lines."""
-    nodes, repeated, visited = [root], [], set()
+    nodes: list[yaml.Node | None] = [root]
+    repeated: list[tuple[str, int]] = []
+    visited: set[int] = set()
     while nodes:
         node = nodes.pop()
         if node is None or id(node) in visited:
