@@ -103,7 +103,11 @@ def test_percentiles_are_asked_for_in_percent() -> None:
 
 def test_a_target_beyond_all_latencies() -> None:
     """It binds nothing, and no warning of the arithmetic reaches the user."""
-    (answer,) = ask({**CASE, "gamma": 0, "delta": 0, "target_ttft_ms": 1e300})
+    flat = {**CASE, "gamma": 0, "delta": 0}
+    # Beside a case that is searched for by its percentile.
+    _, answer = ask(
+        {**flat, "target_ttft_ms": 500, "percentile": 0.5}, {**flat, "target_ttft_ms": 1e300}
+    )
     assert answer["binding"] == "stability"
 
 
