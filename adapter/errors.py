@@ -113,6 +113,9 @@ def _nearest(location: Sequence[Any], schema: Any) -> str:
             info.alias or name for each in schemas for name, info in each.model_fields.items()
         )
     )
+    if field in known:
+        # In another form of the value, such as another kind of engine.
+        return " here, only beside another kind or other fields"
     near = difflib.get_close_matches(str(field), known, n=2, cutoff=0.7)
     if near:
         return f"; did you mean {' or '.join(near)}?"

@@ -129,6 +129,6 @@ class Search:
 def _largest_batch(base: FloatArray, slope: FloatArray, target_ms: FloatArray) -> FloatArray:
     """Largest batch n with base + slope * n <= target_ms, in float noise; shape (M,)."""
     room: BoolArray = base <= target_ms
-    steps = (target_ms - base) / np.maximum(slope, _TINY)
     with np.errstate(over="ignore"):
+        steps = (target_ms - base) / np.maximum(slope, _TINY)
         return np.where(room, np.floor(np.minimum(steps, 2.0**53) + 1e-9), 0.0)

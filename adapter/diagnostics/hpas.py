@@ -291,13 +291,14 @@ def of_fields(
     """
     findings = _of_target(shown, reading)
     tolerances = {"scaleUp": scaler.up_tolerance, "scaleDown": scaler.down_tolerance}
-    loose = [name for name, tolerance in tolerances.items() if tolerance > 0]
-    if loose and minor >= TOLERANCE_MINOR and scaler.maximum >= 1 / hpa.DEFAULT_TOLERANCE:
+    # A step of one replica is ignored from 1 / tolerance replicas on.
+    loose = {name: part for name, part in tolerances.items() if scaler.maximum * part >= 1}
+    if loose and minor >= TOLERANCE_MINOR:
         findings.append(
             Finding(
                 "warning",
-                f"{shown}: ignores changes of up to 10 %, so not every step below"
-                f" {scaler.maximum} replicas is followed",
+                f"{shown}: ignores changes of up to {100 * max(loose.values()):.3g} %, so not every"
+                f" step below {scaler.maximum} replicas is followed",
                 "set " + " and ".join(f"behavior.{name}.tolerance: 0" for name in loose),
             )
         )

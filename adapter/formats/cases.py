@@ -23,7 +23,7 @@ from adapter.planning.fleet import LARGEST_RATE_RPM
 from adapter.settings.percentiles import Percentile
 from analyzer import capacity, defaults, queueing
 from analyzer.errors import InvalidParameterError
-from analyzer.replicas import PARAMETERS, checked
+from analyzer.replicas import MAX_BATCH_LIMIT, PARAMETERS, checked
 
 Answer = dict[str, Any]
 
@@ -209,6 +209,12 @@ def parse(document: dict[str, Any]) -> Case | StepCase | InvalidCase:
     invalid = _out_of_range(case)
     if isinstance(case, StepCase):
         invalid = invalid or step_cases.invalid_lengths(case)
+    elif case.max_batch <= MAX_BATCH_LIMIT < case.batch:
+        invalid = InvalidCase(
+            "at_tokens",
+            f"must not scale max_batch to more than {MAX_BATCH_LIMIT}, not {case.at_tokens:g}: at"
+            f" {case.output_tokens:g} output tokens the max batch would be {case.batch:g}",
+        )
     if invalid:
         return invalid
     if case.rate_rps is not None or case.sizes:
@@ -241,11 +247,13 @@ def _nearest(field: str) -> str:
 _FLAGS = {
     "rate": "rate_rps (requests per second)",
     "rpm": "rate_rps (requests per second)",
+    "rate_rpm": "rate_rps (requests per second)",
+    "arrival_rate_rpm": "rate_rps (requests per second)",
     "ttft": "target_ttft_ms",
     "itl": "target_itl_ms",
     "tps": "target_tps",
 }
-"""Flags of `variant-adapter analyze` that are not named like the field of a case."""
+"""Names of flags and of plan files that are not those of a case; of rates the unit differs too."""
 
 
 def _out_of_range(case: Case | StepCase) -> InvalidCase | None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ConfigDict, ValidationError
 
 from adapter.errors import InputError
@@ -34,6 +33,8 @@ from adapter.formats.fleet_parts import (
     variant_of,
 )
 from adapter.planning import fleet
+from adapter.planning.groups import EVERY
+from adapter.resources.texts import documents
 
 
 class FleetDocument(Part):
@@ -60,14 +61,14 @@ def read(path: Path) -> dict[str, Any]:
     """
     text = files.read_text(path)
     try:
-        # YAML 1.1 reads 1e5 as text; JSON does not.
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=documents.unrepeated)
     except ValueError:
+        # JSON with a key twice too: the YAML parser tells its line.
         try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            shown = " ".join(str(error).split())
-            raise InputError(f"{path}: neither JSON nor YAML: {shown}") from error
+            document = documents.parse_file(text)
+        except documents.DocumentError as error:
+            shown = str(error).replace("not valid YAML", "neither JSON nor YAML", 1)
+            raise InputError(f"{path}: {shown}") from error
     if not isinstance(document, dict):
         raise InputError(
             f"{path}: must be an object with accelerators, classes, profiles, variants"
@@ -136,7 +137,7 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
 
 
 def unused(document: Mapping[str, Any]) -> list[str]:
-    """What a checked document holds and no plan can use: bad rows, and misspelled accelerators."""
+    """What a checked document holds and no plan can use: bad rows, misspelled accelerators and classes."""
     rows = checked_rows(document)
     names = {item.name for item in rows.accelerators.values()}
     types = {item.device or item.name for item in rows.accelerators.values()}
@@ -152,11 +153,24 @@ def unused(document: Mapping[str, Any]) -> list[str]:
         for name, current in _currents(document)
         if current not in names
     ]
-    return lines + [
+    lines += [
         f"capacity.{name}: no accelerator is of this device type; there are {listed(types)}"
         for name in document.get("capacity") or ()
         if name not in types
     ]
+    classes = {item.name for item in rows.classes.values()}
+    for budget in fleet_groups.budgets(document.get("budgets") or (), ""):
+        if budget.scope == "class" and budget.subject not in classes | {EVERY}:
+            lines.append(
+                f"budget {budget.name}: class: {budget.subject!r} is none of classes: {listed(classes)}"
+            )
+        lines += [
+            f"budget {budget.name}: quotas.{name}: is neither an accelerator nor a device type;"
+            f" there are {listed(names | types)}"
+            for name in budget.devices_by_type
+            if name not in names | types
+        ]
+    return lines
 
 
 def _currents(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

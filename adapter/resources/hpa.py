@@ -195,7 +195,7 @@ def of_target(
     names = ", ".join(map(str, scaling[:-1])) + f" and {scaling[-1]}"
     return scaling[0], (
         f"{names} all scale {reference}, and Kubernetes follows none of them (AmbiguousSelector); keep"
-        f" {scaling[0]}, whose bounds are used, and delete the other"
+        f" {scaling[0]}, whose bounds are used, and delete the other{'s' if len(scaling) > 2 else ''}"
     )
 
 

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import Field, ValidationError
 
 from adapter import errors
+from adapter.resources.texts import documents
 from emulator import trace_files, trace_folder, traces
 from emulator.engines import step_times
 from emulator.replay.replicas import fields
@@ -146,20 +146,22 @@ def read(path: Path) -> Scenario:
 
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = documents.parse_file(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise errors.InputError(f"{path}: cannot be read: {why}") from error
-    except yaml.YAMLError as error:
-        raise errors.InputError(
-            f"{path}: not valid YAML: {' '.join(str(error).split())}"
-        ) from error
+    except documents.DocumentError as error:
+        raise errors.InputError(f"{path}: {error}") from error
     try:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
+        found = error.errors()
+        kinds = {item["loc"][:-1] for item in found if item["loc"] and item["loc"][-1] == "kind"}
         problems = [
             f"{fields.path(item['loc']) or 'document'}: {errors.field_problem(item, Scenario)}"
-            for item in error.errors()
+            for item in found
+            # Which fields there are follows from the kind, so they cannot be judged beside a wrong one.
+            if item["type"] != "extra_forbidden" or item["loc"][:-1] not in kinds
         ]
         more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
         raise errors.InputError(f"{path}: {'; '.join(problems[:_SHOWN])}{more}") from error
@@ -191,9 +193,15 @@ def _check(path: Path, scenario: Scenario) -> None:
             raise errors.InputError(
                 f"{where}.devices: {variant.devices} are more than the accelerator's {devices}"
             )
+        if variant.min_replicas > variant.max_replicas:
+            raise errors.InputError(
+                f"{where}.maxReplicas: {variant.max_replicas} is less than minReplicas,"
+                f" {variant.min_replicas}"
+            )
         if not variant.min_replicas <= variant.replicas <= variant.max_replicas:
             raise errors.InputError(
-                f"{where}.replicas: {variant.replicas} is not within minReplicas and maxReplicas"
+                f"{where}.replicas: {variant.replicas} is not within minReplicas and maxReplicas,"
+                f" {variant.min_replicas} to {variant.max_replicas}"
             )
         gone = variant.unschedulable
         if gone is not None and gone.end is not None and gone.start >= gone.end:
@@ -311,7 +319,7 @@ def steps(where: Path | Mapping[str, Any]) -> list[tuple[float, float]]:
     if isinstance(where, Path):
         if where.suffix not in _GENERATORS:
             return []
-        spec = yaml.safe_load(where.read_text(encoding="utf-8"))
+        spec = documents.parse_file(where.read_text(encoding="utf-8"))
     return rises(spec["levels"]) if spec.get("kind") == "step" else []
 
 
@@ -340,12 +348,12 @@ def load(
     except traces.TraceError as error:
         raise errors.InputError(str(error)) from error
     try:
-        trace = traces.generate(yaml.safe_load(where.read_text(encoding="utf-8")))
+        trace = traces.generate(documents.parse_file(where.read_text(encoding="utf-8")))
     except OSError as error:
         raise errors.InputError(f"{where}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise errors.InputError(f"{where}: cannot be read: not UTF-8") from error
-    except (traces.TraceError, yaml.YAMLError) as error:
+    except (traces.TraceError, documents.DocumentError) as error:
         raise errors.InputError(f"{where}: {' '.join(str(error).split())}") from error
     try:
         return selection.of(trace)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
@@ -64,6 +64,21 @@ for _tag, (_form, _first) in _NUMBERS.items():
     _Plain.add_implicit_resolver(_tag, re.compile(rf"(?:{_form})$"), list(_first))
 
 
+class _Once(_Plain):
+    """Refuses a key that one mapping has twice, of which the parser else keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the parser's own signature
+        """The mapping of a node.
+
+        Raises:
+            DocumentError: it has a key twice.
+
+        """
+        for key, line in _repeated(node):
+            raise DocumentError(f"line {line}: {_brief(key)} is there twice; delete one of them")
+        return super().construct_mapping(node, deep)
+
+
 class DocumentError(ValueError):
     """A text is no document that can be used; the message says why."""
 
@@ -99,6 +114,19 @@ def parse_yaml(text: str) -> Any:
     return documents[0] if documents else None
 
 
+def parse_file(text: str) -> Any:
+    """Parse the one YAML document of a user's file, in which no mapping may have a key twice.
+
+    Raises:
+        DocumentError: as `parse_yaml`, or a key is there twice; the message has its line.
+
+    """
+    documents = parse_all_yaml(text, length=FILE_LENGTH, loader=_Once)
+    if len(documents) > 1:
+        raise DocumentError("not valid YAML: expected a single document")
+    return documents[0] if documents else None
+
+
 def parse_all_yaml(
     text: str, *, length: int = LENGTH, loader: type[SafeLoader] = SafeLoader
 ) -> list[Any]:
@@ -120,6 +148,18 @@ def parse_all_yaml(
     except Exception as error:
         # A tag such as !!int calls its constructor, which raises what it likes.
         raise DocumentError(f"not valid YAML: {_shown(error)}") from error
+
+
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON from its pairs (`object_pairs_hook`).
+
+    Raises:
+        DocumentError: a key is there twice.
+
+    """
+    if len(dict(pairs)) < len(pairs):
+        raise DocumentError("a key is there twice")
+    return dict(pairs)
 
 
 def validated(model: type[Model], document: Any, where: str, problems: list[str]) -> Model | None:
@@ -172,7 +212,9 @@ def lines_of(root: yaml.Node | None) -> Callable[[Sequence[int | str]], int | No
 
 def repeated_keys(root: yaml.Node | None) -> list[tuple[str, int]]:
     """Keys that one mapping of a text has twice, of which parsers keep the last, with their lines."""
-    nodes, repeated, visited = [root], [], set()
+    nodes: list[yaml.Node | None] = [root]
+    repeated: list[tuple[str, int]] = []
+    visited: set[int] = set()
     while nodes:
         node = nodes.pop()
         if node is None or id(node) in visited:
@@ -181,14 +223,19 @@ def repeated_keys(root: yaml.Node | None) -> list[tuple[str, int]]:
         if isinstance(node, yaml.SequenceNode):
             nodes.extend(node.value)
         elif isinstance(node, yaml.MappingNode):
-            names: set[str] = set()
-            for key, value in node.value:
-                nodes.append(value)
-                if isinstance(key, yaml.ScalarNode):
-                    if key.value in names:
-                        repeated.append((key.value, key.start_mark.line + 1))
-                    names.add(key.value)
+            nodes.extend(value for _, value in node.value)
+            repeated.extend(_repeated(node))
     return sorted(repeated, key=lambda item: item[1])
+
+
+def _repeated(node: yaml.MappingNode) -> Iterator[tuple[str, int]]:
+    """Keys that a mapping has twice, with their lines."""
+    names: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in names:
+                yield key.value, key.start_mark.line + 1
+            names.add(key.value)
 
 
 _BRACKETS = re.compile(r"[\[\]{}]")
@@ -245,7 +292,11 @@ def _checked(document: Any) -> Any:
 
 
 def _shown(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    return _brief(str(error)) or type(error).__name__
+
+
+def _brief(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= _MESSAGE else f"{text[:_MESSAGE]}…"
 
 

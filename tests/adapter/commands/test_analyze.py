@@ -101,6 +101,16 @@ def test_percentiles_are_asked_for_in_percent() -> None:
     assert high["ttft_percentile_ms"] == at.ttft_ms
 
 
+def test_a_target_beyond_all_latencies() -> None:
+    """It binds nothing, and no warning of the arithmetic reaches the user."""
+    flat = {**CASE, "gamma": 0, "delta": 0}
+    # Beside a case that is searched for by its percentile.
+    _, answer = ask(
+        {**flat, "target_ttft_ms": 500, "percentile": 0.5}, {**flat, "target_ttft_ms": 1e300}
+    )
+    assert answer["binding"] == "stability"
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -127,6 +137,8 @@ def test_percentiles_are_asked_for_in_percent() -> None:
         ({"aplha": 3}, "aplha: is not known; did you mean alpha?"),
         ({"max_batch": None, "maxbatch": 4}, "maxbatch: is not known; did you mean max_batch?"),
         ({"rpm": 3}, "rpm: is not known; did you mean rate_rps (requests per second)?"),
+        ({"rate_rpm": 3}, "rate_rpm: is not known; did you mean rate_rps (requests per second)?"),
+        ({"at_tokens": 1e9}, "at_tokens: must not scale max_batch to more than 1048576, not 1e+09"),
         ({"zzz": 3}, "zzz: is not known; known are id, alpha, beta"),
         ({"alpha": 0, "beta": 0, "gamma": 0, "delta": 0}, "alpha, beta, gamma, delta: a request"),
     ],

@@ -256,6 +256,11 @@ def test_what_no_plan_can_use_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     """A misspelled accelerator of a profile or of the capacity is told on standard error."""
     document = edited("profiles.0.accelerator", "A10O")
     document["capacity"] = {**document["capacity"], "B200": 4}
+    document["budgets"] = [
+        {"name": "sum", "cost": 9000, "quotas": {"H100": 9, "H100x2": 9, "H10O": 9}},
+        {"name": "gold", "scope": "class", "class": "Gold", "cost": 9000},
+        {"name": "others", "scope": "class", "class": "default", "cost": 9000},
+    ]
     chat, bulk = document["variants"]
     chat["current"] = {"accelerator": "A1O0", "replicas": 2}
     bulk["current"] = {"accelerator": "V100", "replicas": 2, "cost": 30}  # no longer offered
@@ -265,6 +270,9 @@ def test_what_no_plan_can_use_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert "capacity.B200: no accelerator is of this device type; there are A100, H100" in said
     assert "chat: current.accelerator: 'A1O0' is none of accelerators: A100, H100x2" in said
     assert "V100" not in said
+    assert "budget sum: quotas.H10O: is neither an accelerator nor a device type" in said
+    assert "budget gold: class: 'Gold' is none of classes: Bulk, Premium" in said
+    assert said.count("budget ") == 2
 
 
 @pytest.mark.parametrize(
@@ -331,6 +339,8 @@ def test_files_that_are_none_are_named(tmp_path: Path, capsys: pytest.CaptureFix
     cases = {
         "bin": (b"\xff\xfe\x00", "not UTF-8"),
         "broken.yaml": (b"{a: [", "neither JSON nor YAML"),
+        "twice.yaml": (b"capacity: {A: 4}\n\ncapacity: {A: 1}", "line 3: capacity is there twice"),
+        "twice.json": (b'{"variants": [{"name": "a",\n"name": "b"}]}', "line 2: name is there twice"),
         "system.json": (
             b'{"system": {"serverData": {"servers": 3}}}',
             "serverData.servers: must be a list",

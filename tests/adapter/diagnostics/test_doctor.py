@@ -70,6 +70,13 @@ def test_the_metric_must_be_read_as_replicas(reading: hpa.Reading, said: str) ->
         (replace(EXACT, down_tolerance=0.1), 36, {}, ["set behavior.scaleDown.tolerance: 0"]),
         (replace(EXACT, up_tolerance=0.1, maximum=9), 36, {}, []),
         (replace(EXACT, up_tolerance=0.1), 34, {}, []),
+        (replace(EXACT, up_tolerance=0.04), 36, {}, []),
+        (
+            replace(EXACT, up_tolerance=0.5, maximum=4),
+            36,
+            {},
+            ["set behavior.scaleUp.tolerance: 0"],
+        ),
         (replace(EXACT, down_disabled=True), 36, {}, ["set behavior.scaleDown.selectPolicy: Max"]),
         (EXACT, 37, {"WVA_SCALE_TO_ZERO": "True"}, ["set minReplicas: 0, or annotate"]),
         (EXACT, 36, {"WVA_SCALE_TO_ZERO": "True"}, ["set minReplicas: 0 (feature gate HPAScaleTo"]),
@@ -79,10 +86,17 @@ def test_the_metric_must_be_read_as_replicas(reading: hpa.Reading, said: str) ->
 def test_fields_that_keep_a_target_from_being_followed(
     scaler: hpa.Scaler, minor: int, settings: dict[str, str], fixes: list[str]
 ) -> None:
-    """Tolerances matter from 10 replicas on, where Kubernetes has the field; so does minReplicas at zero."""
+    """Tolerances matter where they hide a replica and Kubernetes has them; so does minReplicas at zero."""
     findings = hpas.of_fields("HPA n/v", scaler, READING, minor, settings)
     assert [finding.level for finding in findings] == ["warning"] * len(fixes)
     assert all(item.fix.startswith(fix) for item, fix in zip(findings, fixes, strict=True))
+
+
+def test_a_tolerance_is_told_as_it_is() -> None:
+    """The share is the HPA's own, not Kubernetes' default."""
+    scaler = replace(EXACT, up_tolerance=0.5, down_tolerance=0.125)
+    (finding,) = hpas.of_fields("HPA n/v", scaler, READING, 36, {})
+    assert "ignores changes of up to 50 %" in finding.what
 
 
 async def examined(

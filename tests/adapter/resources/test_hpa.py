@@ -132,6 +132,9 @@ def test_several_hpas_on_one_target() -> None:
     assert why.startswith(
         "HorizontalPodAutoscaler z and HorizontalPodAutoscaler keda-hpa-v (of ScaledObject s) all scale"
     )
+    assert why.endswith("and delete the other")
+    third = replace(other, name="w")
+    assert hpa.of_target([other, ours, third], target, served("v"))[1].endswith("delete the others")
     assert hpa.of_target([other], target, served("v")) == (other, "")
     assert hpa.of_target([ours], scale.Reference(name="w"), served("v")) == (None, "")
 

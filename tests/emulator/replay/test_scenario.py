@@ -95,6 +95,17 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "above-the-maximum": (variant(replicas=21), "variants.chat.replicas: 21 is not within minReplicas and"),
     "below-the-minimum": (variant(minReplicas=3), "variants.chat.replicas: 2 is not within minReplicas and"),
+    "minimum-above-the-maximum": (
+        variant(minReplicas=5, maxReplicas=2), "variants.chat.maxReplicas: 2 is less than minReplicas, 5"
+    ),
+    "kind-of-engine": (
+        variant(engine={"kind": "sglang", "stepMs": {"base": 20}, "maxNumSeqs": 16}),
+        "variants.0.engine.kind: must be vllm, profile or module:factory, not 'sglang'",
+    ),
+    "field-of-another-kind": (
+        variant(engine={"kind": "profile", "maxNumSeqs": 16}),
+        "variants.0.engine.maxNumSeqs: is not known here, only beside another kind or other fields",
+    ),
     "more-than-there-are": (
         lambda d: (d["accelerators"]["A100"].update(devices=2), d["variants"][0].update(devices=4)),
         "variants.chat.devices: 4 are more than the accelerator's 2",
@@ -136,6 +147,7 @@ def test_every_wrong_field_is_named(tmp_path: Path) -> None:
     ("text", "said"),
     [
         (b"models: [", "not valid YAML"),
+        (b"warmUp: 120s\nmodels: []\nwarmUp: 10s", "line 3: warmUp is there twice"),
         (b"\xff", "cannot be read"),
         (b"[]", "document: must be a mapping of fields"),
     ],
@@ -147,6 +159,32 @@ def test_no_scenario(tmp_path: Path, text: bytes, said: str) -> None:
     with pytest.raises(InputError) as caught:
         scenario.read(path)
     assert str(caught.value).startswith(f"{path}: {said}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kind: poisson\nrate_rpm: 60\nrate_rpm: 600", "line 3: rate_rpm is there twice"),
+        ("kind: [", "not valid YAML"),
+    ],
+)
+def test_no_generator(tmp_path: Path, text: str, said: str) -> None:
+    """A generator's file that cannot be read is told with its name."""
+    path = tmp_path / "t.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        scenario.load(path)
+    assert str(caught.value).startswith(f"{path}: {said}")
+
+
+def test_powers_of_ten_are_numbers(tmp_path: Path) -> None:
+    """1e2 is a number in a file, as in JSON and in YAML 1.2."""
+    path = tmp_path / "t.yaml"
+    tokens = "tokens: {input: {mean: 1e2}, output: {mean: 10}}"
+    path.write_text(
+        f"kind: step\nname: s\nlevels: [[6e1, 1e2]]\nseed: 1\n{tokens}", encoding="utf-8"
+    )
+    assert scenario.load(path).duration_seconds == 60
 
 
 POISSON = {"kind": "poisson", "duration_seconds": 600, "rate_rpm": 60,
