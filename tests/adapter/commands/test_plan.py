@@ -340,7 +340,10 @@ def test_files_that_are_none_are_named(tmp_path: Path, capsys: pytest.CaptureFix
         "bin": (b"\xff\xfe\x00", "not UTF-8"),
         "broken.yaml": (b"{a: [", "neither JSON nor YAML"),
         "twice.yaml": (b"capacity: {A: 4}\n\ncapacity: {A: 1}", "line 3: capacity is there twice"),
-        "twice.json": (b'{"variants": [{"name": "a",\n"name": "b"}]}', "line 2: name is there twice"),
+        "twice.json": (
+            b'{"variants": [{"name": "a",\n"name": "b"}]}',
+            "line 2: name is there twice",
+        ),
         "system.json": (
             b'{"system": {"serverData": {"servers": 3}}}',
             "serverData.servers: must be a list",
