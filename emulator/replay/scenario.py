@@ -155,11 +155,11 @@ def read(path: Path) -> Scenario:
     try:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
-        faults = error.errors()
-        kinds = {item["loc"][:-1] for item in faults if item["loc"] and item["loc"][-1] == "kind"}
+        wrong = error.errors()
+        kinds = {item["loc"][:-1] for item in wrong if item["loc"] and item["loc"][-1] == "kind"}
         problems = [
             f"{fields.path(item['loc']) or 'document'}: {errors.field_problem(item, Scenario)}"
-            for item in faults
+            for item in wrong
             # Which fields there are follows from the kind, so they cannot be judged beside a wrong one.
             if item["type"] != "extra_forbidden" or item["loc"][:-1] not in kinds
         ]
