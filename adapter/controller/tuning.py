@@ -261,7 +261,7 @@ def _update(
         if not item.applied:
             return tuner.Update(state=tuner.compare(state, latency), outcome="off")
         return tuner.update(state, latency)
-    # What waits for a slot in the batch says nothing of prefill, and is not served yet.
+    # What waits for a slot in the batch, or for room in the KV cache, says nothing of prefill.
     queued = traffic.waiting > max(0.25 * traffic.running, replicas)
     if queued:
         rate = max(rate - max(traffic.waiting_growth_rps, 0.0) / replicas, 0.0)
@@ -270,7 +270,7 @@ def _update(
         rate_rps=rate,
         lengths=lengths.of_traffic(traffic),
         itl_ms=traffic.itl_ms or 0.0,
-        ttft_ms=None if queued else traffic.ttft_ms,
+        ttft_ms=None if queued or windows.cache_was_full(traffic) else traffic.ttft_ms,
         requests=requests,
         budget=limits.max_num_batched_tokens if limits else DEFAULT_BATCHED_TOKENS,
         sharing=replicas if shared else 1,

@@ -360,3 +360,18 @@ def test_requests_held_back_at_the_gateway_are_a_queue() -> None:
     assert "30 requests wait while 60 run" in sized.saturation.reason
     assert sized.saturation.candidate.replicas == 3
     assert sized.saturation.candidate.cost == 1200.0
+
+
+@pytest.mark.parametrize("full", [{"preemptions_rps": 0.1}, {"kv_cache": 0.99}])
+def test_a_wait_for_the_cache_is_no_time_of_prefill(full: dict[str, float]) -> None:
+    """Nobody waits any more, but the mean TTFT of the window is still ten times as long."""
+    source = dataclasses.replace(BARE, profiles=(PROFILE,))
+    tuners: Tuned = {}
+    for window in range(10):
+        load = traffic(8.0 + 0.4 * window)
+        late = dataclasses.replace(load, ttft_ms=10.0 * (load.ttft_ms or 0.0), **full)  # type: ignore[arg-type] # by name
+        tuners = tuning.observe(tuners, source, late, settings=SETTINGS, now=60.0 * window)
+    tuner = tuners["H100"].tuner
+    assert isinstance(tuner, learning.State)
+    assert tuner.accepted >= 9
+    assert tuner.latency.per_prefill_token_ms == pytest.approx(TRUE.per_prefill_token_ms, rel=0.05)
