@@ -315,18 +315,22 @@ async def test_an_update_leaves_what_the_viewer_has_opened(endpoints: Endpoints,
         """(() => { const one = document.querySelector(".meanings"); one.open = true;
         one.querySelector("summary").focus(); })()"""
     )
-    fetched = await tab.value(
-        """(async () => {
-          const [real, before] = [window.fetch, document.querySelector(".meanings")];
-          let count = 0;
-          window.fetch = (...given) => { count++; return real(...given); };
-          const first = refresh();
-          await refresh();
-          await first;
-          window.fetch = real;
-          return [count, before.isConnected];
-        })()"""
-    )
+    for _ in range(5):
+        fetched = await tab.value(
+            """(async () => {
+              const [real, before] = [window.fetch, document.querySelector(".meanings")];
+              let count = 0;
+              window.fetch = (...given) => { count++; return real(...given); };
+              const first = refresh();
+              await refresh();
+              await first;
+              window.fetch = real;
+              return [count, before.isConnected];
+            })()"""
+        )
+        # A tick of the program's own, while these are fetched, leads to one more.
+        if fetched[0] == 2:
+            break
     assert fetched == [2, False]
     assert await tab.value("document.querySelector('.meanings').open")
     assert await tab.value("document.activeElement.tagName") == "SUMMARY"
