@@ -208,40 +208,53 @@ def test_what_is_within_bounds_has_no_problem(name: str, value: float) -> None:
     assert (within_bounds([given[key] for key in COLUMNS]) is None) == bool(refused)
 
 
-def test_few_rates_are_tested_where_answers_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever meets another's prompt misses: misses go by powers of the rate, down to idle replicas."""
-    tested: list[float] = []
+@pytest.fixture
+def tested(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The rates that a search tests, as it goes on."""
+    rates: list[float] = []
     missed = single._Single._missed
 
     def counted(search: single._Single, rate_rps: float) -> single._Missed:
-        tested.append(rate_rps)
+        rates.append(rate_rps)
         return missed(search, rate_rps)
 
     monkeypatch.setattr(single._Single, "_missed", counted)
+    return rates
+
+
+def _drawn(
+    source: np.random.Generator, *, answers: tuple[float, float], short: int = 0
+) -> tuple[Engine, float, float]:
+    """An engine, the base of its step times, and the time of one prompt, ms; answers of so many tokens."""
+    base = source.uniform(5, 30)
+    prompt, prefill = source.uniform(500, 7000), base * source.uniform(0.004, 0.012)
+    engine = Engine(
+        step_times=StepTimes(
+            base_ms=base,
+            per_request_ms=source.uniform(0.02, 0.15),
+            per_prefill_token_ms=prefill,
+            per_context_token_ms=1e-4,
+        ),
+        limits=EngineLimits(max_num_seqs=256, max_num_batched_tokens=8192, kv_tokens=400_000),
+        lengths=Lengths(
+            input_tokens=prompt,
+            output_tokens=source.uniform(*answers),
+            input_cv=1.0,
+            output_cv=0.8,
+            short_answers=tuple(np.sort(source.uniform(0, 0.4, short))),
+        ),
+    )
+    return engine, base, prefill * prompt
+
+
+def test_few_rates_are_tested_where_answers_are_short(tested: list[float]) -> None:
+    """Whoever meets another's prompt misses: misses go by powers of the rate, down to idle replicas."""
     source = np.random.default_rng(4)
     held = 0
     for _ in range(60):
-        base = source.uniform(5, 30)
-        prompt, prefill = source.uniform(500, 7000), base * source.uniform(0.004, 0.012)
-        engine = Engine(
-            step_times=StepTimes(
-                base_ms=base,
-                per_request_ms=source.uniform(0.02, 0.15),
-                per_prefill_token_ms=prefill,
-                per_context_token_ms=1e-4,
-            ),
-            limits=EngineLimits(max_num_seqs=256, max_num_batched_tokens=8192, kv_tokens=400_000),
-            lengths=Lengths(
-                input_tokens=prompt,
-                output_tokens=source.uniform(3, 40),
-                input_cv=1.0,
-                output_cv=0.8,
-            ),
-        )
+        engine, base, work = _drawn(source, answers=(3, 40))
         tested.clear()
-        targets = Targets(
-            ttft_ms=prefill * prompt * source.uniform(8, 20), itl_ms=3.0 * base, percentile=0.99
-        )
+        targets = Targets(ttft_ms=work * source.uniform(8, 20), itl_ms=3.0 * base, percentile=0.99)
         if single.largest(engine, targets, 0.05) is None:
             continue
         held += 1
@@ -250,39 +263,14 @@ def test_few_rates_are_tested_where_answers_are_short(monkeypatch: pytest.Monkey
     assert held > 40
 
 
-def test_a_search_begins_near_its_root(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_begins_near_its_root(tested: list[float]) -> None:
     """Percentiles of the ITL, short answers among the others: five tests of a rate on average are enough."""
-    tested: list[float] = []
-    missed = single._Single._missed
-
-    def counted(search: single._Single, rate_rps: float) -> single._Missed:
-        tested.append(rate_rps)
-        return missed(search, rate_rps)
-
-    monkeypatch.setattr(single._Single, "_missed", counted)
     source = np.random.default_rng(11)
     held = 0
     for number in range(60):
-        base = source.uniform(5, 30)
-        prompt, prefill = source.uniform(500, 7000), base * source.uniform(0.004, 0.012)
-        engine = Engine(
-            step_times=StepTimes(
-                base_ms=base,
-                per_request_ms=source.uniform(0.02, 0.15),
-                per_prefill_token_ms=prefill,
-                per_context_token_ms=1e-4,
-            ),
-            limits=EngineLimits(max_num_seqs=256, max_num_batched_tokens=8192, kv_tokens=400_000),
-            lengths=Lengths(
-                input_tokens=prompt,
-                output_tokens=source.uniform(20, 300),
-                input_cv=1.0,
-                output_cv=0.8,
-                short_answers=tuple(np.sort(source.uniform(0, 0.4, 4))),
-            ),
-        )
+        engine, base, work = _drawn(source, answers=(20, 300), short=4)
         targets = Targets(
-            ttft_ms=prefill * prompt * source.uniform(8, 20),
+            ttft_ms=work * source.uniform(8, 20),
             itl_ms=base * source.uniform(1.5, 4),
             percentile=(0.9, 0.95, 0.99)[number % 3],
         )

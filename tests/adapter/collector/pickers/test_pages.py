@@ -37,7 +37,7 @@ FAILED = (
 @pytest.mark.parametrize("prefix", ["", "mesh_"])
 @pytest.mark.parametrize("text", [ENVOY, AGENT], ids=["envoy-ai-gateway", "agentgateway"])
 def test_requests_count_by_the_model_that_answered(text: str, prefix: str) -> None:
-    """An alias is counted as the model that its server names; without an answer, as what was asked for."""
+    """A request for an alias counts for the model that the server names; a failed one for the alias."""
     written = text.format(of=OF, failed=FAILED, served=40)
     written = written.replace("\ngen_ai_", f"\n{prefix}gen_ai_").replace(
         "\nagentgateway_", f"\n{prefix}agentgateway_"

@@ -173,7 +173,7 @@ def test_a_sum_that_is_added_up_in_another_order_does_not_fall(
 
 
 def tokens(page: PodMetrics, *, more_first: float = 0.0, step: float = 1.0) -> PodMetrics:
-    """The page with first tokens that nobody had, of a server that counts its tokens."""
+    """The page with more times of first tokens than requests, of a server that counts its tokens."""
     whole = step * (page.ttft[1] + page.itl[1])
     total, count = page.ttft
     return replace(page, ttft=(total, count + more_first), generated=whole, started_at=1.0)
@@ -182,7 +182,7 @@ def tokens(page: PodMetrics, *, more_first: float = 0.0, step: float = 1.0) -> P
 @pytest.mark.parametrize(
     ("more", "step", "wrong"),
     [
-        pytest.param(30.0, 1.0, True, id="thirty-that-nobody-had"),
+        pytest.param(30.0, 1.0, True, id="thirty-too-many"),
         pytest.param(0.0, 1.0, False, id="none"),
         pytest.param(6.0, 1.0, False, id="a-step-apart"),
         pytest.param(30.0, 0.0, False, id="embeddings-generate-none"),

@@ -87,7 +87,7 @@ def test_full_pods_work_off_their_queues_beside_others_for_the_arrivals() -> Non
 
 
 def test_what_arrives_takes_its_replicas_where_the_queue_gets_less_than_it_asks_for() -> None:
-    """Of dozens for a queue there are 10 at most: those for the arrivals are as many of these as before."""
+    """A queue asks for dozens, the maximum is 10: of these the arrivals need as many as without the queue."""
     load = replace(planner.LOAD, arrival_rate_rps=25.0)
     calm = planner.fast(planner.planned(load, alone=True))
     queued = replace(load, arrival_rate_rps=30.0, in_flight=600.0, ordered=2, backlog_rps=5.0)

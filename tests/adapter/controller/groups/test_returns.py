@@ -72,7 +72,7 @@ def test_load_that_comes_back_is_waited_for() -> None:
 
 
 def test_a_long_hold_keeps_the_largest_demands() -> None:
-    """Of the demands of 1,000 cycles at most 64 are kept, and the largest is one of them."""
+    """After 1,000 cycles at most 64 demands are kept, the largest among them."""
     floor = Floor(replicas={"a/x": 1}, part=1.0, rate_rps=1.0)
     demands = tuple(Demanded(float(at), floor) for at in range(1000))
     peak = Demanded(500.5, replace(floor, rate_rps=9.0))
