@@ -147,3 +147,26 @@ def test_the_command_line_alone_loads_nothing_of_the_adapter(words: tuple[str, .
         "emulator.demo",
         "emulator.replay",
     }
+
+
+COLLECTIONS = """
+import gc, sys
+from adapter import cli
+started = []
+gc.callbacks.append(lambda phase, _: started.append(phase) if phase == "start" else None)
+status = cli.main(sys.argv[1:])
+print(status, len(started))
+"""
+
+
+def test_no_search_for_garbage_while_a_command_starts(tmp_path: Path) -> None:
+    """What is loaded stays, so that searching it for cycles is in vain."""
+    (tmp_path / "fleet").write_text(FLEET)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", COLLECTIONS, "plan", "-f", str(tmp_path / "fleet")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0 0"
