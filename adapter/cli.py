@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0 done, 1 it failed, 2 it was called wrongly."""
     # We have no plug-ins of pydantic; to look for some, it reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # What loads stays until the end: with Python's default thresholds a tenth of the CPU time of `doctor` goes
-    # to searching it for cycles. `serve` chooses thresholds of its own once it has loaded everything.
+    # What loads stays until the end: with Python's default thresholds a tenth of the CPU time of `doctor`
+    # goes to searching it for cycles. `serve` chooses thresholds of its own once it has loaded everything.
     gc.set_threshold(100_000, 20, 50)
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
