@@ -167,7 +167,7 @@ class Collector:
         self._cycle_seconds = self._clock.monotonic() - started
 
     async def _query(self) -> None:
-        """Read the gateways, and what the pods did not give, which takes longest; neither fails with the other."""
+        """Read the gateways, and then what the pods did not give: neither fails with the other."""
         sources = [item.source for item in self._variants.values()]
         with self._prometheus.reported():
             failed: PrometheusError | None = None

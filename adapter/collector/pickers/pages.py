@@ -181,8 +181,7 @@ def _by_model(samples: list[_Sample], name: str) -> dict[str, float]:
     values: dict[str, float] = {}
     for shown, labels, value in samples:
         # Older versions have queues without a model.
-        model = _model(labels)
-        if shown == name and model and math.isfinite(value):
+        if shown == name and (model := _model(labels)) and math.isfinite(value):
             values[model] = values.get(model, 0.0) + value
     return values
 

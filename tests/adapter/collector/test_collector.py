@@ -282,14 +282,12 @@ async def test_pods_are_read_when_they_are_due_while_prometheus_takes_long() -> 
 
 async def test_gateways_in_prometheus_count_while_it_takes_long_for_the_rest() -> None:
     """They are read first, and the last answer counts while it is not too old."""
-    fleet_is_slow, gateways_are_slow = asyncio.Event(), asyncio.Event()
+    fleet_answers, gateways_answer = asyncio.Event(), asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
         query = str((await request.post()).get("query") or request.query.get("query"))
         of_gateways = "flow_control_queue_size" in query
-        late = gateways_are_slow if of_gateways else fleet_is_slow
-        while late.is_set():
-            await asyncio.sleep(1.0)
+        await (gateways_answer if of_gateways else fleet_answers).wait()
         labels = {"quantity": "waiting", "model_name": "m"}
         return web.json_response(vector((labels, "7"), at=1.0) if of_gateways else vector())
 
@@ -306,14 +304,14 @@ async def test_gateways_in_prometheus_count_while_it_takes_long_for_the_rest() -
                 await asyncio.sleep(began + 10.0 - asyncio.get_running_loop().time())
             return [count.waiting for count in collecting.gateways]
 
-        fleet_is_slow.set()
+        gateways_answer.set()
         assert await waiting() == [7.0]
-        fleet_is_slow.clear()
+        fleet_answers.set()
         await waiting(2)
-        gateways_are_slow.set()
+        gateways_answer.clear()
         assert await waiting() == [7.0]
         assert await waiting(3) == []
-        gateways_are_slow.clear()
+        gateways_answer.set()
         assert await waiting(2) == [7.0]
         collecting.close()
 

@@ -165,7 +165,7 @@ def test_scraped_pickers_count_before_prometheus() -> None:
 
 
 def test_an_answer_that_is_used_again_is_no_time_without_requests() -> None:
-    """While Prometheus takes long the last one stays: two requests a second came, until it is known better."""
+    """While Prometheus takes long the last one stays: two requests a second came."""
     demand = GatewayDemand(window_seconds=60)
     for at in range(7):
         counts = (GatewayCount(namespace="", model="m", requests=20.0 * at, waiting=3.0),)
