@@ -18,6 +18,7 @@ from adapter.collector import model_servers, observation, promql
 from adapter.collector.attribution import Attribution
 from adapter.collector.observation import CollectedVariant, Observation
 from adapter.collector.pickers.loads import PoolLoad
+from adapter.collector.pickers.queried import QueriedGateways
 from adapter.collector.pod_scraper import OnPage, PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PrometheusScraper, add_queried
@@ -81,8 +82,8 @@ class Collector:
             session, clock, interval=settings.interval, window=settings.long_window,
             latency_window=settings.window,
         )  # fmt: skip
-        self._gateways: tuple[promql.GatewayCount, ...] = ()
-        self._pool_load, self._cycle_seconds, self.past = PoolLoad(), 0.0, self._prometheus.past
+        self._gateways = QueriedGateways(clock, oldest=settings.oldest)
+        self._cycle_seconds, self.past = 0.0, self._prometheus.past
         self._siblings, self._discovery, self._querying = Siblings(), Discovery(), tasks.Lasting()
 
     @property
@@ -107,13 +108,13 @@ class Collector:
 
     @property
     def gateways(self) -> tuple[promql.GatewayCount, ...]:
-        """Requests at the gateways in the last scrape cycle, from Prometheus."""
-        return self._gateways
+        """Requests at the gateways, from Prometheus; the same object until it has answered again."""
+        return self._gateways.counts
 
     @property
     def pool_load(self) -> PoolLoad:
-        """What endpoint pickers showed of their pools in the last scrape cycle, from Prometheus."""
-        return self._pool_load
+        """What endpoint pickers show of their pools, from Prometheus."""
+        return self._gateways.load
 
     @property
     def cycle_seconds(self) -> float:
@@ -124,6 +125,7 @@ class Collector:
         """Query that Prometheus from now on; the same options keep the connection, None ends it."""
         if self._prometheus.connect(options):
             self._querying.close()
+            self._gateways.clear()
 
     def close(self) -> None:
         """Stop scraping and querying."""
@@ -161,18 +163,21 @@ class Collector:
         if connected := self._prometheus.connected:
             left = started + self._settings.interval - self._clock.monotonic()
             await self._querying.run(self._query, self._clock.sleep(left) if spread else None)
-        else:
-            self._gateways, self._pool_load = (), PoolLoad()
         self._variants = observation.without_unasked(self._variants, asked=connected)
         self._cycle_seconds = self._clock.monotonic() - started
 
     async def _query(self) -> None:
-        """Read what the pods did not give; requests that waited at gateways before say nothing of now."""
-        self._gateways, self._pool_load = (), PoolLoad()
+        """Read the gateways, and then what the pods did not give: neither fails with the other."""
+        sources = [item.source for item in self._variants.values()]
         with self._prometheus.reported():
+            failed: PrometheusError | None = None
+            try:
+                await self._gateways.read(self._prometheus.gateways(sources))
+            except PrometheusError as error:
+                failed = error
             await self._query_fleet()
-            sources = [item.source for item in self._variants.values()]
-            self._gateways, self._pool_load = await self._prometheus.gateways(sources)
+            if failed is not None:
+                raise failed
 
     async def _query_fleet(self) -> None:
         for key, item in self._variants.items():
@@ -199,7 +204,7 @@ class Collector:
         except PrometheusError:
             if queried:
                 raise
-            return  # further servers are looked for later; what gateways show must not wait for that
+            return  # further servers are looked for later
         if beside:
             self._discovery.done(undecided=attribution.undecided)
         for key in self._variants.keys() & (queried | attribution.problems.keys()):

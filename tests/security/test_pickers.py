@@ -9,6 +9,9 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from adapter.collector import gateway
+from adapter.collector.pickers import pages
+from adapter.collector.promql import GatewayCount
 from adapter.collector.transport.access import Access
 from adapter.kube import labels
 from adapter.resources import pods
@@ -117,3 +120,30 @@ def test_a_podmonitor_leaves_the_pods_of_other_namespaces(among: dict[str, Any])
     victim = pods.trimmed(pod("v", "victim", app="llm"))
     (scraped,) = monitors.applied([victim], [monitor], trusted="system")
     assert scraped["urls"] == ("http://127.0.0.1:8080/metrics",)
+
+
+SERVED = "gen_ai_server_request_duration_seconds_count"
+"""Requests that ended at an Envoy AI Gateway."""
+
+
+def test_requests_that_nobody_answered_ask_for_little() -> None:
+    """A stranger asks a shared gateway for another's model, or names of its own, and every request fails."""
+    window = gateway.GatewayWindow(window_seconds=60.0)
+    known = pages.Known(models={"m", "idle"}, pods=())
+    for at in range(30):
+        asked = ["m", "idle", *(f"made-up-{at}-{number}" for number in range(500))]
+        text = f'{SERVED}{{gen_ai_request_model="m",gen_ai_response_model="m"}} {20 * at}\n'
+        for model in asked:
+            labels = f'gen_ai_request_model="{model}",gen_ai_response_model="unknown"'
+            text += f"{SERVED}{{{labels}}} {900 * at}\n"
+        page = pages.read(text, "http://g").only(known)
+        counts = [
+            GatewayCount(
+                namespace="", model=model, requests=page.requests.get(model, 0.0),
+                rejected=page.rejected.get(model, 0.0),
+            )
+            for model in page.requests.keys() | page.rejected.keys()
+        ]  # fmt: skip
+        window.add("http://g", counts, now=10.0 * at)
+    rates = window.rates(now=290.0).rps
+    assert rates == {("", "m"): pytest.approx(3 * 2.0), ("", "idle"): 0.0}

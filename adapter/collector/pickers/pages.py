@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -105,8 +105,13 @@ class PickerMetrics:
         self.of_gateway = of_gateway
         queue = _by_newest_name(samples, GATEWAY_QUEUES)
         self.queue = {model: value for model, value in queue.items() if loads.plausible(value)}
-        self.requests = _by_newest_name(samples, (*GATEWAY_REQUESTS, *LLM_GATEWAY_REQUESTS))
         self.rejected = _by_newest_name(samples, GATEWAY_OUTCOMES)
+        failed = _unanswered(samples)
+        apart = {id(sample) for sample in failed}
+        served = [sample for sample in samples if id(sample) not in apart]
+        self.requests = _by_newest_name(served, (*GATEWAY_REQUESTS, *LLM_GATEWAY_REQUESTS))
+        if failed and not (self.rejected or _by_newest_name(samples, GATEWAY_REQUESTS)):
+            self.rejected = _by_newest_name(failed, LLM_GATEWAY_REQUESTS)
         self.unnamed: float | None = None
         for name in GATEWAY_OUTCOMES:
             values = [
@@ -176,10 +181,26 @@ def _by_model(samples: list[_Sample], name: str) -> dict[str, float]:
     values: dict[str, float] = {}
     for shown, labels, value in samples:
         # Older versions have queues without a model.
-        model = _model(labels)
-        if shown == name and model and math.isfinite(value):
+        if shown == name and (model := _model(labels)) and math.isfinite(value):
             values[model] = values.get(model, 0.0) + value
     return values
+
+
+def _unanswered(samples: Iterable[_Sample]) -> list[_Sample]:
+    """Requests that are counted by the model that the client named alone, since no server answered.
+
+    They came, but for a model of a stranger's choice: they count as what was turned away, so that no number
+    of them asks for more than a few times what is served. A gateway that never names the model that answered
+    says nothing of the kind.
+    """
+    named = [
+        sample
+        for sample in samples
+        if sample[0] in LLM_GATEWAY_REQUESTS and not gateway_model(sample[1])
+    ]
+    if not any(sample[1].get(_RESPONSE) for sample in named):
+        return []
+    return [sample for sample in named if sample[1].get(_RESPONSE, "") in {"", _UNKNOWN}]
 
 
 def _model(labels: Mapping[str, str]) -> str:

@@ -24,6 +24,7 @@ class GatewayDemand:
     def __init__(self, *, window_seconds: float) -> None:
         """`window_seconds`: time over which rates are taken."""
         self._window = GatewayWindow(window_seconds=window_seconds)
+        self._counts: Sequence[GatewayCount] = ()
         self._queued: Mapping[gateway.ModelKey, gateway.Demand] = {}
         self._scraped: Mapping[gateway.ModelKey, gateway.Demand] = {}
         self._recent: dict[gateway.ModelKey, tuple[float, gateway.Demand]] = {}
@@ -43,7 +44,10 @@ class GatewayDemand:
         return self._waiting
 
     def record_counts(self, counts: Sequence[GatewayCount], *, now: float) -> None:
-        """Use what Prometheus has of the gateways, at monotonic `now`."""
+        """Use what Prometheus has of the gateways, at monotonic `now`; the same object is no news."""
+        if counts is self._counts:
+            return
+        self._counts = counts
         self._window.add("", counts, now=now)
         self._queued = {
             (count.namespace, count.model): gateway.Demand(waiting=count.waiting)

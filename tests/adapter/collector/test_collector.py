@@ -280,6 +280,42 @@ async def test_pods_are_read_when_they_are_due_while_prometheus_takes_long() -> 
         collecting.close()
 
 
+async def test_gateways_in_prometheus_count_while_it_takes_long_for_the_rest() -> None:
+    """They are read first, and the last answer counts while it is not too old."""
+    fleet_answers, gateways_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        query = str((await request.post()).get("query") or request.query.get("query"))
+        of_gateways = "flow_control_queue_size" in query
+        await (gateways_answer if of_gateways else fleet_answers).wait()
+        labels = {"quantity": "waiting", "model_name": "m"}
+        return web.json_response(vector((labels, "7"), at=1.0) if of_gateways else vector())
+
+    prometheus = Server(answer)
+    async with serving() as (_, session), prometheus.running() as url:
+        collecting = collector(session, LoopClock())
+        collecting.use([source("prometheus:p", origin="prometheus")])
+        collecting.connect(PrometheusOptions(url=url, timeout_seconds=1000.0))
+
+        async def waiting(cycles: int = 1) -> list[float]:
+            for _ in range(cycles):
+                began = asyncio.get_running_loop().time()
+                await collecting.collect(spread=True)
+                await asyncio.sleep(began + 10.0 - asyncio.get_running_loop().time())
+            return [count.waiting for count in collecting.gateways]
+
+        gateways_answer.set()
+        assert await waiting() == [7.0]
+        fleet_answers.set()
+        await waiting(2)
+        gateways_answer.clear()
+        assert await waiting() == [7.0]
+        assert await waiting(3) == []
+        gateways_answer.set()
+        assert await waiting(2) == [7.0]
+        collecting.close()
+
+
 async def test_what_a_former_prometheus_answers_late_counts_for_nothing() -> None:
     """Its reading ends with it, and the first scrape cycle with another one reads that."""
     release = asyncio.Event()

@@ -164,6 +164,18 @@ def test_scraped_pickers_count_before_prometheus() -> None:
     assert demand.applied(SOURCE, BUSY, now=1.0).gateway == "8 requests in flight"
 
 
+def test_an_answer_that_is_used_again_is_no_time_without_requests() -> None:
+    """While Prometheus takes long the last one stays: two requests a second came."""
+    demand = GatewayDemand(window_seconds=60)
+    for at in range(7):
+        counts = (GatewayCount(namespace="", model="m", requests=20.0 * at, waiting=3.0),)
+        demand.record_counts(counts, now=10.0 * at)
+    for late in (70.0, 80.0):
+        demand.record_counts(counts, now=late)
+        assert demand.window.rates(now=late).rps == {("", "m"): pytest.approx(2.0)}
+    assert demand.waiting["", "m"].waiting == 3.0
+
+
 # What is turned away without a model.
 
 FLOW = """llm_d_epp_request_total{{model_name="a"}} {a}

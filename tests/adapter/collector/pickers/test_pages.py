@@ -37,16 +37,26 @@ FAILED = (
 @pytest.mark.parametrize("prefix", ["", "mesh_"])
 @pytest.mark.parametrize("text", [ENVOY, AGENT], ids=["envoy-ai-gateway", "agentgateway"])
 def test_requests_count_by_the_model_that_answered(text: str, prefix: str) -> None:
-    """A request for an alias counts for the model that the server names; a failed one for the alias."""
+    """A request for an alias counts for the model that the server names, one that failed as turned away."""
     written = text.format(of=OF, failed=FAILED, served=40)
     written = written.replace("\ngen_ai_", f"\n{prefix}gen_ai_").replace(
         "\nagentgateway_", f"\n{prefix}agentgateway_"
     )
     page = pages.read(written, "http://gateway/metrics")
     assert page.of_gateway
-    assert page.requests == {"meta/llama": 43.0}
-    assert (page.queue, page.rejected, page.unnamed) == ({}, {}, None)
+    assert (page.requests, page.rejected) == ({"meta/llama": 40.0}, {"meta/llama": 3.0})
+    assert (page.queue, page.unnamed) == ({}, None)
     assert page.load("team").in_flight == {}
+
+
+@pytest.mark.parametrize("text", [ENVOY, AGENT], ids=["envoy-ai-gateway", "agentgateway"])
+def test_a_gateway_that_never_names_who_answered_counts_all(text: str) -> None:
+    """Where no series has the label, its absence says nothing of a failure."""
+    of = 'gen_ai_request_model="meta/llama"'
+    page = pages.read(
+        text.format(of=of, failed=f'{of},code="500"', served=40), "http://gateway/metrics"
+    )
+    assert (page.requests, page.rejected) == ({"meta/llama": 43.0}, {})
 
 
 def test_their_requests_are_a_rate() -> None:
