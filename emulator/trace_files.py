@@ -289,7 +289,10 @@ def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
         numbers.append(number)
     left_out = wrong.left_out(good=len(times) + skipped)
     if not times:
-        raise TraceError(f"{path}: no request with generated tokens in it ({skipped} skipped)")
+        wrong_lines = "".join(f"; left out: {line}" for line in left_out)
+        raise TraceError(
+            f"{path}: no request with generated tokens in it ({skipped} skipped){wrong_lines}"
+        )
     seconds = np.array(times, dtype=np.float64)
     order = np.argsort(seconds, kind="stable")
     seconds = seconds[order] - seconds[order[0]]

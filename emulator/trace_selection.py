@@ -70,7 +70,7 @@ class Selection:
             until = "the end" if self.end == math.inf else f"{self.end:g} s"
             raise TraceError(
                 f"{trace.name}: has no request from {self.start:g} s to {until};"
-                f" it has {len(trace)} in {trace.duration_seconds:g} s"
+                f" it has {len(trace)} in {trace.duration_seconds:g} s{trace.also_left_out}"
             )
         return replace(
             trace,

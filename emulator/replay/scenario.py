@@ -259,7 +259,7 @@ def traffic(
         if not len(trace) or trace.arrival_seconds[-1] < scenario.warm_up:
             raise errors.InputError(
                 f"models.{model.model}.trace: has no request after the warm-up of"
-                f" {scenario.warm_up:g} s; give a longer one, or a shorter warmUp"
+                f" {scenario.warm_up:g} s; give a longer one, or a shorter warmUp{trace.also_left_out}"
             )
         _check_lengths(scenario, model, trace)
         traffic_by_model[model.model] = OfferedTraffic(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -288,7 +289,11 @@ def claim(device: str, *pods_of: str, node_name: str = "gb", **more: Any) -> Obj
 
 
 def allocated(
-    slices: list[Object], claims: list[Object], *ours: str, **spec: Any
+    slices: list[Object],
+    claims: list[Object],
+    *ours: str,
+    rules: Sequence[Object] = (),
+    **spec: Any,
 ) -> inventory.Inventory:
     """The inventory of node `gb`, which has no GPUs by a device plugin."""
     gb = node("gb", gpus={}, labels={PRODUCT: "NVIDIA-GB200"}, **spec)
@@ -296,7 +301,11 @@ def allocated(
         [inventory.trimmed(gb)],
         [],
         variant_pods=frozenset(("n", name) for name in ours),
-        allocation=dra.allocation(map(dra.trimmed_slice, slices), map(dra.trimmed_claim, claims)),
+        allocation=dra.allocation(
+            map(dra.trimmed_slice, slices),
+            map(dra.trimmed_claim, claims),
+            map(dra.trimmed_rule, rules),
+        ),
     )
 
 
@@ -329,6 +338,59 @@ def test_what_slices_leave_out() -> None:
     nameless["spec"]["devices"] = [{"name": "gpu-0"}]
     (left,) = allocated([nameless], []).left_out
     assert left.why == "its devices have no productName"
+
+
+def test_devices_of_a_slice_that_have_nodes_of_their_own() -> None:
+    """Of `perDeviceNodeSelection` each device says its node; what names no single one is left out by name."""
+
+    def selected(*nodes: str, key: str = "kubernetes.io/hostname") -> Object:
+        match = {"key": key, "operator": "In", "values": list(nodes)}
+        field = "matchFields" if key == "metadata.name" else "matchExpressions"
+        return {"nodeSelector": {"nodeSelectorTerms": [{field: [match]}]}}
+
+    item = resource_slice("", "a b c d e f", perDeviceNodeSelection=True)
+    nodes = (
+        {"nodeName": "gb"},
+        selected("gb", key="metadata.name"),
+        selected("gb"),
+        {"allNodes": True},
+        selected("gb", "other"),
+        {"nodeName": "lost"},
+    )
+    for device, place in zip(item["spec"]["devices"], nodes, strict=True):
+        device.update(place)
+    found = allocated([item], [claim("b", "other", node_name="")])
+    assert got(found, "NVIDIA-GB200") == {"NVIDIA-GB200": 2}
+    assert sorted(map(str, found.left_out)) == [
+        "ResourceSlices: 2 NVIDIA-GB200 not counted: they name no single node",
+        "node lost: 1 NVIDIA-GB200 not counted: the node is gone",
+    ]
+    fabric = resource_slice("", "a b", allNodes=True)
+    (told,) = refused(allocated([fabric], []), "NVIDIA-GB200")
+    assert "ResourceSlices: 2 NVIDIA-GB200 not counted: they name no single node" in told
+
+
+@pytest.mark.parametrize(
+    ("selector", "free"),
+    [
+        ({"device": "gpu-1", "pool": "gb"}, 2),
+        ({"driver": "gpu.nvidia.com"}, 0),
+        ({}, 0),
+        ({"pool": "other"}, 3),
+        (None, 3),
+        ({"selectors": [{"cel": {"expression": "true"}}]}, 3),
+    ],
+)
+def test_devices_that_rules_taint_are_no_capacity(selector: Object | None, free: int) -> None:
+    """A DeviceTaintRule taints what it selects, an empty selector all, none nothing; ours stay ours."""
+    taint = {"key": "example.com/sick", "effect": "NoExecute"}
+    rule = {"metadata": {"name": "r"}, "spec": {"deviceSelector": selector, "taint": taint}}
+    slices = [resource_slice("gb", "gpu-0 gpu-1 gpu-2")]
+    assert allocated(slices, [], rules=[rule]).free.get("NVIDIA-GB200", 0) == free
+    held = allocated(slices, [claim("gpu-1", "a")], "a", rules=[rule])
+    assert held.free["NVIDIA-GB200"] == max(free, 1) + (free == 2)
+    rule["spec"]["taint"]["effect"] = "None"
+    assert allocated(slices, [], rules=[rule]).free == {"NVIDIA-GB200": 3}
 
 
 def test_slices_of_gpus_are_types_of_their_own() -> None:
