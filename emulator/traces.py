@@ -81,11 +81,6 @@ class Trace:
     def __len__(self) -> int:
         return len(self.arrival_seconds)
 
-    @property
-    def also_left_out(self) -> str:
-        """The wrong lines of the file, to go on with the sentence of an error that they may explain."""
-        return "".join(f"; left out: {line}" for line in self.left_out)
-
     def between(self, start_seconds: float, end_seconds: float) -> Trace:
         """The requests from start to before end, as a trace that begins at 0."""
         if not 0 <= start_seconds < end_seconds:

@@ -107,7 +107,7 @@ class ClusterObjects:
             informer
             for version in dra.TAINT_VERSIONS
             for informer in _of_dra(
-                cluster, dra.TAINT_RULES, changed, dra.trimmed_rule, scope, version
+                cluster, dra.TAINT_RULES, changed, dra.trimmed_rule, scope, version=version
             )
         ]
         self._pickers = pools.Pickers(cluster, scope.namespaces, changed=changed)
@@ -262,6 +262,7 @@ def _of_dra(
     changed: Callable[[], None],
     trim: Callable[[Object], Object],
     scope: Scope,
+    *,
     version: str = dra.VERSION,
 ) -> list[Informer]:
     """The watch of a collection of dynamic resource allocation; none without limits."""

@@ -7,7 +7,7 @@ a device are those that its claim is reserved for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ _MIG, _SHARED = "-MIG-", "-SHARED"
 _KEEPS_PODS_OUT = frozenset({"NoSchedule", "NoExecute"})
 """Effects of a device's taint, which drivers set where a device is not healthy."""
 
-_SELECTED = {"driver": None, "pool": None, "device": None}.keys()
+_SELECTED = ("driver", "pool", "device")
 """Fields by which a DeviceTaintRule selects devices, in the order of `_Device`."""
 
 _NODE_NAMES = frozenset({"metadata.name", "kubernetes.io/hostname"})
@@ -139,11 +139,13 @@ def trimmed_rule(item: Object) -> Object:
     """
     spec = item.get("spec") or {}
     selector = spec.get("deviceSelector")
-    known = isinstance(selector, dict) and not selector.keys() - _SELECTED
     blocks = (spec.get("taint") or {}).get("effect") in _KEEPS_PODS_OUT
+    concerned = None
+    if blocks and isinstance(selector, dict) and not selector.keys() - set(_SELECTED):
+        concerned = tuple(selector.get(name) for name in _SELECTED)
     return {
         "metadata": _metadata(item.get("metadata") or {}),
-        "devices": tuple(selector.get(name) for name in _SELECTED) if known and blocks else None,
+        "devices": concerned,
     }
 
 
@@ -260,7 +262,7 @@ def _node(spec: Object) -> str:
     return str(named[0][0]) if len(terms) == len(named) == 1 and len(named[0]) == 1 else ""
 
 
-def _by_rule(device: _Device, rules: Iterable[tuple[str | None, ...]]) -> bool:
+def _by_rule(device: Sequence[str], rules: Iterable[Sequence[str | None]]) -> bool:
     """Whether a rule taints a device; what a rule leaves open is any."""
     return any(
         all(wanted in {None, own} for wanted, own in zip(rule, device, strict=True))

@@ -100,7 +100,10 @@ async def test_what_hpas_or_metrics_have_in_common_is_said_once(tmp_path: Path) 
         admin = await world.site.entrance("admin", user="")
         broken = Broken(world)
         async with connected(admin.kubeconfig) as cluster:
-            for change, part in ((two, "AmbiguousSelector"), (read_twice, "selectPolicy is Disabled")):
+            for change, part in (
+                (two, "AmbiguousSelector"),
+                (read_twice, "selectPolicy is Disabled"),
+            ):
                 broken.become(change)
                 items = [item.what for item in await problems(world, cluster)]
                 (said,) = [what for what in items if part in what]
