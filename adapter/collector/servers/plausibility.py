@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import consistency, ranks
+from adapter.collector.servers.consistency import Residence
 from adapter.collector.servers.queue import Queue, Service
 from adapter.collector.servers.ranks import Rank
 
@@ -109,6 +110,7 @@ class _Address:
     standing: ranks.Standing = field(default_factory=ranks.Standing)
     queue: Queue = field(default_factory=Queue)
     service: Service = field(default_factory=Service)
+    residence: Residence = field(default_factory=Residence)
     lost: tuple[float, float, int] = (0.0, 0.0, 0)
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS))
     falls: deque[int] = field(default_factory=lambda: deque(maxlen=FALLS))
@@ -195,7 +197,7 @@ class Plausibility:
         elif address.doubtful_pages:
             address.doubtful_pages -= 1
         verdict = Assessment(address.doubt, forget=True) if address.doubtful_pages else Assessment()
-        _stands_still(address, page)
+        _stands_still(address, page, now=now, doubtful=bool(doubt))
         engines = tuple(self._hung(address, page, now=now))
         patience = max(self._interval, page.idle_seconds)
         hung = address.still >= STILL_PAGES and now - address.still_since >= patience
@@ -288,6 +290,9 @@ def _doubt(
     odd = consistency.problem(base, page)
     if not odd and implied > _TIMES_SEEN * max(address.most, batch) + _UNSEEN:
         odd = BEYOND.format(number=implied)
+    implied = address.residence.implied(base, page, seconds=now - since)
+    if not odd and implied > _TIMES_SEEN * max(address.most, batch, page.running) + _UNSEEN:
+        odd = BEYOND.format(number=implied)
     return odd, CLEAN_PAGES if odd else 0
 
 
@@ -322,9 +327,13 @@ def _fell(before: PodMetrics, after: PodMetrics) -> bool:
     return after.finished < before.finished or after.ttft[1] < before.ttft[1]
 
 
-def _stands_still(address: _Address, page: PodMetrics) -> None:
+def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: bool) -> None:
     """Count the pages without any movement though requests are in service."""
-    before = address.page
+    before, residence = address.page, address.residence
+    if doubtful:
+        residence.doubt()
+    else:
+        residence.note(before, page, seconds=now - address.at, idle=address.service.doubted)
     moved = any(
         getattr(before, name) != getattr(page, name)
         for name in (
@@ -338,14 +347,18 @@ def _stands_still(address: _Address, page: PodMetrics) -> None:
         )
     )
     address.moved = address.moved or moved
-    # Without a count of tokens a long request looks the same.
-    counts_tokens = page.generated is not None or page.itl[1] > 0
-    if moved or page.stock <= 0 or not counts_tokens:
+    # Without a count of tokens a long request looks the same, unless many should have ended.
+    if page.generated is not None or page.itl[1] > 0:
+        silent = before.running > 0 and residence.silent_pages == 1
+        stands, certain = not moved or silent, True
+    else:
+        stands, certain = residence.stands_still, residence.hangs
+    if not stands or page.stock <= 0:
         address.still = 0
     else:
         if address.still == 0:
             address.still_since = address.at
-        address.still += 1
+        address.still += 1 if certain or not address.still else 0
 
 
 def _ahead(address: _Address) -> str:

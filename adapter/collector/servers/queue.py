@@ -94,7 +94,9 @@ class Queue:
         jumped = page.waiting - before.waiting > max(self._most, batch) + _PREFILL
         # Where a cache may be full, a queue counts at once.
         slots = page.adapters_waiting > 0
-        doubtful = room and not slots and page.kv_cache is not None and (jumped or self.doubted > 0)
+        # Where nothing is shown of the cache, one that gets full takes up more before it does.
+        seen = page.kv_cache is not None or page.running <= before.running
+        doubtful = room and not slots and seen and (jumped or self.doubted > 0)
         # Spread over the time: each waited from the page before until it was served.
         waits = waited > _SHARE * 0.5 * min(served, before.waiting) * seconds
         if served > 0 and seconds > 0:
@@ -132,8 +134,8 @@ class Service:
     def note(self, before: PodMetrics, page: PodMetrics, *, seconds: float, batch: float) -> None:
         """Compare a page with the one before it; arguments as of a queue's."""
         begun, ended = page.ttft[1] - before.ttft[1], page.finished - before.finished
-        tokens = page.itl[1] > 0 and page.ttft[1] > 0  # without their latencies nothing is known
-        if begun < 0 or ended < 0 or not tokens or seconds <= 0:
+        # Without times to first token nothing is known of those that are taken up.
+        if begun < 0 or ended < 0 or page.ttft[1] <= 0 or seconds <= 0:
             self.doubted, self.most = 0.0, max(self.most, page.running)
             return
         served = (page.itl[0] - before.itl[0]) / seconds

@@ -262,10 +262,11 @@ def _node(spec: Object) -> str:
     return str(named[0][0]) if len(terms) == len(named) == 1 and len(named[0]) == 1 else ""
 
 
-def _by_rule(device: Sequence[str], rules: Iterable[Sequence[str | None]]) -> bool:
+def _by_rule(device: _Device, rules: Iterable[Sequence[str | None]]) -> bool:
     """Whether a rule taints a device; what a rule leaves open is any."""
+    own: Sequence[str] = device
     return any(
-        all(wanted in {None, own} for wanted, own in zip(rule, device, strict=True))
+        all(wanted in {None, name} for wanted, name in zip(rule, own, strict=True))
         for rule in rules
     )
 
