@@ -29,6 +29,9 @@ NEAR_ZERO_SHARE = 0.1
 _FEW = 10.0
 """Requests that a restarted server may have finished at its first scrape, whatever the one before had."""
 
+USUAL = 1.0
+"""Requests that wait between two steps of any busy engine."""
+
 CLEAN_PAGES = 2
 """Consistent pages after which a doubt is over."""
 
@@ -213,7 +216,8 @@ class Plausibility:
         if doubt or verdict.problem:
             address.queue = Queue()
         else:
-            verdict = _gauges(address, before, seconds=seconds, batch=batch)
+            alone = self._alone(endpoint, since=now - 2.0 * self._interval)
+            verdict = _gauges(address, before, seconds=seconds, batch=batch, alone=alone)
         address.problem = verdict.problem
         address.part = ""
         if engines and not verdict.problem:
@@ -221,6 +225,17 @@ class Plausibility:
             address.part = ranks.HUNG.format(name=one.name, number=one.running + one.waiting)
             return replace(verdict, hung=engines)
         return verdict
+
+    def _alone(self, endpoint: str, *, since: float) -> bool:
+        """Whether other addresses answered at or after monotonic `since`, none of them with a queue."""
+        others = [
+            address
+            for name, address in self._addresses.items()
+            if name != endpoint and address.at >= since
+        ]
+        return bool(others) and all(
+            address.page.waiting - address.queue.left <= USUAL for address in others
+        )
 
     def _hung(self, address: _Address, page: PodMetrics, *, now: float) -> list[Rank]:
         """Engines of a server that hang while others of it go on."""
@@ -234,10 +249,12 @@ class Plausibility:
         )
 
 
-def _gauges(address: _Address, before: PodMetrics, *, seconds: float, batch: float) -> Assessment:
+def _gauges(
+    address: _Address, before: PodMetrics, *, seconds: float, batch: float, alone: bool
+) -> Assessment:
     """What of the last page's gauges does not count, compared with the page before."""
     page = address.page
-    address.queue.note(before, page, seconds=seconds, batch=batch)
+    address.queue.note(before, page, seconds=seconds, batch=batch, alone=alone)
     address.service.note(before, page, seconds=seconds, batch=batch)
     left, idle = address.queue.left + address.queue.doubted, address.service.doubted
     address.most = max(address.most, page.stock - left - idle)

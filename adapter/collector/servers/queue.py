@@ -4,7 +4,9 @@ Requests are taken up in the order in which they came, so one that is served whi
 the page before, and its time to first token says so. Where first tokens come at once instead, and the server
 has room for more, the requests that its gauge has are none: they would have been taken up. A queue that
 grows beside room by more than a batch between two pages counts from when first tokens say that it is one, or
-none comes at all; a smaller one counts at once, as prompts wait for their turn beside room too.
+none comes at all; a smaller one counts at once, as prompts wait for their turn beside room too. It does not
+where it is the only queue of several servers, and its server took up no more requests than before: load that
+rises is seen at others, or in service.
 
 Requests whose LoRA adapter has no slot wait beside room for as long as others have all: that queue counts.
 
@@ -14,6 +16,7 @@ server ever had in service count from when its tokens say so.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from adapter.collector.model_servers import PodMetrics
@@ -26,6 +29,15 @@ _SILENT_PAGES = 2
 
 _SHARE = 0.1
 """Largest share of the wait that the order of service would need, for it to be none."""
+
+_ALONE = 4.0
+"""Requests by which a queue must grow to be doubted as the only one of several servers."""
+
+_LEARNED = 3
+"""Pages after which it is known how many requests a server takes up."""
+
+_LESS = 0.7
+"""Share of the mean number that is taken up between two pages which the next page keeps."""
 
 _ROOM = 0.5
 """Largest share of the KV cache in use that leaves room, where no profile says how large a batch may be."""
@@ -66,6 +78,8 @@ class Queue:
     _silent: int = 0
     _believed: bool = False
     _most: float = 0.0
+    _taken_rps: float = 0.0
+    _known: int = 0
 
     @property
     def note_text(self) -> str:
@@ -74,7 +88,15 @@ class Queue:
             return LEFT.format(number=self.left)
         return NEW.format(number=self.doubted) if self.doubted else ""
 
-    def note(self, before: PodMetrics, page: PodMetrics, *, seconds: float, batch: float) -> None:
+    def note(
+        self,
+        before: PodMetrics,
+        page: PodMetrics,
+        *,
+        seconds: float,
+        batch: float,
+        alone: bool = False,
+    ) -> None:
         """Compare a page with the one before it.
 
         Args:
@@ -82,6 +104,7 @@ class Queue:
             page: This page.
             seconds: Time between the two.
             batch: Largest batch that a profile has; 0 without one.
+            alone: Whether there are other servers of the variant, none of which has a queue.
 
         """
         served, waited = page.ttft[1] - before.ttft[1], page.ttft[0] - before.ttft[0]
@@ -91,7 +114,10 @@ class Queue:
         # What was found to be none stays none, also while others wait behind it.
         self.left = min(self.left, page.waiting)
         room, stood = _has_room(page, batch), min(before.waiting, page.waiting)
-        jumped = page.waiting - before.waiting > max(self._most, batch) + _PREFILL
+        grown = page.waiting - before.waiting
+        usual = self._took_up_as_usual(before, page, seconds=seconds)
+        jumped = grown > max(self._most, batch) + _PREFILL
+        jumped = jumped or (alone and usual and grown > self._most + _ALONE)
         # Where a cache may be full, a queue counts at once.
         slots = page.adapters_waiting > 0
         # Where nothing is shown of the cache, one that gets full takes up more before it does.
@@ -110,6 +136,17 @@ class Queue:
             self._believed = True
         self.doubted = 0.0 if self._believed else page.waiting - self.left
         self._most = max(self._most, page.waiting - self.left - self.doubted)
+
+    def _took_up_as_usual(self, before: PodMetrics, page: PodMetrics, *, seconds: float) -> bool:
+        """Whether a server took up no more requests than between earlier pages, by more than chance."""
+        if seconds <= 0:
+            return False
+        taken = max(page.finished - before.finished + page.running - before.running, 0.0)
+        expected, known = self._taken_rps * seconds, self._known >= _LEARNED
+        share = _LESS if self._known else 0.0
+        self._taken_rps = share * self._taken_rps + (1.0 - share) * taken / seconds
+        self._known += 1
+        return known and taken <= expected + 2.0 * math.sqrt(expected) + 1.0
 
     def _begin_anew(self) -> None:
         self.left = self.doubted = 0.0
