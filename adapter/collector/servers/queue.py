@@ -129,10 +129,19 @@ class Queue:
             self._pages = self._pages + 1 if stood > 0 and room and not waits and not slots else 0
             if self._pages >= PAGES:
                 self.left, self._believed = max(self.left, stood), False
-        self._silent = self._silent + 1 if served <= 0 and stood > self.left else 0
+        # Without times to first token what ends shows that it works, and other servers that load rises.
+        timed = page.ttft[1] > 0
+        goes_on = served > 0 if timed else page.finished > before.finished
+        self._silent = self._silent + 1 if not goes_on and stood > self.left else 0
+        rises = not timed and not (alone and usual) and stood > 0
         if page.waiting <= self.left:
             self._believed = False
-        elif not doubtful or (served > 0 and stood > 0 and waits) or self._silent >= _SILENT_PAGES:
+        elif (
+            not doubtful
+            or rises
+            or (served > 0 and stood > 0 and waits)
+            or self._silent >= _SILENT_PAGES
+        ):
             self._believed = True
         self.doubted = 0.0 if self._believed else page.waiting - self.left
         self._most = max(self._most, page.waiting - self.left - self.doubted)
