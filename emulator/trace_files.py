@@ -35,7 +35,7 @@ from typing import Any, Literal
 import numpy as np
 
 from emulator import servegen
-from emulator.trace_lines import Lines
+from emulator.trace_lines import Lines, also
 from emulator.trace_selection import Selection
 from emulator.traces import Trace, TraceError
 
@@ -289,7 +289,9 @@ def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
         numbers.append(number)
     left_out = wrong.left_out(good=len(times) + skipped)
     if not times:
-        raise TraceError(f"{path}: no request with generated tokens in it ({skipped} skipped)")
+        raise TraceError(
+            f"{path}: no request with generated tokens in it ({skipped} skipped){also(left_out)}"
+        )
     seconds = np.array(times, dtype=np.float64)
     order = np.argsort(seconds, kind="stable")
     seconds = seconds[order] - seconds[order[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,3 +29,8 @@ class Lines:
     def where(self, index: int) -> str:
         """FILE:LINE of a request."""
         return f"{self.path}:{self.numbers[index]}"
+
+
+def also(left_out: Iterable[str]) -> str:
+    """Wrong lines of a file, to go on with the sentence of an error that they may explain."""
+    return "".join(f"; left out: {line}" for line in left_out)

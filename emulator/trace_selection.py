@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from emulator.trace_lines import also
 from emulator.traces import MAX_REQUESTS, Trace, TraceError
 
 SPREAD_SECONDS = 15.0
@@ -70,7 +71,7 @@ class Selection:
             until = "the end" if self.end == math.inf else f"{self.end:g} s"
             raise TraceError(
                 f"{trace.name}: has no request from {self.start:g} s to {until};"
-                f" it has {len(trace)} in {trace.duration_seconds:g} s"
+                f" it has {len(trace)} in {trace.duration_seconds:g} s{also(trace.left_out)}"
             )
         return replace(
             trace,

@@ -45,29 +45,33 @@ async def check(site: Site) -> AsyncIterator[Finding]:
     scalers_of: dict[tuple[str, Reference], list[hpa.Scaler]] = {}
     keys_of: dict[tuple[str, Reference], set[str]] = {}
     for key, item in known.items():
-        keys_of.setdefault((item.namespace, item.reference), set()).add(key)
+        keys_of.setdefault(item.target, set()).add(key)
     read: set[str] = set()
     actuate = await site.flag("--actuate")
     for scaler in scalers:
         target = (scaler.namespace, scaler.reference)
         scalers_of.setdefault(target, []).append(scaler)
         read |= _read(scaler, by_namespace.get(scaler.namespace, {}), keys_of.get(target, set()))
+    ambiguities: dict[tuple[str, Reference], tuple[str, list[str]]] = {}
     for key, item in sorted(known.items()):
-        scaling = scalers_of.get((item.namespace, item.reference), [])
+        scaling = scalers_of.get(item.target, [])
         _, ambiguity = hpa.of_target(scaling, item.reference, item.served)
         if ambiguity:
-            yield Finding(
-                "error",
-                f"VariantAutoscaling {key}: {ambiguity}",
-                "kubectl delete the HPA that must not scale it, or its ScaledObject",
-            )
+            ambiguities.setdefault(item.target, (ambiguity, []))[1].append(key)
         if key not in read and not item.needs_no_hpa(actuate):
             yield _unread(key, item, scaling)
-    of_variants = {(item.namespace, item.reference): item for item in known.values()}
+    for ambiguity, keys in ambiguities.values():
+        yield Finding(
+            "error",
+            f"VariantAutoscaling{'s' if len(keys) > 1 else ''} {', '.join(keys)}: {ambiguity}",
+            "kubectl delete the HPA that must not scale it, or its ScaledObject",
+        )
+    of_variants = {item.target: item for item in known.values()}
     for document, scaler in zip(items, scalers, strict=True):
-        here = of_variants.get((scaler.namespace, scaler.reference))
-        if here is not None:
-            for finding in _stopped(site, document, scaler, here):
+        target = (scaler.namespace, scaler.reference)
+        if target in of_variants:
+            said = {"AmbiguousSelector"} if target in ambiguities else set()
+            for finding in _stopped(site, document, scaler, of_variants[target], said):
                 yield finding
 
 
@@ -88,14 +92,29 @@ def _unread(key: str, item: _Variant, scalers: Iterable[hpa.Scaler]) -> Finding:
 
 
 def _stopped(
-    site: Site, document: Mapping[str, Any], scaler: hpa.Scaler, variant: _Variant
+    site: Site,
+    document: Mapping[str, Any],
+    scaler: hpa.Scaler,
+    variant: _Variant,
+    said: Collection[str],
 ) -> Iterable[Finding]:
-    """What kube-controller-manager says that keeps an HPA from scaling, for longer than a start takes."""
+    """What kube-controller-manager says that keeps an HPA from scaling, for longer than a start takes.
+
+    Args:
+        site: installation.
+        document: the HPA as it is in the cluster.
+        scaler: the same, parsed.
+        variant: variant of its scale target.
+        said: reasons that another finding has given already.
+
+    """
     shown = _shown(scaler)
     for item in (document.get("status") or {}).get("conditions") or ():
         reason = str(item.get("reason"))
         stops = item.get("type") in {"AbleToScale", "ScalingActive"}
         if not stops or item.get("status") != "False" or _since(site, item) < _STARTING_SECONDS:
+            continue
+        if reason in said:
             continue
         if reason != "ScalingDisabled":
             fix = "kubectl describe it; the findings above name what the adapter serves"
@@ -139,7 +158,8 @@ async def _readings(
             fine.append(finding)
     if len(fine) > MOST_NAMED:
         fine = [Finding("ok", f"{len(fine)} HorizontalPodAutoscalers read one target each")]
-    return [*findings, *fine]
+    # What two metrics of one HPA have in common is said once.
+    return [*dict.fromkeys(findings), *fine]
 
 
 def _shown(scaler: hpa.Scaler) -> str:
@@ -174,6 +194,11 @@ class _Variant:
     reference: Reference
     actuate: str | None
     desired: int
+
+    @property
+    def target(self) -> tuple[str, Reference]:
+        """Namespace and scale target, to find the HPAs of it."""
+        return self.namespace, self.reference
 
     def needs_no_hpa(self, default: str | None) -> bool:
         """Whether nothing or the adapter itself scales it; `default`: the adapter's --actuate."""

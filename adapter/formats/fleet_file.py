@@ -32,6 +32,7 @@ from adapter.formats.fleet_parts import (
     name_of,
     variant_of,
 )
+from adapter.kube.paths import shortened
 from adapter.planning import fleet
 from adapter.planning.groups import EVERY
 from adapter.resources.texts import documents
@@ -75,7 +76,19 @@ def read(path: Path) -> dict[str, Any]:
         )
     if "system" in document or "serverData" in document:
         return wva_system.document(document.get("system", document), path)
-    return document
+    return _with_limiters(document, path)
+
+
+def _with_limiters(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The document with the workload-variant-autoscaler's `limiters` as further budgets, which they are."""
+    if "limiters" not in document:
+        return document
+    limiters, budgets = document["limiters"] or [], document.get("budgets") or []
+    for name, value in (("limiters", limiters), ("budgets", budgets)):
+        if not isinstance(value, list):
+            raise InputError(f"{path}: {name}: must be a list of budgets, not {shortened(value)}")
+    rest = {key: value for key, value in document.items() if key != "limiters"}
+    return {**rest, "budgets": [*budgets, *limiters]}
 
 
 def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[str, str]]:

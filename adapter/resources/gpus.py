@@ -70,6 +70,7 @@ class LeftOut:
     """GPUs of a node that are not counted.
 
     Attributes:
+        node: name of the node; empty for devices that are of no single one.
         what: type of the GPUs, or the resource name where the type is unknown.
 
     """
@@ -80,7 +81,8 @@ class LeftOut:
     why: str
 
     def __str__(self) -> str:
-        return f"node {self.node}: {self.gpus} {self.what} not counted: {self.why}"
+        where = f"node {self.node}" if self.node else "ResourceSlices"
+        return f"{where}: {self.gpus} {self.what} not counted: {self.why}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,7 +306,8 @@ def _allocated_pools(
     """Pools of dynamic resource allocation."""
     for item in allocation.devices:
         node = nodes.get(item.node)
-        why = "the node is gone" if node is None else _closed(node, admitted)
+        gone = "the node is gone" if item.node else "they name no single node"
+        why = gone if node is None else _closed(node, admitted)
         # The label of a node with TPUs has the topology too, as with the device plugin.
         labels = node["metadata"]["labels"] if node is not None else {}
         labelled = products.of_cloud(labels) if item.resource.startswith(dra.TPU_DRIVER) else ""

@@ -103,6 +103,13 @@ class ClusterObjects:
         # Not every cluster has the API, and nothing waits for it.
         self._slices = _of_dra(cluster, "resourceslices", changed, dra.trimmed_slice, scope)
         self._claims = _of_dra(cluster, "resourceclaims", changed, dra.trimmed_claim, scope)
+        self._rules = [
+            informer
+            for version in dra.TAINT_VERSIONS
+            for informer in _of_dra(
+                cluster, dra.TAINT_RULES, changed, dra.trimmed_rule, scope, version=version
+            )
+        ]
         self._pickers = pools.Pickers(cluster, scope.namespaces, changed=changed)
         self._monitors = informers(monitors.VERSION, monitors.PLURAL, trim=monitors.trimmed)
         self._service_monitors = informers(
@@ -125,6 +132,7 @@ class ClusterObjects:
                 *self._all,
                 *self._slices,
                 *self._claims,
+                *self._rules,
                 *self._pickers.informers,
                 *self._monitors,
                 *self._service_monitors,
@@ -212,6 +220,7 @@ class ClusterObjects:
             nodes=dict(_items([self._nodes])),
             slices=_items(self._slices),
             claims=_items(self._claims),
+            rules=_items(self._rules),
             pickers=self._pickers.picked(),
             ported=self._pickers.ported(),
             monitors=_items(self._monitors),
@@ -253,9 +262,11 @@ def _of_dra(
     changed: Callable[[], None],
     trim: Callable[[Object], Object],
     scope: Scope,
+    *,
+    version: str = dra.VERSION,
 ) -> list[Informer]:
     """The watch of a collection of dynamic resource allocation; none without limits."""
-    path = paths.collection(dra.VERSION, plural)
+    path = paths.collection(version, plural)
     return [Informer(cluster, path, changed=changed, trim=trim)] if scope.limited else []
 
 

@@ -121,7 +121,9 @@ def _entry(item: Any) -> Iterator[Budget]:
         raise ValueError(f"{unknown[0]}: unknown field; known are {', '.join(sorted(_FIELDS))}")
     kind = item.get("type", "quota")
     if kind == "gpu-inventory":
-        raise ValueError("type: gpu-inventory is set by --limited; leave this entry out")
+        raise ValueError(
+            "type: gpu-inventory is set by --limited, and by capacity in a plan file; leave this entry out"
+        )
     if kind != "quota":
         raise ValueError(f"type: must be quota, not {_shown(kind)}")
     # The text of what is no text may be endless.

@@ -34,6 +34,7 @@ from emulator.engines import step_times
 from emulator.replay.replicas import fields
 from emulator.replay.replicas.fields import Part, Period, Seconds
 from emulator.replay.replicas.specs import VariantSpec, VllmEngine
+from emulator.trace_lines import also
 from emulator.trace_selection import Selection
 from emulator.traces import Trace
 
@@ -259,7 +260,7 @@ def traffic(
         if not len(trace) or trace.arrival_seconds[-1] < scenario.warm_up:
             raise errors.InputError(
                 f"models.{model.model}.trace: has no request after the warm-up of"
-                f" {scenario.warm_up:g} s; give a longer one, or a shorter warmUp"
+                f" {scenario.warm_up:g} s; give a longer one, or a shorter warmUp{also(trace.left_out)}"
             )
         _check_lengths(scenario, model, trace)
         traffic_by_model[model.model] = OfferedTraffic(

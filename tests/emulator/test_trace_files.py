@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from emulator import trace_files
+from emulator.trace_selection import Selection
 from emulator.traces import TraceError
 
 SAMPLES = Path(__file__).parents[2] / "manifests" / "samples" / "traces"
@@ -178,6 +179,17 @@ def test_few_wrong_lines_are_left_out(tmp_path: Path) -> None:
         trace_files.read(path)
     with pytest.raises(TraceError, match=r"^[^ ]*trace:2: ContextTokens: must be"):
         trace_files.read(write(tmp_path, "\n".join([lines[0], lines[99]])))
+
+
+def test_a_wrong_line_is_named_beside_a_failed_request(tmp_path: Path) -> None:
+    """Where nothing else is in the file, it may be the reason that there is no request."""
+    text = AZURE.splitlines()[0] + "\n2023-11-16 18:15:46.68,374,0\nyesterday,10,20\n"
+    with pytest.raises(TraceError, match=r"\(1 skipped\); left out: .*trace:3: TIMESTAMP: must be"):
+        trace_files.read(write(tmp_path, text))
+    with pytest.raises(TraceError, match=r"it has 1 in 0 s; left out: .*trace:3: TIMESTAMP"):
+        trace_files.read(
+            write(tmp_path, text.replace("374,0", "374,44")), selection=Selection(start=60.0)
+        )
 
 
 def test_the_unit_can_be_said(tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ def joined(kind: str, document: Mapping[str, Any]) -> inputs.Inputs:
         nodes={},
         slices=[],
         claims=[],
+        rules=[],
         pickers=picked,
         ported=[(TENANT, item["pool"]) for _, item in items["pools"]],
         monitors=items["monitors"],

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import consistency, ranks
+from adapter.collector.servers.consistency import Residence
 from adapter.collector.servers.queue import Queue, Service
 from adapter.collector.servers.ranks import Rank
 
@@ -27,6 +28,9 @@ NEAR_ZERO_SHARE = 0.1
 
 _FEW = 10.0
 """Requests that a restarted server may have finished at its first scrape, whatever the one before had."""
+
+USUAL = 1.0
+"""Requests that wait between two steps of any busy engine."""
 
 CLEAN_PAGES = 2
 """Consistent pages after which a doubt is over."""
@@ -109,6 +113,7 @@ class _Address:
     standing: ranks.Standing = field(default_factory=ranks.Standing)
     queue: Queue = field(default_factory=Queue)
     service: Service = field(default_factory=Service)
+    residence: Residence = field(default_factory=Residence)
     lost: tuple[float, float, int] = (0.0, 0.0, 0)
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS))
     falls: deque[int] = field(default_factory=lambda: deque(maxlen=FALLS))
@@ -195,7 +200,7 @@ class Plausibility:
         elif address.doubtful_pages:
             address.doubtful_pages -= 1
         verdict = Assessment(address.doubt, forget=True) if address.doubtful_pages else Assessment()
-        _stands_still(address, page)
+        _stands_still(address, page, now=now, doubtful=bool(doubt))
         engines = tuple(self._hung(address, page, now=now))
         patience = max(self._interval, page.idle_seconds)
         hung = address.still >= STILL_PAGES and now - address.still_since >= patience
@@ -211,7 +216,8 @@ class Plausibility:
         if doubt or verdict.problem:
             address.queue = Queue()
         else:
-            verdict = _gauges(address, before, seconds=seconds, batch=batch)
+            alone = self._alone(endpoint, since=now - 2.0 * self._interval)
+            verdict = _gauges(address, before, seconds=seconds, batch=batch, alone=alone)
         address.problem = verdict.problem
         address.part = ""
         if engines and not verdict.problem:
@@ -219,6 +225,17 @@ class Plausibility:
             address.part = ranks.HUNG.format(name=one.name, number=one.running + one.waiting)
             return replace(verdict, hung=engines)
         return verdict
+
+    def _alone(self, endpoint: str, *, since: float) -> bool:
+        """Whether other addresses answered at or after monotonic `since`, none of them with a queue."""
+        others = [
+            address
+            for name, address in self._addresses.items()
+            if name != endpoint and address.at >= since
+        ]
+        return bool(others) and all(
+            address.page.waiting - address.queue.left <= USUAL for address in others
+        )
 
     def _hung(self, address: _Address, page: PodMetrics, *, now: float) -> list[Rank]:
         """Engines of a server that hang while others of it go on."""
@@ -232,10 +249,12 @@ class Plausibility:
         )
 
 
-def _gauges(address: _Address, before: PodMetrics, *, seconds: float, batch: float) -> Assessment:
+def _gauges(
+    address: _Address, before: PodMetrics, *, seconds: float, batch: float, alone: bool
+) -> Assessment:
     """What of the last page's gauges does not count, compared with the page before."""
     page = address.page
-    address.queue.note(before, page, seconds=seconds, batch=batch)
+    address.queue.note(before, page, seconds=seconds, batch=batch, alone=alone)
     address.service.note(before, page, seconds=seconds, batch=batch)
     left, idle = address.queue.left + address.queue.doubted, address.service.doubted
     address.most = max(address.most, page.stock - left - idle)
@@ -288,6 +307,9 @@ def _doubt(
     odd = consistency.problem(base, page)
     if not odd and implied > _TIMES_SEEN * max(address.most, batch) + _UNSEEN:
         odd = BEYOND.format(number=implied)
+    implied = address.residence.implied(base, page, seconds=now - since)
+    if not odd and implied > _TIMES_SEEN * max(address.most, batch, page.running) + _UNSEEN:
+        odd = BEYOND.format(number=implied)
     return odd, CLEAN_PAGES if odd else 0
 
 
@@ -322,9 +344,13 @@ def _fell(before: PodMetrics, after: PodMetrics) -> bool:
     return after.finished < before.finished or after.ttft[1] < before.ttft[1]
 
 
-def _stands_still(address: _Address, page: PodMetrics) -> None:
+def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: bool) -> None:
     """Count the pages without any movement though requests are in service."""
-    before = address.page
+    before, residence = address.page, address.residence
+    if doubtful:
+        residence.doubt()
+    else:
+        residence.note(before, page, seconds=now - address.at, idle=address.service.doubted)
     moved = any(
         getattr(before, name) != getattr(page, name)
         for name in (
@@ -338,14 +364,18 @@ def _stands_still(address: _Address, page: PodMetrics) -> None:
         )
     )
     address.moved = address.moved or moved
-    # Without a count of tokens a long request looks the same.
-    counts_tokens = page.generated is not None or page.itl[1] > 0
-    if moved or page.stock <= 0 or not counts_tokens:
+    # Without a count of tokens a long request looks the same, unless many should have ended.
+    if page.generated is not None or page.itl[1] > 0:
+        silent = before.running > 0 and residence.silent_pages == 1
+        stands, certain = not moved or silent, True
+    else:
+        stands, certain = residence.stands_still, residence.hangs
+    if not stands or page.stock <= 0:
         address.still = 0
     else:
         if address.still == 0:
             address.still_since = address.at
-        address.still += 1
+        address.still += 1 if certain or not address.still else 0
 
 
 def _ahead(address: _Address) -> str:

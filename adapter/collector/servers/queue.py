@@ -4,7 +4,9 @@ Requests are taken up in the order in which they came, so one that is served whi
 the page before, and its time to first token says so. Where first tokens come at once instead, and the server
 has room for more, the requests that its gauge has are none: they would have been taken up. A queue that
 grows beside room by more than a batch between two pages counts from when first tokens say that it is one, or
-none comes at all; a smaller one counts at once, as prompts wait for their turn beside room too.
+none comes at all; a smaller one counts at once, as prompts wait for their turn beside room too. It does not
+where it is the only queue of several servers, and its server took up no more requests than before: load that
+rises is seen at others, or in service.
 
 Requests whose LoRA adapter has no slot wait beside room for as long as others have all: that queue counts.
 
@@ -14,6 +16,7 @@ server ever had in service count from when its tokens say so.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from adapter.collector.model_servers import PodMetrics
@@ -26,6 +29,15 @@ _SILENT_PAGES = 2
 
 _SHARE = 0.1
 """Largest share of the wait that the order of service would need, for it to be none."""
+
+_ALONE = 4.0
+"""Requests by which a queue must grow to be doubted as the only one of several servers."""
+
+_LEARNED = 3
+"""Pages after which it is known how many requests a server takes up."""
+
+_LESS = 0.7
+"""Share of the mean number that is taken up between two pages which the next page keeps."""
 
 _ROOM = 0.5
 """Largest share of the KV cache in use that leaves room, where no profile says how large a batch may be."""
@@ -66,6 +78,8 @@ class Queue:
     _silent: int = 0
     _believed: bool = False
     _most: float = 0.0
+    _taken_rps: float = 0.0
+    _known: int = 0
 
     @property
     def note_text(self) -> str:
@@ -74,7 +88,15 @@ class Queue:
             return LEFT.format(number=self.left)
         return NEW.format(number=self.doubted) if self.doubted else ""
 
-    def note(self, before: PodMetrics, page: PodMetrics, *, seconds: float, batch: float) -> None:
+    def note(
+        self,
+        before: PodMetrics,
+        page: PodMetrics,
+        *,
+        seconds: float,
+        batch: float,
+        alone: bool = False,
+    ) -> None:
         """Compare a page with the one before it.
 
         Args:
@@ -82,6 +104,7 @@ class Queue:
             page: This page.
             seconds: Time between the two.
             batch: Largest batch that a profile has; 0 without one.
+            alone: Whether there are other servers of the variant, none of which has a queue.
 
         """
         served, waited = page.ttft[1] - before.ttft[1], page.ttft[0] - before.ttft[0]
@@ -91,23 +114,48 @@ class Queue:
         # What was found to be none stays none, also while others wait behind it.
         self.left = min(self.left, page.waiting)
         room, stood = _has_room(page, batch), min(before.waiting, page.waiting)
-        jumped = page.waiting - before.waiting > max(self._most, batch) + _PREFILL
+        grown = page.waiting - before.waiting
+        usual = self._took_up_as_usual(before, page, seconds=seconds)
+        jumped = grown > max(self._most, batch) + _PREFILL
+        jumped = jumped or (alone and usual and grown > self._most + _ALONE)
         # Where a cache may be full, a queue counts at once.
         slots = page.adapters_waiting > 0
-        doubtful = room and not slots and page.kv_cache is not None and (jumped or self.doubted > 0)
+        # Where nothing is shown of the cache, one that gets full takes up more before it does.
+        seen = page.kv_cache is not None or page.running <= before.running
+        doubtful = room and not slots and seen and (jumped or self.doubted > 0)
         # Spread over the time: each waited from the page before until it was served.
         waits = waited > _SHARE * 0.5 * min(served, before.waiting) * seconds
         if served > 0 and seconds > 0:
             self._pages = self._pages + 1 if stood > 0 and room and not waits and not slots else 0
             if self._pages >= PAGES:
                 self.left, self._believed = max(self.left, stood), False
-        self._silent = self._silent + 1 if served <= 0 and stood > self.left else 0
+        # Without times to first token what ends shows that it works, and other servers that load rises.
+        timed = page.ttft[1] > 0
+        goes_on = served > 0 if timed else page.finished > before.finished
+        self._silent = self._silent + 1 if not goes_on and stood > self.left else 0
+        rises = not timed and not (alone and usual) and stood > 0
         if page.waiting <= self.left:
             self._believed = False
-        elif not doubtful or (served > 0 and stood > 0 and waits) or self._silent >= _SILENT_PAGES:
+        elif (
+            not doubtful
+            or rises
+            or (served > 0 and stood > 0 and waits)
+            or self._silent >= _SILENT_PAGES
+        ):
             self._believed = True
         self.doubted = 0.0 if self._believed else page.waiting - self.left
         self._most = max(self._most, page.waiting - self.left - self.doubted)
+
+    def _took_up_as_usual(self, before: PodMetrics, page: PodMetrics, *, seconds: float) -> bool:
+        """Whether a server took up no more requests than between earlier pages, by more than chance."""
+        if seconds <= 0:
+            return False
+        taken = max(page.finished - before.finished + page.running - before.running, 0.0)
+        expected, known = self._taken_rps * seconds, self._known >= _LEARNED
+        share = _LESS if self._known else 0.0
+        self._taken_rps = share * self._taken_rps + (1.0 - share) * taken / seconds
+        self._known += 1
+        return known and taken <= expected + 2.0 * math.sqrt(expected) + 1.0
 
     def _begin_anew(self) -> None:
         self.left = self.doubted = 0.0
@@ -132,8 +180,8 @@ class Service:
     def note(self, before: PodMetrics, page: PodMetrics, *, seconds: float, batch: float) -> None:
         """Compare a page with the one before it; arguments as of a queue's."""
         begun, ended = page.ttft[1] - before.ttft[1], page.finished - before.finished
-        tokens = page.itl[1] > 0 and page.ttft[1] > 0  # without their latencies nothing is known
-        if begun < 0 or ended < 0 or not tokens or seconds <= 0:
+        # Without times to first token nothing is known of those that are taken up.
+        if begun < 0 or ended < 0 or page.ttft[1] <= 0 or seconds <= 0:
             self.doubted, self.most = 0.0, max(self.most, page.running)
             return
         served = (page.itl[0] - before.itl[0]) / seconds

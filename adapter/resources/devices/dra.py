@@ -7,13 +7,17 @@ a device are those that its claim is reserved for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from adapter.kube import quantity
 
 VERSION = "resource.k8s.io/v1"
+
+TAINT_RULES = "devicetaintrules"
+TAINT_VERSIONS = ("resource.k8s.io/v1beta2", "resource.k8s.io/v1alpha3")
+"""Versions of DeviceTaintRules, of which a cluster may have both, one or none."""
 
 TPU_DRIVER = "tpu.google.com"
 """Google's; its devices have a generation (`v6e`), and no topology: that is the node's."""
@@ -36,6 +40,11 @@ _MIG, _SHARED = "-MIG-", "-SHARED"
 _KEEPS_PODS_OUT = frozenset({"NoSchedule", "NoExecute"})
 """Effects of a device's taint, which drivers set where a device is not healthy."""
 
+_SELECTED = ("driver", "pool", "device")
+"""Fields by which a DeviceTaintRule selects devices, in the order of `_Device`."""
+
+_NODE_NAMES = frozenset({"metadata.name", "kubernetes.io/hostname"})
+
 Object = Mapping[str, Any]
 ProductOnNode = tuple[str, str]
 """Node, and driver with product: what is counted together."""
@@ -43,7 +52,7 @@ ProductOnNode = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Devices:
-    """Devices of one product on one node."""
+    """Devices of one product on one node; `node` is empty where they are of no single one."""
 
     node: str
     resource: str
@@ -87,12 +96,16 @@ def trimmed_slice(item: Object) -> Object:
     metadata, spec = item.get("metadata") or {}, item.get("spec") or {}
     pool = spec.get("pool") or {}
     gpus = spec.get("devices") or () if spec.get("driver") in DRIVERS else ()
+    apart = bool(spec.get("perDeviceNodeSelection"))
     return {
         "metadata": _metadata(metadata),
         "driver": str(spec.get("driver") or ""),
         "pool": str(pool.get("name") or ""),
         "generation": pool.get("generation") or 0,
-        "node": str(spec.get("nodeName") or ""),
+        "nodes": {
+            str(device.get("name")): _node((device.get("basic") or device) if apart else spec)
+            for device in gpus
+        },
         "devices": {str(device.get("name")): _product(device) for device in gpus},
         "counters": {str(device.get("name")): _counters(device) for device in gpus},
         "tainted": frozenset(str(device.get("name")) for device in gpus if _tainted(device)),
@@ -119,9 +132,29 @@ def trimmed_claim(item: Object) -> Object:
     }
 
 
-def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation:
-    """Join trimmed slices and claims; of a pool only the newest generation counts."""
+def trimmed_rule(item: Object) -> Object:
+    """The few fields of a DeviceTaintRule that are read; `devices` is None where it concerns none for sure.
+
+    Rules of 2025 may select by class or expression too, which only the scheduler evaluates.
+    """
+    spec = item.get("spec") or {}
+    selector = spec.get("deviceSelector")
+    blocks = (spec.get("taint") or {}).get("effect") in _KEEPS_PODS_OUT
+    concerned = None
+    if blocks and isinstance(selector, dict) and not selector.keys() - set(_SELECTED):
+        concerned = tuple(selector.get(name) for name in _SELECTED)
+    return {
+        "metadata": _metadata(item.get("metadata") or {}),
+        "devices": concerned,
+    }
+
+
+def allocation(
+    slices: Iterable[Object], claims: Iterable[Object], rules: Iterable[Object] = ()
+) -> Allocation:
+    """Join trimmed slices, claims and taint rules; of a pool only the newest generation counts."""
     items, claims = list(slices), list(claims)
+    tainting = [item["devices"] for item in rules if item["devices"] is not None]
     taken = {device for claim in claims if claim["pods"] for device in claim["devices"]}
     newest: dict[tuple[str, str], int] = {}
     for item in items:
@@ -132,12 +165,12 @@ def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation
     kinds: dict[ProductOnNode, tuple[str, float | None]] = {}
     for item in items:
         driver, pool = item["driver"], item["pool"]
-        # Devices of no one node are none that a replica's pod has for itself.
-        if not item["node"] or item["generation"] < newest[driver, pool]:
+        if item["generation"] < newest[driver, pool]:
             continue
         for name, (product, memory) in item["devices"].items():
-            place = item["node"], f"{driver}/{product}"
-            if name in item["tainted"] and (driver, pool, name) not in taken:
+            place = item["nodes"][name], f"{driver}/{product}"
+            tainted = name in item["tainted"] or _by_rule((driver, pool, name), tainting)
+            if tainted and (driver, pool, name) not in taken:
                 continue  # none is given; a pod that has one keeps it, as on a node that is cordoned
             places[driver, pool, name] = place
             counts[place] += 1
@@ -213,6 +246,29 @@ def _counters(device: Object) -> frozenset[str]:
     """Sets of counters of its pool that a device consumes."""
     basic = device.get("basic") or device
     return frozenset(str(item.get("counterSet")) for item in basic.get("consumesCounters") or ())
+
+
+def _node(spec: Object) -> str:
+    """The one node that a slice or device is of; empty where it names none, several or a kind of them."""
+    if spec.get("nodeName"):
+        return str(spec["nodeName"])
+    terms = (spec.get("nodeSelector") or {}).get("nodeSelectorTerms") or ()
+    named = [
+        item.get("values") or ()
+        for term in terms
+        for item in (*(term.get("matchFields") or ()), *(term.get("matchExpressions") or ()))
+        if item.get("key") in _NODE_NAMES and item.get("operator") == "In"
+    ]
+    return str(named[0][0]) if len(terms) == len(named) == 1 and len(named[0]) == 1 else ""
+
+
+def _by_rule(device: _Device, rules: Iterable[Sequence[str | None]]) -> bool:
+    """Whether a rule taints a device; what a rule leaves open is any."""
+    own: Sequence[str] = device
+    return any(
+        all(wanted in {None, name} for wanted, name in zip(rule, own, strict=True))
+        for rule in rules
+    )
 
 
 def _tainted(device: Object) -> bool:

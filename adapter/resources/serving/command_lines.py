@@ -21,8 +21,14 @@ _DEFAULTS = (
 _FIXED = {"tritonserver": "metrics-port", "huggingfaceserver": "http_port"}
 """Flags with the port of the metrics, where it is not `--port`, by a word of image or command line."""
 
-_PORT_VARIABLES = (("DYN_SYSTEM_PORT", ""), ("PORT", "text-generation"))
-"""Environment variables with the port of the metrics, each with a word of the images that read it."""
+_SHORT = "text-generation"
+"""Word of the servers whose flag `-p` is `--port`."""
+
+_METRICS_VARIABLE = "DYN_SYSTEM_PORT"
+"""Environment variable with a port of metrics beside the one that a flag gives."""
+
+_PORT_VARIABLES = (("PORT", "text-generation"), ("LLAMA_ARG_PORT", "llama"))
+"""Environment variables that stand for the flag, each with a word of the images that read it."""
 
 _MOST_TEXT = 64 * 1024
 """Most characters of a command line that are read, and of the values of all its variables."""
@@ -59,11 +65,12 @@ def ports(container: Mapping[str, Any]) -> tuple[int, ...]:
     """
     text, says = text_of(container), _says(container)
     values = {str(item.get("name")): item.get("value") for item in container.get("env") or ()}
-    for name, word in _PORT_VARIABLES:
-        if word in says and (number := _port(str(values.get(name)))):
-            return (number,)
-    flag = next((flag for word, flag in _FIXED.items() if word in says), "port")
-    form = re.compile(rf"(?:^|\s)--{flag}(?:=|\s+)[\"']?(\d{{1,5}}|\$\(\([^)$]*\)\))[\"']?(?=\s|$)")
+    if number := _port(str(values.get(_METRICS_VARIABLE))):
+        return (number,)
+    flag = next((f"--{flag}" for word, flag in _FIXED.items() if word in says), "--port")
+    if _SHORT in says:
+        flag = "(?:--port|-p)"
+    form = re.compile(rf"(?:^|\s){flag}(?:=|\s+)[\"']?(\d{{1,5}}|\$\(\([^)$]*\)\))[\"']?(?=\s|$)")
     given: list[str] = []
     of_servers: list[str] = []
     for command in _COMMANDS.split(text):
@@ -74,7 +81,9 @@ def ports(container: Mapping[str, Any]) -> tuple[int, ...]:
         if shown and _SERVER.search(command):
             of_servers += shown
     rows = [_counted(each, _devices(container)) for each in of_servers or given[:1]]
-    return tuple(dict.fromkeys(number for row in rows for number in row))[:_MOST_RANKS]
+    numbers = tuple(dict.fromkeys(number for row in rows for number in row))[:_MOST_RANKS]
+    variables = (_port(str(values.get(name))) for name, word in _PORT_VARIABLES if word in says)
+    return numbers or tuple(filter(None, variables))[:1]
 
 
 def _counted(text: str, devices: int) -> Iterable[int]:

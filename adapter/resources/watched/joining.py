@@ -52,6 +52,7 @@ class Seen:
     nodes: Mapping[tuple[str, str], Object]
     slices: Items
     claims: Items
+    rules: Items
     pickers: list[pools.Picked]
     ported: list[tuple[str, pools.Pool]]
     monitors: Items
@@ -106,7 +107,9 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
             variant_pods=frozenset(variant_pods.pods),
             tolerations=variant_pods.tolerations,
             allocation=dra.allocation(
-                (item for _, item in seen.slices), (item for _, item in seen.claims)
+                (item for _, item in seen.slices),
+                (item for _, item in seen.claims),
+                (item for _, item in seen.rules),
             ),
         )
         reader.capacity, problems = gpus.capacity(device_types(reader, scope.config_namespace))

@@ -21,6 +21,7 @@ from tests.fakes.kubernetes_objects import VARIANTS, Object
 pytestmark = pytest.mark.virtual_time
 
 DRA = "/apis/resource.k8s.io/v1"
+TAINTS = "/apis/resource.k8s.io/v1alpha3"
 EXACT = {name: {"tolerance": "0"} for name in ("scaleUp", "scaleDown")}
 
 
@@ -249,6 +250,11 @@ async def test_gpus_of_dynamic_resource_allocation(tmp_path: Path) -> None:
         async with world.replica("a", scope=scope) as (endpoints, _):
             await until(lambda: world.desired() == 2)
             assert endpoints.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 2}
+            taint = {"key": "example.com/sick", "effect": "NoSchedule"}
+            rule = {"deviceSelector": {"pool": "node", "device": "gpu-1"}, "taint": taint}
+            world.api.put(TAINTS, "devicetaintrules", {"metadata": {"name": "r"}, "spec": rule})
+            await until(lambda: world.desired() == 1)
+            assert endpoints.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 1}
 
 
 async def test_all_replicas_serve_an_hpa_without_a_variant(tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ from tests.adapter.diagnostics.broken_states import (
     adapter,
     api_service,
     both,
+    hpa,
     removed,
+    stopped,
 )
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
-from tests.fakes.cluster_world import API_SERVICE, API_SERVICES, World
+from tests.fakes.cluster_world import API_SERVICE, API_SERVICES, SCALERS, World
 from tests.fakes.healthy_cluster import healthy
 
 
@@ -70,6 +72,42 @@ async def test_each_broken_state_has_its_sentence(tmp_path: Path) -> None:
     assert missed == {}
     warnings = {name for name, kinds in levels.items() if "error" not in kinds}
     assert warnings == WARNINGS
+
+
+def read_twice(world: World) -> None:
+    """Let the variant's HPA read the metric under its other name too, and never scale down."""
+    item = world.api.get(SCALERS, "horizontalpodautoscalers", "team-a", "v")
+    other = copy.deepcopy(item["spec"]["metrics"][0])
+    other["external"]["metric"]["name"] = "wva_desired_replicas"
+    item["spec"]["metrics"].append(other)
+    item["spec"]["behavior"] = {"scaleDown": {"selectPolicy": "Disabled"}}
+    world.api.put(SCALERS, "horizontalpodautoscalers", item)
+
+
+def manage(world: World) -> None:
+    """Let HPA `w` stand for a variant of the same target."""
+    item = world.api.get(SCALERS, "horizontalpodautoscalers", "team-a", "w")
+    item["metadata"]["annotations"] = {"llm-d.ai/managed": "true", "llm-d.ai/model-id": "m"}
+    world.api.put(SCALERS, "horizontalpodautoscalers", item)
+
+
+async def test_what_hpas_or_metrics_have_in_common_is_said_once(tmp_path: Path) -> None:
+    """Two HPAs of one target, whose conditions say so too, and two metrics of one HPA."""
+    ambiguous = stopped("ScalingActive", "AmbiguousSelector", "pods by selector app=v")
+    two = both(hpa(), ambiguous, hpa("w", target="v"), manage)
+    async with worlds.running(tmp_path) as world:
+        await healthy(world, 3)
+        admin = await world.site.entrance("admin", user="")
+        broken = Broken(world)
+        async with connected(admin.kubeconfig) as cluster:
+            for change, part in (
+                (two, "AmbiguousSelector"),
+                (read_twice, "selectPolicy is Disabled"),
+            ):
+                broken.become(change)
+                items = [item.what for item in await problems(world, cluster)]
+                (said,) = [what for what in items if part in what]
+                assert said.startswith(("VariantAutoscalings team-a/v, team-a/w: ", "Horizontal"))
 
 
 def test_a_target_is_old_by_the_time_to_live_of_the_program() -> None:

@@ -64,6 +64,7 @@ def read(
         pods=[(("n", item["metadata"]["name"]), item) for item in running],
         configs=[],
         nodes={},
+        rules=[],
         slices=[],
         claims=[],
         pickers=list(picked),

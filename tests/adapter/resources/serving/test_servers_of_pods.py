@@ -170,6 +170,7 @@ def test_the_servers_of_a_pod(item: dict[str, Any], wanted: list[str]) -> None:
 
 
 TGI = "ghcr.io/huggingface/text-generation-inference:3.3.4"
+LLAMA, PORT = "ghcr.io/ggml-org/llama.cpp:server-cuda", "LLAMA_ARG_PORT"
 TRITON = "nvcr.io/nvidia/tritonserver:25.05-trtllm-python-py3"
 SIDECAR = container("routing-proxy", ("http", 8000), restartPolicy="Always")
 
@@ -204,7 +205,19 @@ def shell(text: str, *ports: Port, gpus: int = 1, **env: str) -> dict[str, Any]:
         (container("v", ("dp0", 8000), ("dp1", 8001), ("nixl0", 5600), gpus=1), [8000, 8001]),
         (container("t", image=TGI, gpus=1), [80]),
         (container("t", image=TGI, gpus=1, env=[{"name": "PORT", "value": "8088"}]), [8088]),
+        (container("t", image=TGI, gpus=1, args=["--model-id", "m", "-p", "3001"]), [3001]),
         (container("l", image="ghcr.io/ggml-org/llama.cpp:server-cuda", gpus=1), [8080]),
+        (container("l", image=LLAMA, gpus=1, env=[{"name": PORT, "value": "9100"}]), [9100]),
+        (
+            container(
+                "l",
+                image=LLAMA,
+                gpus=1,
+                args=["--port=9200"],
+                env=[{"name": PORT, "value": "9100"}],
+            ),
+            [9200],
+        ),
         (container("k", image="kserve/huggingfaceserver:v0.15", gpus=1), [8080]),
         (container("t", ("http", 8000), ("grpc", 8001), image=TRITON, gpus=1), [8002]),
         (container("t", ("http-t", 8000), ("metrics-t", 9002), image=TRITON, gpus=1), [9002]),
