@@ -53,6 +53,11 @@ class Floats:
         return 1.0
 
     @staticmethod
+    def zeros_like(value: float) -> float:  # noqa: ARG004 - as numpy has it
+        """Nothing."""
+        return 0.0
+
+    @staticmethod
     def floor(value: float) -> float:
         """Whole numbers stay floats."""
         return float(math.floor(value))
@@ -121,6 +126,7 @@ def formulas() -> Formulas:
         "token_times",
         weighted=_weighted,
         at_nodes=_at_nodes,
+        largest=_largest,
         normal=_normal,
         mixed=_weighted,
         NODE_WEIGHTS=tuple(nodes.NODE_WEIGHTS.tolist()),
@@ -177,6 +183,10 @@ def _differences(bins: Sequence[float], own: Sequence[float]) -> tuple[float, ..
 
 def _at_nodes(function: Callable[[float], Any], nodes: Sequence[float]) -> tuple[Any, ...]:
     return tuple(map(function, nodes))
+
+
+def _largest(function: Callable[[Any], float], nodes: Sequence[Any]) -> float:
+    return max(map(function, nodes))
 
 
 def _normal(score: float) -> float:
