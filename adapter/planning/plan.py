@@ -216,11 +216,10 @@ def _decisions(
 
 def _row(choices: candidates.Choices, chosen: problem.Candidate | None) -> int:
     """Row of the candidate that was chosen."""
-    return next(
-        row
-        for row, candidate in zip(choices.rows, choices.candidates, strict=True)
-        if candidate is chosen
-    )
+    for row, candidate in zip(choices.rows, choices.candidates, strict=True):
+        if candidate is chosen:
+            return row
+    raise LookupError(chosen)
 
 
 def _problem(
