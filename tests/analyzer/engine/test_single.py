@@ -99,9 +99,9 @@ def test_formulas_on_floats_give_what_they_give_for_rows() -> None:
 def test_targets_that_no_load_meets_have_the_answer_of_rows() -> None:
     """The target that is missed, and what an idle replica gives: of means and percentiles, on floats."""
     missed: list[tuple[str, bool]] = []
-    for number, (engine, (ttft, itl, percentile)) in enumerate(drawn(60, 7)):
+    for number, (engine, (some, other, percentile)) in enumerate(drawn(60, 7)):
         # Less than any step takes, of one of the two.
-        ttft, itl = (0.01 * ttft, itl) if number % 2 else (ttft, 0.15 * itl)
+        ttft, itl = (0.01 * some, other) if number % 2 else (some, 0.15 * other)
         held = single.largest(engine, Targets(ttft_ms=ttft, itl_ms=itl, percentile=percentile), 0.1)
         alone = sizing.size_engines(
             Engines.of([engine]),
