@@ -28,6 +28,7 @@ _COUNTS = np.arange(2.0**13)
 _SQUARES = _COUNTS * _COUNTS
 _INVERSE = 1.0 / _COUNTS[1:]
 _SMALL_LOG = 600.0
+_ROOT_HALF = math.sqrt(0.5)
 
 
 class Floats:
@@ -65,7 +66,9 @@ class Floats:
     @staticmethod
     def clip(value: float, least: float, most: float) -> float:
         """Nearest number within the bounds."""
-        return least if value < least else min(value, most)
+        if value < least:
+            return least
+        return most if value > most else value
 
     @staticmethod
     def where(condition: object, one: Any, other: Any) -> Any:
@@ -190,7 +193,7 @@ def _largest(function: Callable[[Any], float], nodes: Sequence[Any]) -> float:
 
 
 def _normal(score: float) -> float:
-    return 0.5 * math.erfc(-score * math.sqrt(0.5))
+    return 0.5 * math.erfc(-score * _ROOT_HALF)
 
 
 def _occupancy(

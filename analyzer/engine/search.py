@@ -66,7 +66,7 @@ _HALVES = 7
 _OF_ROUGH = 0.75
 """Root over the rate at which `_roughly_slow` is what may be: other requests make the ITL differ, too."""
 
-_LEAST_FREE = 1e-3
+_LEAST_FREE, _ROOT_HALF = 1e-3, math.sqrt(0.5)
 _WEIGHTS = tuple(NODE_WEIGHTS.tolist())
 _SHORT = tuple(SHORT_DECODES.ravel().tolist())
 
@@ -396,5 +396,5 @@ def _roughly_slow(engine: Any, target_ms: float, rate_rps: float) -> float:
             continue
         ninth = square / (9.0 * met)
         score = (1.0 - ninth - math.cbrt(spare / (met * each))) / math.sqrt(ninth)
-        late += share * min(0.5 * math.erfc(-score * math.sqrt(0.5)), -math.expm1(-met))
+        late += share * min(0.5 * math.erfc(-score * _ROOT_HALF), -math.expm1(-met))
     return late

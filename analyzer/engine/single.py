@@ -218,6 +218,8 @@ class _Single:
             return None
         rate, reason = root
         if rate < search.IDLE * high:
+            idle = self._missed(search.IDLE * high)
+            self._lost = idle.reason if idle.over > 0.0 else None
             return None
         if not self._tails:
             rate *= 1.0 - kept.reserve(headroom, reason == search.KV)
