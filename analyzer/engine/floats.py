@@ -66,9 +66,7 @@ class Floats:
     @staticmethod
     def clip(value: float, least: float, most: float) -> float:
         """Nearest number within the bounds."""
-        if value < least:
-            return least
-        return most if value > most else value
+        return least if value < least else min(value, most)
 
     @staticmethod
     def where(condition: object, one: Any, other: Any) -> Any:
