@@ -196,10 +196,9 @@ class Candidates:
                 assert outcome is not None  # noqa: S101 - every option is of one of the models
                 if isinstance(outcome, Unusable):
                     choice.unusable.append(outcome)
+                # Nothing on one accelerator is nothing on any.
                 elif outcome.replicas or all(other.replicas for other in choice.candidates):
-                    choice.candidates.append(
-                        outcome
-                    )  # nothing on one accelerator is nothing on any
+                    choice.candidates.append(outcome)
                     choice.rows.append(row)
 
     def option(self, row: int) -> AcceleratorOption:
