@@ -5,9 +5,10 @@ Costs are in cents per hour, latencies in milliseconds, rates in requests per mi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 TRANSITION_FACTOR = 0.1
 """Default penalty for switching accelerators, as a share of the sum of both costs."""
@@ -63,6 +64,12 @@ class Candidate(NamedTuple):  # made by the thousand: a tuple takes a third of t
     def demand(self) -> int:
         """Devices that all its replicas hold."""
         return self.replicas * self.devices
+
+
+def candidates_of(*columns: Iterable[Any]) -> list[Candidate]:
+    """Candidates by columns of all their fields, in the order of these, without a call for each."""
+    assert len(columns) == len(Candidate._fields)  # noqa: S101 - a mistake of the caller
+    return list(map(partial(tuple.__new__, Candidate), zip(*columns, strict=False)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

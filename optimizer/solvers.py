@@ -68,10 +68,11 @@ def _is_sound(variant: VariantCandidates) -> bool:
         return False
     if not 0 <= variant.current.cost < math.inf:
         return False
-    return all(
-        0 <= candidate.cost < math.inf and candidate.replicas >= 0 and candidate.devices >= 0
-        for candidate in variant.candidates
-    )
+    for candidate in variant.candidates:
+        good = 0 <= candidate.cost < math.inf and candidate.replicas >= 0
+        if not (good and candidate.devices >= 0):
+            return False
+    return True
 
 
 def _errors_of(variant: VariantCandidates) -> Iterator[InvalidProblemError]:

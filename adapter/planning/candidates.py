@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,43 +22,28 @@ from adapter.planning.options import (
     AcceleratorOption,
     IntArray,
     Model,
+    Options,
     Requirements,
     Sized,
     SteadyState,
+    Unusable,
+    options_of,
     requirements,
 )
-from adapter.planning.options import output_tokens as output_tokens_of
 from adapter.planning.queued import for_arrivals, replicas_at_once, within_queues
 from analyzer import capacity
 from analyzer.errors import InvalidParameterError
+from analyzer.step_times import StepTimes
 from optimizer import problem
 
 _ModelOf = Callable[
-    [Sequence[AcceleratorOption]],
+    [Options],
     tuple[Model | None, list[int], Mapping[int, InvalidParameterError]],
 ]
 
 _UNBOUNDED = np.iinfo(np.int64).max
 _BOUNDS = np.array([*BINDINGS, "minimum", "maximum"], dtype=object)
 _MINIMUM, _MAXIMUM = len(BINDINGS), len(BINDINGS) + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """Why a variant, or one of its accelerators, gives no candidate.
-
-    Attributes:
-        reason: one clause.
-        accelerator: name of the accelerator; empty where the variant itself is the reason.
-
-    """
-
-    reason: str
-    accelerator: str = ""
-
-    def __str__(self) -> str:
-        """Accelerator and reason."""
-        return f"{self.accelerator}: {self.reason}" if self.accelerator else self.reason
 
 
 _Outcome = problem.Candidate | Unusable
@@ -92,7 +78,7 @@ class _Part:
     """
 
     model: Model
-    options: Sequence[AcceleratorOption]
+    options: Options
     rows: IntArray
     sized: Sized
     needed: IntArray
@@ -101,35 +87,33 @@ class _Part:
 
     def candidates(self) -> list[problem.Candidate]:
         """One candidate per option, without its reason; those of refused options mean nothing."""
-        options, counts = self.options, self.counts.tolist()
-        least = np.maximum(self.needed, [option.variant.min_replicas for option in options])
+        counts = self.counts.tolist()
+        least = np.maximum(self.needed, self.options.of_variants(attrgetter("min_replicas")))
         bound = np.where(self.needed < least, _MINIMUM, self.sized.binding)
         bound = np.where(self.counts < least, _MAXIMUM, bound)
-        prices = [
-            option.accelerator.unit_cost * option.profile.accelerator_count for option in options
-        ]
-        return list(
-            map(
-                problem.Candidate,
-                [p.profile.accelerator if n else "" for p, n in zip(options, counts, strict=True)],
-                counts,
-                self.sized.max_batch.tolist(),
-                (np.array(prices) * self.counts).tolist(),
-                repeat(0.0),
-                repeat(0.0),
-                np.where(self._reached(), self.sized.goodput_rps * 60.0, 0.0).tolist(),
-                repeat(""),
-                [
-                    p.accelerator.device_type if n else ""
-                    for p, n in zip(options, counts, strict=True)
-                ],
-                [
-                    p.profile.accelerator_count * p.accelerator.multiplicity if n else 0
-                    for p, n in zip(options, counts, strict=True)
-                ],
-                _BOUNDS[bound].tolist(),
-                self.for_arrivals.tolist(),
+        kinds = [
+            (
+                of.unit_cost * profile.accelerator_count,
+                profile.accelerator if count else "",
+                of.device_type if count else "",
+                profile.accelerator_count * of.multiplicity if count else 0,
             )
+            for (_, profile, of, _, _), count in zip(self.options.each, counts, strict=True)
+        ]
+        prices, names, device_types, devices = zip(*kinds, strict=True)
+        return problem.candidates_of(
+            names,
+            counts,
+            self.sized.max_batch.tolist(),
+            (np.array(prices) * self.counts).tolist(),
+            repeat(0.0),
+            repeat(0.0),
+            np.where(self._reached(), self.sized.goodput_rps * 60.0, 0.0).tolist(),
+            repeat(""),
+            device_types,
+            devices,
+            _BOUNDS[bound].tolist(),
+            self.for_arrivals.tolist(),
         )
 
     def reason(self, at: int) -> str:
@@ -171,28 +155,51 @@ class Candidates:
         self.by_variant: dict[str, Choices] = {
             variant.name: Choices() for variant in fleet.variants
         }
-        self._options = _options(fleet, self.by_variant)
+        self._options = options_of(
+            fleet, {name: choice.unusable for name, choice in self.by_variant.items()}
+        )
         self._parts: list[_Part] = []
-        self._places: dict[int, tuple[_Part, int]] = {}
-        if not self._options:
+        self._part_of = np.zeros(len(self._options), dtype=np.intp)
+        self._place_of = np.zeros(len(self._options), dtype=np.intp)
+        if not len(self._options):
             return
         self._asked: Requirements = requirements(self._options, fleet.settings)
         outcomes: list[_Outcome | None] = [None] * len(self._options)
-        steps = np.array([step_model.step_times(p.profile) is not None for p in self._options])
+        steps = np.array(
+            [
+                isinstance(profile.latency, StepTimes) or step_model.step_times(profile) is not None
+                for _, profile, *_ in self._options.each
+            ]
+        )
+        plain = np.ones(len(self._options), dtype=np.bool_)
         for model_of, rows in (
             (linear_model.model, np.flatnonzero(~steps)),
             (step_model.model, np.flatnonzero(steps)),
         ):
             if rows.size:
-                self._add(rows, model_of, outcomes)
-        for row, (option, outcome) in enumerate(zip(self._options, outcomes, strict=True)):
-            choice = self.by_variant[option.variant.name]
-            assert outcome is not None  # noqa: S101 - every option is of one of the models
-            if isinstance(outcome, Unusable):
-                choice.unusable.append(outcome)
-            elif outcome.replicas or all(other.replicas for other in choice.candidates):
-                choice.candidates.append(outcome)  # nothing on one accelerator is nothing on any
-                choice.rows.append(row)
+                self._add(rows, model_of, outcomes, plain)
+        self._choose(outcomes, plain)
+
+    def _choose(self, outcomes: Sequence[_Outcome | None], plain: NDArray[np.bool_]) -> None:
+        """Hand out the outcomes; all of the options of a variant are candidates where all are `plain`."""
+        starts = self._options.starts
+        ends = [*starts[1:].tolist(), len(outcomes)]
+        alike = np.logical_and.reduceat(plain, starts).tolist()
+        for start, end, every in zip(starts.tolist(), ends, alike, strict=True):
+            choice = self.by_variant[self._options[start].variant.name]
+            if every and not choice.candidates:
+                choice.candidates.extend(outcomes[start:end])  # type: ignore[arg-type]
+                choice.rows.extend(range(start, end))
+                continue
+            for row in range(start, end):
+                outcome = outcomes[row]
+                assert outcome is not None  # noqa: S101 - every option is of one of the models
+                if isinstance(outcome, Unusable):
+                    choice.unusable.append(outcome)
+                # Nothing on one accelerator is nothing on any.
+                elif outcome.replicas or all(other.replicas for other in choice.candidates):
+                    choice.candidates.append(outcome)
+                    choice.rows.append(row)
 
     def option(self, row: int) -> AcceleratorOption:
         """Variant and profile of one candidate."""
@@ -208,7 +215,7 @@ class Candidates:
         That is its goodput, more where replicas share their queue, and less where bursts or a queue ask for
         more replicas.
         """
-        part, at = self._places[row]
+        part, at = self._place(row)
         rate, goodput = self.demand(row), float(part.sized.goodput_rps[at])
         if at in part.sized.unreachable or not goodput > 0:
             return 0.0
@@ -266,24 +273,38 @@ class Candidates:
 
     def reason(self, row: int) -> str:
         """What bounds the replicas of one candidate, as a clause."""
-        part, at = self._places[row]
+        part, at = self._place(row)
         return part.reason(at)
 
-    def _add(self, rows: IntArray, model_of: _ModelOf, outcomes: list[_Outcome | None]) -> None:
-        """Size the options of one model, and put down the outcome of each of their rows."""
-        options = [self._options[row] for row in rows]
+    def _place(self, row: int) -> tuple[_Part, int]:
+        return self._parts[self._part_of[row]], int(self._place_of[row])
+
+    def _add(
+        self,
+        rows: IntArray,
+        model_of: _ModelOf,
+        outcomes: list[_Outcome | None],
+        plain: NDArray[np.bool_],
+    ) -> None:
+        """Size the options of one model, and put down the outcome of each of their rows.
+
+        Those that are no candidate, or one without replicas, are not `plain`.
+        """
+        options = self._options.take(rows)
         model, valid, errors = model_of(options)
         for index, error in errors.items():
             outcomes[int(rows[index])] = Unusable(
                 f"{error.parameter}: {error.problem}", options[index].profile.accelerator
             )
+            plain[rows[index]] = False
         if model is None:
             return
-        rows = rows[valid]
+        rows, options = rows[valid], options.take(np.array(valid, dtype=np.intp))
         asked = self._asked.select(rows)
-        part = _part(model, [options[index] for index in valid], rows, asked)
+        part = _part(model, options, rows, asked)
+        self._part_of[rows], self._place_of[rows] = len(self._parts), np.arange(rows.size)
         self._parts.append(part)
-        self._places.update(zip(rows.tolist(), zip(repeat(part), range(rows.size)), strict=False))
+        plain[rows] = part.counts > 0
         for row, candidate in zip(rows.tolist(), part.candidates(), strict=True):
             outcomes[row] = candidate
         for index, reason in part.sized.unreachable.items():
@@ -291,63 +312,18 @@ class Candidates:
                 outcomes[int(rows[index])] = Unusable(
                     reason, part.options[index].profile.accelerator
                 )
+                plain[rows[index]] = False
 
 
-def _options(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[AcceleratorOption]:
-    """Everything to be sized; what cannot be is added to the unusable accelerators of `choices`."""
-    options: list[AcceleratorOption] = []
-    accelerators = {accelerator.name: accelerator for accelerator in fleet.accelerators}
-    classes = {service_class.name: service_class for service_class in fleet.service_classes}
-    for variant in fleet.variants:
-        unusable = choices[variant.name].unusable
-        service_class = classes.get(variant.service_class)
-        targets = service_class.targets.get(variant.model) if service_class else None
-        if targets is None:
-            unusable.append(
-                Unusable(
-                    f"service class {variant.service_class!r} has no targets for model {variant.model!r}"
-                )
-            )
-            continue
-        profiles = variant.profiles
-        if variant.keep_accelerator and variant.current.accelerator:
-            profiles = tuple(p for p in profiles if p.accelerator == variant.current.accelerator)
-            if not profiles:
-                unusable.append(
-                    Unusable(
-                        f"must keep accelerator {variant.current.accelerator!r}, which has no profile"
-                    )
-                )
-        output_tokens = output_tokens_of(variant)
-        for profile in profiles:
-            accelerator = accelerators.get(profile.accelerator)
-            if accelerator is None:
-                unusable.append(
-                    Unusable("unknown accelerator, it has no unit cost", profile.accelerator)
-                )
-                continue
-            max_batch = variant.max_batch or capacity.scaled_max_batch(
-                profile.max_batch, profile.at_tokens, output_tokens
-            )
-            max_batch = min(max_batch, fleets.LARGEST_BATCH)
-            options.append(AcceleratorOption(variant, profile, accelerator, targets, max_batch))
-    return options
-
-
-def _part(
-    model: Model, options: Sequence[AcceleratorOption], rows: IntArray, asked: Requirements
-) -> _Part:
+def _part(model: Model, options: Options, rows: IntArray, asked: Requirements) -> _Part:
     sized = model.size(asked)
     # Without load there is nothing to meet a target for: the minimum will do.
     needed = np.where(asked.rate_rps <= 0, 0, sized.needed)
-    loads = [option.variant.load for option in options]
-    arriving = for_arrivals(loads, asked, needed)
+    arriving = for_arrivals(options, asked, needed)
     at_once = replicas_at_once(model, options, asked, sized, needed)
-    needed = within_queues(loads, asked, needed, at_once)
-    least = [option.variant.min_replicas for option in options]
-    most = [
-        _UNBOUNDED if (top := option.variant.max_replicas) is None else top for option in options
-    ]
+    needed = within_queues(options, asked, needed, at_once)
+    least = options.of_variants(attrgetter("min_replicas"))
+    most = options.of_variants(_most)
     counts = np.minimum(np.maximum(needed, least), most)
     return _Part(
         model=model,
@@ -360,6 +336,10 @@ def _part(
     )
 
 
+def _most(variant: fleets.Variant) -> int:
+    return _UNBOUNDED if variant.max_replicas is None else variant.max_replicas
+
+
 def cost(accelerator: fleets.Accelerator, profile: fleets.Profile, replicas: int) -> float:
     """Cents per hour of that many replicas."""
     return accelerator.unit_cost * profile.accelerator_count * replicas
@@ -370,9 +350,11 @@ def current(
 ) -> problem.Current:
     """What the variant runs on now, with its cost."""
     now = variant.current
-    accelerator = accelerators.get(now.accelerator)
-    profile = next((p for p in variant.profiles if p.accelerator == now.accelerator), None)
     price = now.cost
     if price is None:
-        price = cost(accelerator, profile, now.replicas) if accelerator and profile else 0.0
+        price, accelerator = 0.0, accelerators.get(now.accelerator)
+        for profile in variant.profiles:
+            if accelerator and profile.accelerator == now.accelerator:
+                price = cost(accelerator, profile, now.replicas)
+                break
     return problem.Current(accelerator=now.accelerator, replicas=now.replicas, cost=price)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adapter.planning.options import (
     BINDINGS,
-    AcceleratorOption,
     Binding,
     IntArray,
+    Options,
     Requirements,
     Sized,
     SteadyState,
     bounded,
-    by_variant,
     output_tokens,
 )
 from analyzer import capacity, pooling, queueing
 from analyzer.errors import InvalidParameterError
-from analyzer.latency import LatencyParameters
 from analyzer.replicas import FloatArray, problems
 
+_TIMES = attrgetter("alpha_ms", "beta_ms", "gamma_ms", "delta_ms")
 _BINDING = np.array([BINDINGS.index(name) for name in capacity.BINDINGS], dtype=np.int8)
 
 
@@ -120,7 +119,7 @@ def _together(
 
 
 def model(
-    options: Sequence[AcceleratorOption],
+    options: Options,
 ) -> tuple[LinearModel | None, list[int], dict[int, InvalidParameterError]]:
     """The model of the options that have one with their indices, and the problems of the others by index."""
     table = columns(options)
@@ -133,17 +132,14 @@ def model(
     return LinearModel(replicas), valid, errors
 
 
-def columns(options: Sequence[AcceleratorOption]) -> dict[str, FloatArray]:
+def columns(options: Options) -> dict[str, FloatArray]:
     """Arrays under the names of the analyzer's PARAMETERS."""
-    times = []
-    for option in options:
-        latency = option.profile.latency
-        assert isinstance(latency, LatencyParameters)  # noqa: S101 - the caller has chosen them
-        times.append((latency.alpha_ms, latency.beta_ms, latency.gamma_ms, latency.delta_ms))
+    # The caller has chosen those that have them.
+    times = [_TIMES(option.profile.latency) for option in options.each]
     lines = np.array(times, dtype=np.float64).reshape(len(options), 4)
-    batch = np.array([option.max_batch for option in options], dtype=np.float64)
-    lengths = by_variant(
-        options, lambda option: (option.variant.load.input_tokens, output_tokens(option.variant))
+    batch = np.array([option.max_batch for option in options.each], dtype=np.float64)
+    lengths = options.by_variant(
+        lambda option: (option.variant.load.input_tokens, output_tokens(option.variant))
     )
     return {
         "alpha_ms": lines[:, 0],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,69 @@ class AcceleratorOption(NamedTuple):
     accelerator: fleets.Accelerator
     targets: fleets.Targets
     max_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Why a variant, or one of its accelerators, gives no candidate.
+
+    Attributes:
+        reason: one clause.
+        accelerator: name of the accelerator; empty where the variant itself is the reason.
+
+    """
+
+    reason: str
+    accelerator: str = ""
+
+    def __str__(self) -> str:
+        """Accelerator and reason."""
+        return f"{self.accelerator}: {self.reason}" if self.accelerator else self.reason
+
+
+class Options:
+    """M options; what those of one variant share is asked of the first of neighbours, once for all."""
+
+    def __init__(self, options: Sequence[AcceleratorOption]) -> None:
+        self.each = options
+        """They themselves."""
+        firsts: list[AcceleratorOption] = []
+        starts: list[int] = []
+        last: fleets.Variant | None = None
+        for row, option in enumerate(options):
+            if option.variant is not last:
+                last = option.variant
+                firsts.append(option)
+                starts.append(row)
+        self._firsts = firsts
+        self.starts: IntArray = np.array(starts, dtype=np.int64)
+        """Rows at which the options of a variant begin."""
+        self._places = np.repeat(np.arange(len(firsts)), np.diff(self.starts, append=len(options)))
+
+    def __len__(self) -> int:
+        """M."""
+        return len(self.each)
+
+    def __getitem__(self, row: int) -> AcceleratorOption:
+        """One of them."""
+        return self.each[row]
+
+    def take(self, rows: NDArray[np.intp]) -> Options:
+        """Those of some rows, which rise."""
+        if rows.size == len(self):
+            return self
+        return Options([self.each[row] for row in rows.tolist()])
+
+    def by_variant(self, numbers: Callable[[AcceleratorOption], tuple[float, ...]]) -> FloatArray:
+        """Numbers that the options of one variant share, shape (M, K)."""
+        rows = [numbers(option) for option in self._firsts]
+        table: FloatArray = np.array(rows, dtype=np.float64)[self._places]
+        return table
+
+    def of_variants(self, number: Callable[[fleets.Variant], float]) -> NDArray[Any]:
+        """A number of the variant of each, shape (M,)."""
+        column = np.array([number(option.variant) for option in self._firsts])
+        return column[self._places]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -155,23 +218,48 @@ def output_tokens(variant: fleets.Variant) -> float:
     return max(variant.load.output_tokens, 1.0)
 
 
-def by_variant(
-    options: Sequence[AcceleratorOption], numbers: Callable[[AcceleratorOption], tuple[float, ...]]
-) -> FloatArray:
-    """Numbers that the options of one variant share, shape (M, K); asked of the first of neighbours only."""
-    rows: list[tuple[float, ...]] = []
-    places: list[int] = []
-    last: fleets.Variant | None = None
-    for option in options:
-        if option.variant is not last:
-            last = option.variant
-            rows.append(numbers(option))
-        places.append(len(rows) - 1)
-    table: FloatArray = np.array(rows, dtype=np.float64)[places]
-    return table
+def options_of(fleet: fleets.Fleet, refused: Mapping[str, list[Unusable]]) -> Options:
+    """Everything to be sized; what cannot be is added to what is `refused`, by variant name."""
+    options: list[AcceleratorOption] = []
+    accelerators = {accelerator.name: accelerator for accelerator in fleet.accelerators}
+    classes = {service_class.name: service_class for service_class in fleet.service_classes}
+    for variant in fleet.variants:
+        unusable = refused[variant.name]
+        service_class = classes.get(variant.service_class)
+        targets = service_class.targets.get(variant.model) if service_class else None
+        if targets is None:
+            unusable.append(
+                Unusable(
+                    f"service class {variant.service_class!r} has no targets for model {variant.model!r}"
+                )
+            )
+            continue
+        profiles = variant.profiles
+        if variant.keep_accelerator and variant.current.accelerator:
+            profiles = tuple(p for p in profiles if p.accelerator == variant.current.accelerator)
+            if not profiles:
+                unusable.append(
+                    Unusable(
+                        f"must keep accelerator {variant.current.accelerator!r}, which has no profile"
+                    )
+                )
+        answered = output_tokens(variant)
+        for profile in profiles:
+            accelerator = accelerators.get(profile.accelerator)
+            if accelerator is None:
+                unusable.append(
+                    Unusable("unknown accelerator, it has no unit cost", profile.accelerator)
+                )
+                continue
+            max_batch = variant.max_batch or capacity.scaled_max_batch(
+                profile.max_batch, profile.at_tokens, answered
+            )
+            max_batch = min(max_batch, fleets.LARGEST_BATCH)
+            options.append(AcceleratorOption(variant, profile, accelerator, targets, max_batch))
+    return Options(options)
 
 
-def requirements(options: Sequence[AcceleratorOption], settings: fleets.Settings) -> Requirements:
+def requirements(options: Options, settings: fleets.Settings) -> Requirements:
     """Targets and rates as columns."""
     margin, step_margin = settings.stability_margin, settings.step_margin
     # A tokens-per-second target asks for nothing but stability: its margin is never given up.
@@ -193,7 +281,7 @@ def requirements(options: Sequence[AcceleratorOption], settings: fleets.Settings
         )
 
     rate, output, ttft, itl, tps, percentile, margin, step_margin, shared, dispersion = (
-        np.ascontiguousarray(by_variant(options, numbers).T)
+        np.ascontiguousarray(options.by_variant(numbers).T)
     )
     return Requirements(
         rate_rps=capacity.rate_to_serve(rate, tps, output),

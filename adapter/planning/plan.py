@@ -216,11 +216,10 @@ def _decisions(
 
 def _row(choices: candidates.Choices, chosen: problem.Candidate | None) -> int:
     """Row of the candidate that was chosen."""
-    return next(
-        row
-        for row, candidate in zip(choices.rows, choices.candidates, strict=True)
-        if candidate is chosen
-    )
+    for row, candidate in zip(choices.rows, choices.candidates, strict=True):
+        if candidate is chosen:
+            return row
+    raise LookupError(chosen)
 
 
 def _problem(
@@ -288,7 +287,8 @@ def _decision(
         chosen, reason = _EMPTY, f"not served: {short}" if short else "not served"
     else:
         ttft, itl, blocking = latencies
-        reason = "; ".join(part for part in (explanation.sized, short) if part)
+        sized = explanation.sized
+        reason = f"{sized}; {short}" if sized and short else sized or short
         if got.served != "full":
             reason = (
                 f"{got.replicas} of {given.replicas} replicas: TTFT {ttft:.0f} ms,"

@@ -6,16 +6,15 @@ and nothing of its queue.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
 
-from adapter.planning import fleet as fleets
 from adapter.planning.options import (
-    AcceleratorOption,
     IntArray,
     Model,
+    Options,
     Requirements,
     Sized,
     output_tokens,
@@ -32,7 +31,7 @@ _LEAST_RATE = 1e-12
 
 def replicas_at_once(
     model: Model,
-    options: Sequence[AcceleratorOption],
+    options: Options,
     asked: Requirements,
     sized: Sized,
     needed: IntArray,
@@ -49,11 +48,10 @@ def replicas_at_once(
         needed: Replicas that the rates need, shape (M,).
 
     """
-    loads = [option.variant.load for option in options]
-    in_flight = np.array([load.in_flight for load in loads])
-    ordered = np.array([load.ordered for load in loads])
+    in_flight = options.of_variants(attrgetter("load.in_flight"))
+    ordered = options.of_variants(attrgetter("load.ordered"))
     # In a surge, what the certain rate needs may be ordered and still be too little.
-    factor = np.where([load.surge for load in loads], SURGE, 1.0)
+    factor = np.where(options.of_variants(attrgetter("load.surge")), SURGE, 1.0)
     rows = np.flatnonzero((in_flight > 0) & (sized.goodput_rps > 0) & (factor * needed > ordered))
     if not rows.size:
         return needed
@@ -75,26 +73,26 @@ def replicas_at_once(
     return at_once
 
 
-def for_arrivals(loads: Sequence[fleets.Load], asked: Requirements, needed: IntArray) -> IntArray:
+def for_arrivals(options: Options, asked: Requirements, needed: IntArray) -> IntArray:
     """Replicas that the arrivals take by themselves, of those that the rates need; shape (M,).
 
     Args:
-        loads: Loads of M options.
+        options: M options with their loads.
         asked: Their rates, what works off the queues included.
         needed: Replicas that the rates need, shape (M,).
 
     """
-    return np.ceil(needed * arriving_share(loads, asked)).astype(np.int64)
+    return np.ceil(needed * arriving_share(options, asked)).astype(np.int64)
 
 
-def arriving_share(loads: Sequence[fleets.Load], asked: Requirements) -> FloatArray:
+def arriving_share(options: Options, asked: Requirements) -> FloatArray:
     """Part of the rates that arrives, and does not work off a queue; shape (M,)."""
-    backlog = np.array([load.backlog_rps for load in loads])
+    backlog = options.of_variants(attrgetter("load.backlog_rps"))
     return np.clip(1.0 - backlog / np.maximum(asked.rate_rps, _LEAST_RATE), 0.0, 1.0)
 
 
 def within_queues(
-    loads: Sequence[fleets.Load], asked: Requirements, needed: IntArray, at_once: IntArray
+    options: Options, asked: Requirements, needed: IntArray, at_once: IntArray
 ) -> IntArray:
     """The replicas for rates and queues, less those that would find nothing to do; shape (M,).
 
@@ -102,17 +100,17 @@ def within_queues(
     more than both together. Only a load-aware gateway passes full ones by.
 
     Args:
-        loads: Loads of M options.
+        options: M options with their loads.
         asked: Their rates, what works off the queues included, and routing.
         needed: Replicas that the rates need, shape (M,).
         at_once: Those that requests in flight ask for too, shape (M,).
 
     """
-    queued_at = np.array([load.queued_at for load in loads])
+    queued_at = options.of_variants(attrgetter("load.queued_at"))
     rows = np.flatnonzero((queued_at > 0) & (asked.rate_rps > 0) & asked.shared)
     if not rows.size:
         return at_once
-    share = arriving_share(loads, asked)[rows]
+    share = arriving_share(options, asked)[rows]
     most = np.ceil(SURGE * needed[rows] * share) + queued_at[rows]
     within = at_once.copy()
     within[rows] = np.minimum(at_once[rows], most)

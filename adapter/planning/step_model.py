@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,11 @@ from adapter.planning.options import (
     AcceleratorOption,
     Binding,
     IntArray,
+    Options,
     Requirements,
     Sized,
     SteadyState,
     bounded,
-    by_variant,
     output_tokens,
 )
 from analyzer import capacity, queueing
@@ -36,6 +36,7 @@ BATCHED_TOKENS = 2048
 LENGTHS_FACTOR = 1.5
 """Factor by which mean lengths may leave those of a measurement before it is worth a note."""
 
+_STEPS = attrgetter(*engine_columns.COLUMNS[:6])
 _BINDING = np.array([BINDINGS.index(name) for name in search.BINDINGS], dtype=np.int8)
 
 
@@ -194,7 +195,7 @@ class StepModel:
 
 
 def model(
-    options: Sequence[AcceleratorOption],
+    options: Options,
 ) -> tuple[StepModel | None, list[int], dict[int, InvalidParameterError]]:
     """The model of the options that have one with their indices, and the problems of the others by index."""
     table = columns(options)
@@ -208,7 +209,7 @@ def model(
             Engines(
                 **{name: column[rows] for name, column in table.items()},
                 short_answers=columns_of_shares(
-                    [options[index].variant.load.short_answers for index in valid]
+                    [options.each[index].variant.load.short_answers for index in valid]
                 ),
             )
         ),
@@ -217,26 +218,23 @@ def model(
     )
 
 
-def columns(options: Sequence[AcceleratorOption]) -> dict[str, FloatArray]:
+def columns(options: Options) -> dict[str, FloatArray]:
     """Arrays under the names of the analyzer's COLUMNS for engines."""
-    rows = []
-    for option in options:
-        steps, bounds = step_times(option.profile), limits(option)
-        assert steps is not None  # noqa: S101 - the caller has chosen them
-        rows.append(
-            (
-                steps.base_ms,
-                steps.per_request_ms,
-                steps.per_prefill_token_ms,
-                steps.per_context_token_ms,
-                steps.per_sqrt_request_ms,
-                steps.per_prompt_ms,
-                bounds.max_num_seqs,
-                bounds.max_num_batched_tokens,
-                np.inf if bounds.kv_tokens is None else bounds.kv_tokens,
-            )
+    # The caller has chosen those that have step times.
+    times = [_STEPS(step_times(option.profile)) for option in options.each]
+    bounds = [
+        (its.max_num_seqs, its.max_num_batched_tokens, np.inf)
+        if its.kv_tokens is None
+        else (its.max_num_seqs, its.max_num_batched_tokens, its.kv_tokens)
+        for its in map(limits, options.each)
+    ]
+    table = np.vstack(
+        (
+            np.array(times, dtype=np.float64).T,
+            np.array(bounds, dtype=np.float64).T,
+            options.by_variant(_lengths_row).T,
         )
-    table = np.vstack((np.array(rows, dtype=np.float64).T, by_variant(options, _lengths_row).T))
+    )
     return dict(zip(engine_columns.COLUMNS, table, strict=True))
 
 

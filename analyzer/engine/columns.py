@@ -289,8 +289,9 @@ class Engines:
     ) -> Engines:
         """The replicas of those rows; among `sharing` each, shape (M,), where that is given."""
         part = Engines.__new__(Engines)
+        places = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         for name, values in vars(self).items():
-            setattr(part, name, values[..., rows])
+            setattr(part, name, values.take(places, axis=-1))
         part.sharing = part.sharing if sharing is None else sharing
         return part
 

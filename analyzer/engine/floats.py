@@ -28,6 +28,7 @@ _COUNTS = np.arange(2.0**13)
 _SQUARES = _COUNTS * _COUNTS
 _INVERSE = 1.0 / _COUNTS[1:]
 _SMALL_LOG = 600.0
+_ROOT_HALF = math.sqrt(0.5)
 
 
 class Floats:
@@ -51,6 +52,11 @@ class Floats:
     def ones_like(value: float) -> float:  # noqa: ARG004 - as numpy has it
         """One."""
         return 1.0
+
+    @staticmethod
+    def zeros_like(value: float) -> float:  # noqa: ARG004 - as numpy has it
+        """Nothing."""
+        return 0.0
 
     @staticmethod
     def floor(value: float) -> float:
@@ -121,6 +127,7 @@ def formulas() -> Formulas:
         "token_times",
         weighted=_weighted,
         at_nodes=_at_nodes,
+        largest=_largest,
         normal=_normal,
         mixed=_weighted,
         NODE_WEIGHTS=tuple(nodes.NODE_WEIGHTS.tolist()),
@@ -179,8 +186,12 @@ def _at_nodes(function: Callable[[float], Any], nodes: Sequence[float]) -> tuple
     return tuple(map(function, nodes))
 
 
+def _largest(function: Callable[[Any], float], nodes: Sequence[Any]) -> float:
+    return max(map(function, nodes))
+
+
 def _normal(score: float) -> float:
-    return 0.5 * math.erfc(-score * math.sqrt(0.5))
+    return 0.5 * math.erfc(-score * _ROOT_HALF)
 
 
 def _occupancy(

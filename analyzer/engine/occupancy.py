@@ -27,8 +27,9 @@ FULL = 0.9995
 _FEW = 256
 """Rows up to which a table is faster."""
 
-_RESCALED = 32
-"""States after which weights are scaled to a sum of 1: products of more could leave the range of floats."""
+_TOGETHER = 16
+"""States that are summed together, after which weights are scaled to a sum of 1: products of many could leave
+the range of floats. So few, for 4096 rows, one thread of the linear algebra library multiplies."""
 
 LARGEST = 1e280
 """Largest weight whose sums, with squares of numbers, stay in the range of floats."""
@@ -126,34 +127,41 @@ def products(ratio: FloatArray) -> FloatArray:
 
 
 def _by_state(chain: _Chain) -> _Sums:
-    """The same state by state, over the rows that have so many slots."""
+    """The same state by state, over the rows that have so many slots; some states at a time are summed."""
     order = np.argsort(chain.last, kind="stable")
     base, slope, last, partly, final = (values[order] for values in chain)
     most = int(last.max())
-    begins = np.searchsorted(last, np.arange(most + 2))
-    weight = np.ones_like(base)
-    full, total, first, second = (np.zeros_like(base) for _ in range(4))
-    for n in range(most + 1):
-        begin, end = begins[n], begins[n + 1]
-        if n:
-            ratio = base[begin:] / n
-            ratio += slope[begin:]
-            ratio *= weight[begin:]
-            ratio += SMALLEST
-            weight[begin:] = ratio
-        if end > begin:
-            full[begin:end] = weight[begin:end] * final[begin:end]
-            weight[begin:end] *= partly[begin:end]
-        part = weight[begin:].copy()
-        total[begin:] += part
-        part *= n
-        first[begin:] += part
-        part *= n
-        second[begin:] += part
-        if n % _RESCALED == _RESCALED - 1:
-            shrink = 1.0 / total[end:]
-            for values in (weight, total, first, second):
-                values[end:] *= shrink
+    begins = np.searchsorted(last, np.arange(most + 2)).tolist()
+    full, before = np.zeros_like(base), np.ones_like(base)
+    sums = np.zeros((3, base.size))
+    weights, ratio = np.zeros((_TOGETHER, base.size)), np.empty_like(base)
+    powers = np.ones((3, _TOGETHER))
+    for first in range(0, most + 1, _TOGETHER):
+        start, after = begins[first], min(first + _TOGETHER, most + 1)
+        for n in range(first, after):
+            begin, end = begins[n], begins[n + 1]
+            here = weights[n - first, begin:]
+            if n:
+                its = np.multiply(base[begin:], 1.0 / n, out=ratio[begin:])
+                its += slope[begin:]
+                np.multiply(its, before[begin:], out=here)
+                here += SMALLEST
+            else:
+                here[:] = 1.0
+            before = weights[n - first]
+            if end > begin:
+                full[begin:end] = before[begin:end] * final[begin:end]
+                # No row that ends here has a further state.
+                before[begin:end] *= partly[begin:end]
+                weights[n - first + 1 :, begin:end] = 0.0
+        powers[1] = np.arange(float(first), float(first + _TOGETHER))
+        powers[2] = powers[1] * powers[1]
+        some = after - first
+        sums[:, start:] += powers[:, :some] @ weights[:some, start:]
+        shrink = 1.0 / sums[0, begins[after] :]
+        before[begins[after] :] *= shrink
+        sums[:, begins[after] :] *= shrink
     back = np.empty_like(order)
     back[order] = np.arange(order.size)
-    return full[back], total[back], first[back], second[back]
+    total, numbers, squares = sums[:, back]
+    return full[back], total, numbers, squares

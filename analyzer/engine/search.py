@@ -66,7 +66,7 @@ _HALVES = 7
 _OF_ROUGH = 0.75
 """Root over the rate at which `_roughly_slow` is what may be: other requests make the ITL differ, too."""
 
-_LEAST_FREE = 1e-3
+_LEAST_FREE, _ROOT_HALF = 1e-3, math.sqrt(0.5)
 _WEIGHTS = tuple(NODE_WEIGHTS.tolist())
 _SHORT = tuple(SHORT_DECODES.ravel().tolist())
 
@@ -98,6 +98,7 @@ class Search:
         self._ttft = np.where(np.isnan(ttft_ms), 1e15, ttft_ms)
         self._itl = np.where(np.isnan(itl_ms), 1e15, itl_ms)
         self._mean = np.isnan(share)
+        self._tails = not bool(self._mean.all())
         self._share = share
 
     def largest(self, headroom: FloatArray) -> tuple[FloatArray, NDArray[np.int8], FloatArray]:
@@ -172,7 +173,7 @@ class Search:
         at = Misses(*(score.copy() for score in misses))
         above = np.full(low.size, FAR)
         reason = np.where(lost, first, self._limit())
-        rows, search = np.flatnonzero(~lost), self.rows(~lost)
+        rows, search = np.flatnonzero(~lost), self.rows(~lost) if lost.any() else self
         for step in range(_STEPS):
             if not rows.size:
                 break
@@ -182,7 +183,7 @@ class Search:
             middle = begin + (end - begin) * (0.5 if half else part)
             over, why, misses = search.tested(middle)
             missed = over > _NEAR
-            for score, now in zip(at, misses, strict=True):
+            for score, now in zip(at, misses, strict=True) if self._tails else ():
                 score[rows] = np.where(missed, score[rows], now)
             reason[rows] = np.where(missed, why, reason[rows])
             cliff[rows] = np.where(missed, over >= FAR, cliff[rows])
@@ -216,9 +217,8 @@ class Search:
 
     def rows(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Search:
         """The same search for those rows."""
-        return Search(
-            self._engines.take(rows), self._ttft[rows], self._itl[rows], self._share[rows]
-        )
+        its = self._ttft[rows], self._itl[rows], self._share[rows]
+        return Search(self._engines.take(rows), *its)
 
     def _kept_free(
         self, root: _Root, headroom: FloatArray, misses_at: Callable[[FloatArray], Misses]
@@ -246,8 +246,7 @@ class Search:
 
         Means: latency over target; percentiles: share of misses over those allowed.
         """
-        over, reason, _ = self.tested(rate_rps)
-        return over, reason
+        return self.tested(rate_rps)[:2]
 
     def tested(self, rate_rps: FloatArray) -> tuple[FloatArray, NDArray[np.int64], Misses]:
         """The same, and scores of misses where they are percentiles."""
@@ -261,27 +260,30 @@ class Search:
                     means(self._engines, state), (self._ttft, self._itl), strict=True
                 )
             )
-        if not self._mean.all():
+        if self._tails:
             times, allowed = latency(self._engines, state), 1.0 - self._share
             late, slow = times.ttft_exceeds(self._ttft), times.itl_exceeds(self._itl)
             ttft = np.where(self._mean, ttft, late / allowed)
             itl = np.where(self._mean, itl, slow / allowed)
         over, reason = excess(self._engines, state, ttft, itl)
+        if not self._tails:
+            return over, reason, Misses(late, slow, late)
         misses = (np.where(state.stable, share, 1.0) for share in (late, slow, state.slot_waits))
         return over, reason, Misses(*map(scored, misses))
 
     def _best(self, lost: NDArray[np.bool_], binding: NDArray[np.int64]) -> FloatArray:
         best = np.full(lost.size, np.nan)
-        rows = np.flatnonzero(lost)
-        if rows.size:
-            engines = self._engines.take(rows)
-            rate = IDLE * 1000.0 * engines.full_rate
-            state = engine_state.at_rate(engines, rate)
-            times, (first, token) = latency(engines, state), means(engines, state)
-            share = np.where(self._mean[rows], 0.5, self._share[rows])
-            ttft = np.where(self._mean[rows], first, times.ttft_quantile(share))
-            itl = np.where(self._mean[rows], token, times.itl_quantile(share))
-            best[rows] = np.where(binding[rows] == _ITL, itl, ttft)
+        for slow in (False, True):
+            rows = np.flatnonzero(lost & ((binding == _ITL) == slow))
+            if not rows.size:
+                continue
+            engines, mean = self._engines.take(rows), self._mean[rows]
+            state = engine_state.at_rate(engines, IDLE * 1000.0 * engines.full_rate)
+            best[rows] = means(engines, state)[slow]
+            if not mean.all():
+                times, share = latency(engines, state), np.where(mean, 0.5, self._share[rows])
+                quantile = times.itl_quantile if slow else times.ttft_quantile
+                best[rows] = np.where(mean, best[rows], quantile(share))
         return best
 
 
@@ -394,5 +396,5 @@ def _roughly_slow(engine: Any, target_ms: float, rate_rps: float) -> float:
             continue
         ninth = square / (9.0 * met)
         score = (1.0 - ninth - math.cbrt(spare / (met * each))) / math.sqrt(ninth)
-        late += share * min(0.5 * math.erfc(-score * math.sqrt(0.5)), -math.expm1(-met))
+        late += share * min(0.5 * math.erfc(-score * _ROOT_HALF), -math.expm1(-met))
     return late

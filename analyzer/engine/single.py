@@ -63,13 +63,13 @@ class Largest:
     reason: int
     kv_batch: float
     max_batch: float
+    best_ms: float
 
 
 def largest(engine: Engine, targets: Targets, headroom: float) -> Largest | None:
-    """Largest rate within targets, less the headroom.
+    """Largest rate within targets, less the headroom; NaN where nothing is held.
 
-    None where arrays have to answer: nothing is held, a parameter is not valid, or floats cannot express a
-    number that occurs.
+    None where arrays have to answer: a parameter is not valid, or floats cannot express a number that occurs.
     """
     given, bins = _columns(engine), bins_of_one(engine.lengths.short_answers)
     if given is None or bins is None:
@@ -77,14 +77,21 @@ def largest(engine: Engine, targets: Targets, headroom: float) -> Largest | None
     try:
         columns = formulas().columns.Engines.__new__(formulas().columns.Engines)
         columns._fill(given, bins)  # noqa: SLF001 - floats instead of the columns that it checks
-        pair = _Single(columns, targets).largest(headroom)
+        search_ = _Single(columns, targets)
+        pair = search_.largest(headroom)
+        lost = search_.lost() if pair is None else None
     except (ArithmeticError, ValueError):
         return None
-    if pair is None or not math.isfinite(pair[0]):
+    if lost is not None:
+        pair, best = (math.nan, lost[0]), lost[1]
+    elif pair is not None and math.isfinite(pair[0]):
+        best = math.nan
+    else:
         return None
     return Largest(
         rate_rps=pair[0],
         reason=pair[1],
+        best_ms=best,
         kv_batch=columns.kv_batch,
         max_batch=columns.max_batch,
     )
@@ -197,6 +204,7 @@ class _Single:
         self._formulas = formulas()
         self._tested: list[tuple[float, tuple[float, float, float]]] = []
         self._cliff = False
+        self._lost: int | None = None
         self._goal = _score(1.0 - targets.percentile) if targets.percentile is not None else 0.0
         # What delays for the KV cache counts up to a little beyond what else is missed.
         self._far = _FAR_BESIDE_KV if columns.kv_binds else _FAR_FROM_MISSED
@@ -210,6 +218,8 @@ class _Single:
             return None
         rate, reason = root
         if rate < search.IDLE * high:
+            idle = self._missed(search.IDLE * high)
+            self._lost = idle.reason if idle.over > 0.0 else None
             return None
         if not self._tails:
             rate *= 1.0 - kept.reserve(headroom, reason == search.KV)
@@ -217,6 +227,23 @@ class _Single:
             rate *= self._held(rate, headroom, high)
         most = kept.drained(engine, headroom)
         return (most, search.KV) if rate > most else (rate, reason)
+
+    def lost(self) -> tuple[int, float] | None:
+        """What is missed at hardly any load, and what it is then, ms; None where that is not known."""
+        if self._lost is None:
+            return None
+        engine, percentiles, share = (
+            self._engine,
+            self._formulas.percentiles,
+            self._targets.percentile,
+        )
+        state = self._formulas.state.at_rate(engine, search.IDLE * 1000.0 * engine.full_rate)
+        slow = search.BINDINGS[self._lost] == "itl"
+        if share is None:
+            return self._lost, float(percentiles.means(engine, state)[slow])
+        times = percentiles.latency(engine, state)
+        quantile = times.itl_quantile if slow else times.ttft_quantile
+        return self._lost, float(quantile(share))
 
     def _held(self, rate: float, headroom: float, high: float) -> float:
         """Rate of a percentile with what is kept free over the one at which it is just met."""
@@ -292,6 +319,7 @@ class _Single:
             if not held and count > 2 and tested < _IDLE * most:
                 idle = self._missed(search.IDLE * most)
                 if idle.over > 0.0:
+                    self._lost = idle.reason
                     return None
                 low, held = idle.rate, True
         return low, reason

@@ -192,7 +192,7 @@ def _alone(
         binding=BINDINGS[reason],
         kv_bound_batch=held.kv_batch if math.isfinite(held.kv_batch) else None,
         max_batch=int(held.max_batch),
-        best_ms=math.nan,
+        best_ms=held.best_ms,
     )
 
 

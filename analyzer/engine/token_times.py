@@ -23,6 +23,7 @@ from analyzer.engine.nodes import (
     NODE_WEIGHTS,
     SHORT_DECODES,
     at_nodes,
+    largest,
     mixed,
     normal,
     weighted,
@@ -92,9 +93,9 @@ class TokenTimes:
         most = np.asarray(0.0)
         for nodes in (self.nodes, self.short_nodes):
             if nodes is not None:
-                stall = 30.0 * (self.stalls * nodes.stall_ms).max(axis=0)
-                rest = 8.0 * nodes.slow_ms.max(axis=0) + nodes.room_ms.max(axis=0)
-                most = np.maximum(most, rest + stall)
+                stall = 30.0 * self.stalls * largest(lambda node: node.stall_ms, nodes)
+                wide = 8.0 * largest(lambda node: node.slow_ms, nodes)
+                most = np.maximum(most, wide + largest(lambda node: node.room_ms, nodes) + stall)
         return np.asarray(self.step_ms + most)
 
     def exceeds(self, target_ms: FloatArray) -> FloatArray:

@@ -14,7 +14,7 @@ from analyzer.engine.columns import COLUMNS, Engine, Engines, problems, within_b
 from analyzer.engine.floats import formulas
 from analyzer.engine.nodes import bins_of_one
 from analyzer.engine.percentiles import latency, means
-from analyzer.engine.search import IDLE, Search, Targets
+from analyzer.engine.search import BINDINGS, IDLE, Search, Targets
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
 SHORT: tuple[tuple[float, ...], ...] = ((), (0.01, 0.03, 0.03, 0.08), (0.0, 0.0, 0.1, 0.4))
@@ -96,6 +96,30 @@ def test_formulas_on_floats_give_what_they_give_for_rows() -> None:
                 ), name
 
 
+def test_targets_that_no_load_meets_have_the_answer_of_rows() -> None:
+    """The target that is missed, and what an idle replica gives: of means and percentiles, on floats."""
+    missed: list[tuple[str, bool]] = []
+    for number, (engine, (some, other, percentile)) in enumerate(drawn(60, 7)):
+        # Less than any step takes, of one of the two.
+        ttft, itl = (0.01 * some, other) if number % 2 else (some, 0.15 * other)
+        held = single.largest(engine, Targets(ttft_ms=ttft, itl_ms=itl, percentile=percentile), 0.1)
+        alone = sizing.size_engines(
+            Engines.of([engine]),
+            ttft_ms=ttft,
+            itl_ms=itl,
+            percentile=math.nan if percentile is None else percentile,
+            headroom=0.1,
+        )[0]
+        if held is None or not math.isnan(held.rate_rps):
+            continue
+        assert math.isnan(alone.rate_rps)
+        assert BINDINGS[held.reason] == alone.binding
+        assert held.best_ms == pytest.approx(alone.best_ms, rel=1e-9)
+        missed.append((alone.binding, percentile is None))
+    assert min(map(missed.count, set(missed))) > 5
+    assert set(missed) == {("ttft", True), ("ttft", False), ("itl", True), ("itl", False)}
+
+
 def test_largest_rate_is_where_the_worst_latency_meets_its_target() -> None:
     """At 0.1 % less all targets hold by the formulas for rows, at 0.3 % more one does not; but for `NEAR`."""
     searched = 0
@@ -105,7 +129,7 @@ def test_largest_rate_is_where_the_worst_latency_meets_its_target() -> None:
         rows = Engines.of([engine])
         share = math.nan if percentile is None else percentile
         search = Search(rows, *(np.array([value]) for value in (ttft, itl, share)))
-        if held is None:
+        if held is None or math.isnan(held.rate_rps):
             alone = sizing.size_engines(
                 rows, ttft_ms=ttft, itl_ms=itl, percentile=share, headroom=0
             )
@@ -328,5 +352,5 @@ def test_what_an_idle_replica_misses_is_not_held() -> None:
         stable = float(Search.stable_rates(rows)[0])
         missed = Search(rows, *none).over(np.array([IDLE * stable]))[0][0] > 0.0
         unreachable += missed
-        assert held is None or not missed
+        assert held is None or math.isnan(held.rate_rps) or not missed
     assert unreachable > 5
