@@ -254,7 +254,7 @@ def _node(spec: Object) -> str:
         return str(spec["nodeName"])
     terms = (spec.get("nodeSelector") or {}).get("nodeSelectorTerms") or ()
     named = [
-        item.get("values") or ()
+        list(item.get("values") or ())
         for term in terms
         for item in (*(term.get("matchFields") or ()), *(term.get("matchExpressions") or ()))
         if item.get("key") in _NODE_NAMES and item.get("operator") == "In"

@@ -80,7 +80,13 @@ class _ToZero(_Entry):
         return None if value is None else duration.seconds(str(value))
 
 
+_INNER = {"enabled": "enable_scale_to_zero", "retentionPeriod": "retention_period"}
+"""Keys of `scaleToZero`, with those that mean the same in the other ConfigMap."""
+
+
 class _Saturation(_ToZero):
+    to_zero: dict[str, Any] | None = Field(alias="scaleToZero", default=None)
+
     @model_validator(mode="before")
     @classmethod
     def _lift(cls, data: Any) -> Any:
@@ -88,8 +94,7 @@ class _Saturation(_ToZero):
         inner = data.get("scaleToZero") if isinstance(data, dict) else None
         if not isinstance(inner, dict):
             return data
-        names = {"enabled": "enable_scale_to_zero", "retentionPeriod": "retention_period"}
-        return {**data, **{names[key]: inner[key] for key in names.keys() & inner.keys()}}
+        return {**data, **{_INNER[key]: inner[key] for key in _INNER.keys() & inner.keys()}}
 
 
 _KINDS: Mapping[str, type[_Entry]] = {
@@ -261,6 +266,12 @@ def _unused(name_of_map: str, document: Mapping[str, Any]) -> list[str]:
     read = ("model_id", "namespace", *_KNOWN[name_of_map])
     reasons = _UNUSED.get(name_of_map, {})
     lines = [f"{name} is not used: {why}" for name, why in reasons.items() if name in document]
+    inner = document.get("scaleToZero") if name_of_map == SATURATION else None
+    lines += [
+        f"scaleToZero.{name} is not known, and changes nothing; known are {', '.join(_INNER)}"
+        for name in inner or ()
+        if name not in _INNER
+    ]
     known = {*read, *_OLDER, *reasons}
     return lines + [
         f"{name} is not known, and changes nothing; known are {', '.join(read)}"

@@ -278,6 +278,24 @@ def test_keys_of_2026_that_change_nothing_are_named() -> None:
     assert "targetTtft is not known, and changes nothing; known are model_id, " in target
 
 
+def test_what_stands_in_scale_to_zero_and_is_none_of_its_keys_is_named() -> None:
+    """Of the other ConfigMap's spelling, or no mapping at all: neither may be taken for what is meant."""
+    reader = inputs.Reader()
+    entries = {
+        "a": "scaleToZero: {enabled: true, retention_period: 5m}\n",
+        "b": "scaleToZero: true\n",
+    }
+    data = {key: f"model_id: {key}\n{text}" for key, text in entries.items()}
+    document = {"metadata": {"name": WVA_SATURATION}, "data": data}
+    reader.read_config_map(f"ConfigMap s/{WVA_SATURATION}", document)
+    (unknown,) = reader.settings.wva.unused
+    assert (
+        "data.a: scaleToZero.retention_period is not known, and changes nothing; known" in unknown
+    )
+    (problem,) = reader.inputs().problems
+    assert "data.b: line 2: scaleToZero: must be " in problem
+
+
 def test_scale_to_zero_as_it_was_spelt_in_2025() -> None:
     """Keys in camel case, and the default by its former name."""
     entries = {
