@@ -152,7 +152,7 @@ def group_decision(
     served = "partial" if got.kind == "full" and short else got.kind
     if short and capacity <= 0:
         served = "none"
-    runner_up = _runner_up(item, counts, known)
+    runner_up = _runner_up(item, counts, known, cut)
     text = _words(item, counts) or "nothing"
     reason = (
         f"{text}: {group.routing} routing carries {capacity * 60:.2f} of"
@@ -223,15 +223,23 @@ def _away(prepared: Prepared) -> list[str]:
     ]
 
 
-def _runner_up(item: Item, counts: IntArray, known: Patterns | None) -> str:
-    """The cheapest plan that carries the demand and is not the chosen one."""
+def _runner_up(
+    item: Item, counts: IntArray, known: Patterns | None, cut: tuple[Ceiling, ...]
+) -> str:
+    """The cheapest plan that carries the demand and is not the chosen one.
+
+    One that is cheaper than the chosen one, or that a group lacks which was cut, did not fit.
+    """
     if known is None or item.demand <= 0:
         return ""
     others = np.flatnonzero((known.counts != counts).any(axis=1))
     if not others.size:
         return ""
     other = known.counts[others[0]]
-    return f"{_words(item, other)} at {float(other @ item.unit_costs):g} cents/h"
+    price, chosen = item.prices(np.array([other, counts])).tolist()
+    fits = not cut and price > chosen * (1 - 1e-9)
+    clause = "" if fits else ", more than capacity or budgets leave"
+    return f"{_words(item, other)} at {float(other @ item.unit_costs):g} cents/h{clause}"
 
 
 def _words(item: Item, counts: IntArray) -> str:

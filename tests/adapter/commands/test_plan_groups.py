@@ -186,8 +186,14 @@ def test_budgets_are_kept_and_who_was_cut_is_named(
     answer = planned(tmp_path, capsys, document)
     assert answer["plan"]["h"]["replicas"] == 0
     assert answer["plan"]["a"]["replicas"] > 0
+    # What would be cheaper, or would serve all, is no choice that is left.
+    assert answer["groups"]["chat"]["runner_up"].endswith(
+        "cents/h, more than capacity or budgets leave"
+    )
     document["budgets"] = [{"name": "all", "cost": -1}]
-    assert planned(tmp_path, capsys, document)["total_cost"] == 270
+    answer = planned(tmp_path, capsys, document)
+    assert answer["total_cost"] == 270
+    assert answer["groups"]["chat"]["runner_up"].endswith("cents/h")
 
 
 @pytest.mark.parametrize(
