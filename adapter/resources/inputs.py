@@ -291,8 +291,16 @@ class Reader:
         if published is None or not broken or isinstance(target, scale.Unresolved):
             self._refuse_variant(variant.metadata, "InvalidConfiguration", why)
             return []
-        where = self._destinations
-        return [variants.held_source(variant, target, published, why=why, destinations=where)]
+        try:
+            return [
+                variants.held_source(
+                    variant, target, published, why=why, destinations=self._destinations
+                )
+            ]
+        except errors.InputError as error:
+            self.problems.append(f"{self.variants[key][0]}: {error}")
+            self._refuse_variant(variant.metadata, "InvalidConfiguration", str(error))
+            return []
 
     def _usable(self, key: tuple[str, str]) -> bool:
         variant = self.variants[key][1]
