@@ -50,10 +50,8 @@ def test_a_managed_hpa_that_cannot_be_read_is_left_out(monkeypatch: pytest.Monke
 
 def test_an_odd_annotation_is_named_while_config_maps_are_broken() -> None:
     """The variant would be held at the target of its status; the condition said only that it cannot be."""
-    metadata = {
-        **neighbours.VARIANT["metadata"],
-        "annotations": {"llmd.ai/metrics-endpoints": "gopher://x"},
-    }
+    notes = {"llmd.ai/metrics-endpoints": "gopher://x"}
+    metadata = {"namespace": neighbours.TENANT, "name": "v", "annotations": notes}
     published = {
         "numReplicas": 3, "accelerator": "A100", "lastRunTime": "2026-01-01T00:00:00Z",
     }  # fmt: skip
