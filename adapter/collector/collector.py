@@ -170,11 +170,7 @@ class Collector:
         """Read the gateways, and then what the pods did not give: neither fails with the other."""
         sources = [item.source for item in self._variants.values()]
         with self._prometheus.reported():
-            failed: PrometheusError | None = None
-            try:
-                await self._gateways.read(self._prometheus.gateways(sources))
-            except PrometheusError as error:
-                failed = error
+            failed = await self._gateways.read(self._prometheus.gateways(sources))
             await self._query_fleet()
             if failed is not None:
                 raise failed

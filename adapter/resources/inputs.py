@@ -231,13 +231,14 @@ class Reader:
         """The variant, where it can be used; what is wrong with it is reported."""
         where, variant = self.variants[key]
         try:
-            source = self._source(key, variant, owners)
+            try:
+                source = self._source(key, variant, owners)
+            except MissingRowError as error:
+                self.problems.append(f"{where}: {error}")
+                return self._held(key, variant, str(error))
         except _InvalidVariantError as error:
             self.problems.append(f"{where}: {error}")
             self._refuse_variant(variant.metadata, error.reason, str(error))
-        except MissingRowError as error:
-            self.problems.append(f"{where}: {error}")
-            return self._held(key, variant, str(error))
         except errors.InputError as error:
             why = refused.all_problems(error, variant, self.targets)
             self.problems.append(f"{where}: {why}")
@@ -287,11 +288,10 @@ class Reader:
         """
         published = self.published.get(key)
         target = self.targets.get((key[0], variants.reference(variant)))
-        broken = self.settings.row_problems
+        broken, where = self.settings.row_problems, self._destinations
         if published is None or not broken or isinstance(target, scale.Unresolved):
             self._refuse_variant(variant.metadata, "InvalidConfiguration", why)
             return []
-        where = self._destinations
         return [variants.held_source(variant, target, published, why=why, destinations=where)]
 
     def _usable(self, key: tuple[str, str]) -> bool:

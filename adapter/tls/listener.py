@@ -9,7 +9,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 from aiohttp import ClientConnectionResetError, web
@@ -27,6 +27,8 @@ from adapter.tls.connections import (
 )
 
 log = structlog.get_logger()
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
@@ -55,7 +57,8 @@ class _ServerLog(logging.Handler):
     """What the HTTP server logs, in the program's log: of what everybody can cause, once a minute the number.
 
     Those are requests that are no HTTP, each of which would be a traceback that holds parts of it, and
-    clients that go while their requests are handled.
+    clients that go while their requests are handled. So are requests that nobody foresaw: whoever has found
+    one can send it again, so of each kind of error one traceback a minute is enough.
     """
 
     def __init__(self) -> None:
@@ -67,16 +70,18 @@ class _ServerLog(logging.Handler):
         """Log a record."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
-            event = "requests that are no HTTP refused"
+            self._count("requests that are no HTTP refused")
         elif isinstance(error, ClientConnectionResetError):
-            event = "clients closed connections before their answers"
+            self._count("clients closed connections before their answers")
         else:
-            log.error(record.getMessage(), exc_info=error)
-            return
+            self._count(f"requests failed ({type(error).__name__})", error)
+
+    def _count(self, event: str, error: BaseException | None = None) -> None:
         self._counts[event] += 1
         now = time.monotonic()
         if now - self._logged_at.get(event, float("-inf")) >= LOG_SECONDS:
-            log.warning(event, requests=self._counts.pop(event))
+            write = log.warning if error is None else log.error
+            write(event, requests=self._counts.pop(event), exc_info=error)
             self._logged_at[event] = now
 
 
@@ -122,6 +127,7 @@ async def listening(
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - setup() makes it
+    runner.server.request_handler = _refusing_odd_expectations(runner.server.request_handler)
     context = None if certificates is None else certificates.listening
     connections = Connections(runner.server, context=context, limits=limits)
     application[CONNECTIONS].append(connections)
@@ -146,6 +152,17 @@ async def listening(
         # Again where no address could be listened on.
         connections.close()
         await runner.cleanup()
+
+
+def _refusing_odd_expectations(handle: Handler) -> Handler:
+    """Refuse what the server would quote in its refusal and cannot encode: each would be an error."""
+
+    async def checked(request: web.BaseRequest) -> web.StreamResponse:
+        if not request.headers.get("Expect", "").isascii():
+            return web.Response(status=417, text="417: Expectation Failed")
+        return await handle(request)
+
+    return checked
 
 
 async def _send_in_pieces(request: web.Request, response: web.StreamResponse) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 
 from adapter.clock import Clock
 from adapter.collector.pickers.loads import NO_LOAD, PoolLoad
+from adapter.collector.prometheus import PrometheusError
 from adapter.collector.promql import GatewayCount
 
 _Answer = tuple[tuple[GatewayCount, ...], PoolLoad]
@@ -43,16 +44,15 @@ class QueriedGateways:
         self._answer: _Answer = ((), NO_LOAD)
         self._came_at = -math.inf
 
-    async def read(self, answer: Awaitable[_Answer]) -> None:
-        """Wait for an answer, and use it.
-
-        Raises:
-            Exception: what the query raised; nothing is known then.
-
-        """
+    async def read(self, answer: Awaitable[_Answer]) -> PrometheusError | None:
+        """Wait for an answer, and use it; why there is none, where nothing is known then."""
         try:
             self._answer = await answer
+        except PrometheusError as error:
+            self.clear()
+            return error
         except BaseException:
             self.clear()
             raise
         self._came_at = self._clock.monotonic()
+        return None

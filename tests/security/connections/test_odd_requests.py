@@ -103,6 +103,42 @@ async def test_clients_that_go_are_one_line_of_the_log(tmp_path: Path) -> None:
     assert [log["event"] for log in logs] == ["clients closed connections before their answers"]
 
 
+@pytest.mark.parametrize("path", [b"/version", b"/no/such/path"])
+async def test_an_expectation_that_is_no_text_is_refused(tmp_path: Path, path: bytes) -> None:
+    """The server would quote it, which no encoding can, and log a traceback for each."""
+    request = b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nExpect: \xff\r\n\r\n"
+    async with serving(tmp_path) as server:
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(3):
+                reader, writer = await server.connect()
+                assert await status(reader, writer, request) == 417
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+            assert await server.status("/version", "alice") == 200
+    assert logs == []
+
+
+async def test_requests_that_fail_are_one_traceback_in_the_log() -> None:
+    """Whoever has found a request that nobody foresaw can send it again and again."""
+
+    async def handle(_: web.Request) -> web.StreamResponse:
+        raise KeyError
+
+    application = web.Application()
+    application[CONNECTIONS] = []
+    application.router.add_get("/", handle)
+    with structlog.testing.capture_logs() as logs:
+        async with listening(application, host="127.0.0.1", port=0, certificates=None) as port:
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+                assert await status(reader, writer, request) == 500
+                writer.close()
+    assert [log["event"] for log in logs] == ["requests failed (KeyError)"]
+    assert isinstance(logs[0]["exc_info"], KeyError)
+
+
 @pytest.mark.virtual_time
 async def test_who_has_asked_may_shut_down_its_sending_side() -> None:
     """The answer comes, then the end; who leaves a stream that way, or has not asked, gets the end."""

@@ -46,3 +46,18 @@ def test_a_managed_hpa_that_cannot_be_read_is_left_out(monkeypatch: pytest.Monke
     read = neighbours.joined("scalers", neighbours.SCALER)
     assert "HorizontalPodAutoscaler tenant/h: cannot be read (RuntimeError)" in read.problems
     neighbours.check("scalers", neighbours.SCALER)
+
+
+def test_an_odd_annotation_is_named_while_config_maps_are_broken() -> None:
+    """The variant would be held at the target of its status; the condition said only that it cannot be."""
+    notes = {"llmd.ai/metrics-endpoints": "gopher://x"}
+    metadata = {"namespace": neighbours.TENANT, "name": "v", "annotations": notes}
+    published = {
+        "numReplicas": 3, "accelerator": "A100", "lastRunTime": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    status = {"desiredOptimizedAlloc": published}
+    read = neighbours.joined(
+        "variants", {**neighbours.VARIANT, "metadata": metadata, "status": status}
+    )
+    (refused,) = (item for item in read.refused if item.name == "v")
+    assert "llmd.ai/metrics-endpoints" in refused.message
