@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import moments as histograms
-from adapter.collector.windows import looks
+from adapter.collector.windows import begun, looks
 from adapter.collector.windows.growth import (
     EMPTY,
     Growth,
@@ -264,7 +264,15 @@ class TrafficWindow:
         output_tokens = mean([item.generation_tokens for item in recent])
         running = sum(sample.page.running for sample in self._latest.values())
         output_cv = histograms.variation(item.output_moments for item in self._growth)
-        if output_tokens is not None and finished(self._growth) < running:
+        steady = steady_lengths(recent, self._growth)
+        starts = (now - self.long_seconds, start)
+        weights = begun.weights(self._growth, recent, self._in_service(), starts, output_cv)
+        if weights is not None and output_tokens is not None and steady is not None:
+            whole, late = weights
+            output_tokens *= late.mean
+            steady = replace(steady, output_tokens=whole.mean * steady.output_tokens)
+            output_cv = None if output_cv is None else whole.variation * output_cv
+        elif output_tokens is not None and finished(self._growth) < running:
             output_tokens *= longer(recent, running, output_tokens, output_cv)
         if output_tokens is None:
             # Nothing finished in the window: the last known lengths are the best estimate.
@@ -281,7 +289,7 @@ class TrafficWindow:
             dispersions=tuple(self.dispersion(seconds) for seconds, _ in sudden),
             input_tokens=input_tokens,
             output_tokens=output_tokens,
-            steady=steady_lengths(recent, self._growth),
+            steady=steady,
             ttft_ms=None if ttft is None else 1000.0 * ttft,
             itl_ms=None if itl is None else 1000.0 * itl,
             idle=quiet and all(page.stock == 0 for page in pages),
@@ -303,6 +311,11 @@ class TrafficWindow:
             tpot=self.latencies.of_requests(start, recent, itl),
             itl_samples=itl_samples(recent, itl),
         )
+
+    def _in_service(self) -> float:
+        """Requests in service in the last samples, of pods that have left as well."""
+        known = (*self._latest.values(), *self._departed.values())
+        return sum(sample.page.running for sample in known)
 
     def rates_of(self, parts: Iterable[float]) -> Iterator[tuple[float, float]]:
         """Seconds and rates of these parts of the window, each up to the last sample."""

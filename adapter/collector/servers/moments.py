@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from adapter.collector.model_servers import Labels, SumCount
-from adapter.collector.servers.totals import LARGEST, NO_SHORT, Moments, bounds_of
+from adapter.collector.servers.totals import LARGEST, LENGTH_BOUNDS, Moments, bounds_of
 from analyzer.step_times import SHORT_BOUNDS
 
 _LENGTHS_COUNT = 10
@@ -39,6 +39,7 @@ class _Layout(NamedTuple):
         short: Places of `SHORT_BOUNDS`: the number of `finite` up to each, then how far it is above their
             last bound and how wide the next bucket is, by logarithms; 0 and 1 beyond the last bound. Empty
             where the buckets do not tell.
+        by_length: The same of `LENGTH_BOUNDS`.
 
     """
 
@@ -46,6 +47,7 @@ class _Layout(NamedTuple):
     squares: tuple[SumCount, ...]
     finite: tuple[int, ...]
     short: tuple[tuple[int, float, float], ...]
+    by_length: tuple[tuple[int, float, float], ...]
 
 
 def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]) -> Moments | None:
@@ -83,18 +85,17 @@ def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]
             total += inside * mean
             squares += inside * square
             count = below
-    return Moments(total, squares, count, _short(layout, cumulative, count))
-
-
-def _short(layout: _Layout, cumulative: list[float], count: float) -> tuple[float, ...]:
-    """Requests of at most `SHORT_BOUNDS` tokens, by counts up to bounds; zeros where bounds are coarse."""
     if not layout.short or count <= 0:
-        return NO_SHORT
+        return Moments(total, squares, count)
     counts = [0.0, *(cumulative[place] for place in layout.finite)]
-    return tuple(
-        (counts[at + 1] - counts[at]) / whole * part + counts[at] if part else counts[at]
-        for at, part, whole in layout.short
+    short, by_length = (
+        tuple(
+            (counts[at + 1] - counts[at]) / whole * part + counts[at] if part else counts[at]
+            for at, part, whole in places
+        )
+        for places in (layout.short, layout.by_length)
     )
+    return Moments(total, squares, count, short, by_length)
 
 
 def _layout_of(written: Sequence[str]) -> _Layout | None:
@@ -115,19 +116,20 @@ def _layout(written: tuple[str, ...]) -> _Layout | None:
         places=tuple(place[bound] for bound in bounds),
         squares=tuple(_within(*pair) for pair in pairwise((0.0, *ordered))),
         finite=tuple(place[bound] for bound in ordered if 0.0 < bound < math.inf),
-        short=tuple(_short_places([bound for bound in ordered if bound > 0.0])),
+        short=tuple(_places(SHORT_BOUNDS, [bound for bound in ordered if bound > 0.0])),
+        by_length=tuple(_places(LENGTH_BOUNDS, [bound for bound in ordered if bound > 0.0])),
     )
 
 
-def _short_places(bounds: Sequence[float]) -> Iterator[tuple[int, float, float]]:
-    """Where `SHORT_BOUNDS` are among these bounds; nothing where bounds are coarse.
+def _places(wanted: Sequence[float], bounds: Sequence[float]) -> Iterator[tuple[int, float, float]]:
+    """Where some lengths are among these bounds; nothing where bounds are coarse.
 
     Between two bounds, lengths are uniform by their logarithm, the first ones from a half on.
     """
     if not bounds or bounds[0] > _FINE:
         return
     logs = [math.log(0.5), *(math.log(bound) for bound in bounds if math.isfinite(bound))]
-    for most in map(math.log, SHORT_BOUNDS):
+    for most in map(math.log, wanted):
         at = bisect_right(logs, most) - 1
         last = at + 1 == len(logs)
         yield at, 0.0 if last else most - logs[at], 1.0 if last else logs[at + 1] - logs[at]
@@ -162,11 +164,13 @@ def moments_growth(before: Moments | None, after: Moments | None) -> Moments:
         return Moments(0.0, 0.0, 0.0)
     if after.count < before.count:
         return after
+    ended = before.by_length if before.count > 0 else (0.0,) * len(after.by_length)
     return Moments(
         after.total - before.total,
         after.squares - before.squares,
         after.count - before.count,
         tuple(now - then for now, then in zip(after.short, before.short, strict=True)),
+        tuple(now - then for now, then in zip(after.by_length, ended, strict=False)),
     )
 
 

@@ -40,6 +40,9 @@ _MOST_REQUESTS = 1e5
 
 NO_SHORT = (0.0,) * len(SHORT_BOUNDS)
 
+LENGTH_BOUNDS = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)
+"""Tokens up to which requests are counted by length: bounds that servers' histograms have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -50,6 +53,7 @@ class Moments:
         squares: Sum of their squares, estimated.
         count: Requests.
         short: Requests of at most `SHORT_BOUNDS` tokens each; zeros where the buckets do not tell.
+        by_length: Requests of at most `LENGTH_BOUNDS` tokens each; empty where the buckets do not tell.
 
     """
 
@@ -57,6 +61,7 @@ class Moments:
     squares: float
     count: float
     short: tuple[float, ...] = NO_SHORT
+    by_length: tuple[float, ...] = ()
 
 
 class ImplausibleError(ValueError):

@@ -226,8 +226,12 @@ def longer(
     if not 0 < count < running or output_tokens <= 0:
         return 1.0
     generated = sum(item.itl[1] + item.ttft[1] for item in growths)
-    most = 1.0 + 2.0 * (_USUAL_OUTPUT_CV if output_cv is None else output_cv)
-    return min(max(generated / count / output_tokens, 1.0), most)
+    return min(max(generated / count / output_tokens, 1.0), most_longer(output_cv))
+
+
+def most_longer(output_cv: float | None) -> float:
+    """Largest factor on the mean output tokens of those that finished, by how much their lengths vary."""
+    return 1.0 + 2.0 * (_USUAL_OUTPUT_CV if output_cv is None else output_cv)
 
 
 def mean_itl(growths: list[Growth]) -> float | None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.collector.servers.moments import moments, moments_growth, short_shares
-from adapter.collector.servers.totals import Moments
+from adapter.collector.servers.totals import LENGTH_BOUNDS, Moments
 from adapter.collector.traffic import TrafficWindow
 from adapter.collector.windows.growth import EMPTY
 from analyzer.step_times import SHORT_BOUNDS
@@ -119,3 +119,15 @@ def test_a_bound_of_nearly_nothing_is_as_one_of_nothing() -> None:
     """The quotient of the next bound by it is no number."""
     known = of_buckets({"5e-324": 0, "20": 100, "+Inf": 100})
     assert 0.0 < known.total < 20.0 * 100
+
+
+def test_requests_are_counted_by_length() -> None:
+    """Up to each of `LENGTH_BOUNDS`, as their growth; coarse buckets do not tell."""
+    before = of_buckets({"5": 1, "20": 2, "50": 4, "1000": 8, "+Inf": 10})
+    after = of_buckets({"5": 1, "20": 4, "50": 8, "1000": 24, "+Inf": 30})
+    grown = dict(zip(LENGTH_BOUNDS, moments_growth(before, after).by_length, strict=True))
+    assert (grown[20], grown[50], grown[1000], grown[50000]) == (2.0, 4.0, 16.0, 16.0)
+    assert grown[50] < grown[200] < grown[500] < grown[1000]
+    assert moments_growth(Moments(0.0, 0.0, 0.0), after).by_length == after.by_length
+    assert moments_growth(Moments(900.0, 9e4, 10.0), after).by_length == ()
+    assert of_buckets({"100": 10, "1000": 20, "+Inf": 30}).by_length == ()

@@ -1,0 +1,197 @@
+"""Lengths of the requests that begin, from those that finish: short ones finish first, and long ones late.
+
+While load rises, those that finish are shorter than those that begin, and after a backlog they are longer. Of
+the requests of one length that finish within a window, each began its length earlier; they are so divided by
+the requests that began in the window moved back by that length. That is free of bias whatever load did
+(weighting by the inverse of the chance to be seen: Horvitz and Thompson, 1952).
+
+What began when is counted on a clock that runs in tokens: one for each that a request in service gets. Before
+the window, requests began at the constant rate that explains those in service at its start (Little, 1961).
+Lengths that could not finish yet are an exponential tail through the share that is known to be longer (Brown,
+Hollander and Korwar, 1974).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from adapter.collector.servers.totals import LENGTH_BOUNDS
+from adapter.collector.windows.growth import Growth, mean_itl, most_longer, tokens_per_gap
+from analyzer.replicas import FloatArray
+
+_PARTS = 36
+"""Parts of the window in which the counts of pods are added up."""
+
+_WITHIN = 6
+"""Lengths by which those between two bounds are known, uniform by their logarithm."""
+
+_LEAST_BEGUN = 30.0
+"""Requests that must have begun for the share of a length to be known."""
+
+_LEAST_FINISHED = 10.0
+"""Requests that must have finished for their lengths to be weighted."""
+
+_ERRORS = 2.0
+"""Standard errors up to which a share that is not seen is chance."""
+
+_LARGE_SHARE = math.exp(-1.0)
+"""Share of longer requests from which an exponential tail is as long as the longest known length: a larger
+share says little of it."""
+
+_ROUNDS = 6
+"""Rounds in which the mean and the rate before the window find each other."""
+
+
+def _lengths() -> FloatArray:
+    bounds = np.array((1.0, *LENGTH_BOUNDS, 2.0 * LENGTH_BOUNDS[-1]))
+    steps = (np.arange(_WITHIN) + 0.5) / _WITHIN
+    lower, upper = bounds[:-1, None], bounds[1:, None]
+    lengths: FloatArray = lower * (upper / lower) ** steps
+    return lengths
+
+
+_LENGTHS = _lengths()
+_MEANS, _SQUARES = _LENGTHS.mean(axis=1), (_LENGTHS**2).mean(axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Factors from the requests that finished to those that began.
+
+    Attributes:
+        mean: Factor on the mean output tokens.
+        variation: Factor on their coefficient of variation.
+
+    """
+
+    mean: float
+    variation: float
+
+
+def weights(
+    growths: Iterable[Growth],
+    recent: Iterable[Growth],
+    in_service: float,
+    starts: tuple[float, float],
+    output_cv: float | None,
+) -> tuple[Weights, Weights] | None:
+    """Factors for all that finished, and for those of `recent`; None for too few, or without histograms.
+
+    Args:
+        growths: What pods counted over the long window.
+        recent: What they counted over the short one.
+        in_service: Requests in service at the last samples.
+        starts: Starts of the two windows, monotonic seconds.
+        output_cv: Coefficient of variation of the finished ones' output tokens; None where it is not known.
+
+    """
+    items = list(growths)
+    ended = _by_length(items)
+    if ended.sum() < _LEAST_FINISHED:
+        return None
+    begun = _Begun.of(items, in_service, starts[0])
+    whole = begun.weights(ended, starts[0], output_cv)
+    ended = _by_length(recent)
+    few = ended.sum() < _LEAST_FINISHED
+    return whole, whole if few else begun.weights(ended, starts[1], output_cv)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Requests that came into service, on the clock in tokens.
+
+    Attributes:
+        at: Monotonic seconds of the steps of the clock.
+        clock: Tokens that a request in service got until then.
+        count: Requests that came into service until then, less those whose clients left.
+        before: Requests in service at the first step.
+
+    """
+
+    at: FloatArray
+    clock: FloatArray
+    count: FloatArray
+    before: float
+
+    @classmethod
+    def of(cls, growths: list[Growth], in_service: float, start: float) -> _Begun:
+        """What pods counted since `start`, monotonic seconds; `in_service`: requests at the last samples."""
+        rows = np.array(
+            [
+                (
+                    item.since,
+                    item.at,
+                    item.arrivals - item.queued,
+                    item.generation_tokens[1],
+                    *item.itl,
+                )
+                for item in growths
+            ]
+        )
+        since, until = rows[:, 0], rows[:, 1]
+        # The first sample of a new pod is since it was started, which may be long before.
+        at = np.linspace(max(float(since.min()), start), float(until.max()), _PARTS + 1)
+        spans = np.maximum(until - since, 1e-9)
+        done = np.clip((at[:, None] - since) / spans, 0.0, 1.0) @ rows[:, 2:]
+        count, ended, seconds, gaps = (done - done[0]).T
+        took = np.diff(seconds)
+        paces = np.divide(np.diff(gaps), took, out=np.zeros(_PARTS), where=took > 0)
+        paces *= tokens_per_gap(growths, mean_itl(growths))
+        clock = np.concatenate([[0.0], np.cumsum(paces * np.diff(at))])
+        return cls(at, clock, count, max(in_service - float(count[-1] - ended[-1]), 0.0))
+
+    def weights(self, ended: FloatArray, since: float, output_cv: float | None) -> Weights:
+        """Factors for the requests that finished after `since`, monotonic seconds, by their lengths.
+
+        The less lengths vary, which is `output_cv`, the less the first ones mislead.
+        """
+        first = float(np.interp(since, self.at, self.clock))
+        ends = np.array((float(self.clock[-1]), first))[:, None, None] - _LENGTHS
+        # Of the window moved back by each length, what is known and what is before it, of the clock.
+        counted = np.interp(ends, self.clock, self.count).mean(axis=-1)
+        earlier = np.minimum(ends, 0.0).mean(axis=-1)
+        mean, square = (float(ended @ values) / float(ended.sum()) for values in (_MEANS, _SQUARES))
+        one, two = mean, square
+        for _ in range(_ROUNDS):
+            rate = self.before / one
+            begun = counted[0] - counted[1] + rate * (earlier[0] - earlier[1])
+            one, two = _moments(ended, begun) or (mean, square)
+        seen, all_of_them = square / (mean * mean) - 1.0, max(two / (one * one) - 1.0, 0.0)
+        most = most_longer(output_cv)
+        return Weights(
+            mean=min(max(one / mean, 1.0 / most), most),
+            variation=math.sqrt(all_of_them / seen) if seen > 0 else 1.0,
+        )
+
+
+def _moments(ended: FloatArray, begun: FloatArray) -> tuple[float, float] | None:
+    """Mean and mean square of the lengths, by those that ended and those that began; None if not known."""
+    known = int(np.argmin([*(begun >= _LEAST_BEGUN), False]))
+    if known == 0:
+        return None
+    shares = ended[:known] / begun[:known]
+    seen, error = float(shares.sum()), math.sqrt(float((shares / begun[:known]).sum()))
+    certain = known < begun.size and 1.0 - seen > _ERRORS * error
+    beyond = 1.0 - seen if certain else 0.0
+    if seen + beyond <= 0:
+        return None
+    longest = float(_LENGTHS[known - 1, -1])
+    share = min(beyond / (seen + beyond), _LARGE_SHARE)
+    rest = -longest / math.log(share) if share > 0 else 0.0
+    one = float(shares @ _MEANS[:known]) + beyond * (longest + rest)
+    two = float(shares @ _SQUARES[:known]) + beyond * ((longest + rest) ** 2 + rest * rest)
+    return one / (seen + beyond), two / (seen + beyond)
+
+
+def _by_length(growths: Iterable[Growth]) -> FloatArray:
+    """Requests that finished, between each two of `LENGTH_BOUNDS`, the first ones and those beyond."""
+    counted = [item.output_moments for item in growths if item.output_moments.by_length]
+    rows = np.array([(0.0, *moments.by_length, moments.count) for moments in counted])
+    ended: FloatArray = np.zeros(len(LENGTH_BOUNDS) + 1)
+    if counted:
+        ended = np.maximum(np.diff(rows.sum(axis=0)), 0.0)
+    return ended
