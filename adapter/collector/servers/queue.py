@@ -4,9 +4,9 @@ Requests are taken up in the order in which they came, so one that is served whi
 the page before, and its time to first token says so. Where first tokens come at once instead, and the server
 has room for more, the requests that its gauge has are none: they would have been taken up. A queue that
 grows beside room by more than a batch between two pages counts from when first tokens say that it is one, or
-none comes at all; a smaller one counts at once, as prompts wait for their turn beside room too. It does not
-where it is the only queue of several servers, and its server took up no more requests than before: load that
-rises is seen at others, or in service.
+none comes at all; a smaller one counts at once, as prompts wait for their turn beside room too.
+Where a page has no times to first token, a queue that grows so and is the only one of several servers, whose
+server took up no more requests than before, does not count while it goes on as before.
 
 Requests whose LoRA adapter has no slot wait beside room for as long as others have all: that queue counts.
 
@@ -29,9 +29,6 @@ _SILENT_PAGES = 2
 
 _SHARE = 0.1
 """Largest share of the wait that the order of service would need, for it to be none."""
-
-_ALONE = 4.0
-"""Requests by which a queue must grow to be doubted as the only one of several servers."""
 
 _LEARNED = 3
 """Pages after which it is known how many requests a server takes up."""
@@ -114,14 +111,14 @@ class Queue:
         # What was found to be none stays none, also while others wait behind it.
         self.left = min(self.left, page.waiting)
         room, stood = _has_room(page, batch), min(before.waiting, page.waiting)
-        grown = page.waiting - before.waiting
         usual = self._took_up_as_usual(before, page, seconds=seconds)
-        jumped = grown > max(self._most, batch) + _PREFILL
-        jumped = jumped or (alone and usual and grown > self._most + _ALONE)
+        jumped = page.waiting - before.waiting > max(self._most, batch) + _PREFILL
         # Where a cache may be full, a queue counts at once.
         slots = page.adapters_waiting > 0
-        # Where nothing is shown of the cache, one that gets full takes up more before it does.
-        seen = page.kv_cache is not None or page.running <= before.running
+        # Without times to first token what ends shows that it works, and other servers that load rises.
+        timed = page.ttft[1] > 0
+        # A page of such a server shows nothing of its cache: one that gets full takes up more before it does.
+        seen = page.kv_cache is not None or (not timed and page.running <= before.running)
         doubtful = room and not slots and seen and (jumped or self.doubted > 0)
         # Spread over the time: each waited from the page before until it was served.
         waits = waited > _SHARE * 0.5 * min(served, before.waiting) * seconds
@@ -129,8 +126,6 @@ class Queue:
             self._pages = self._pages + 1 if stood > 0 and room and not waits and not slots else 0
             if self._pages >= PAGES:
                 self.left, self._believed = max(self.left, stood), False
-        # Without times to first token what ends shows that it works, and other servers that load rises.
-        timed = page.ttft[1] > 0
         goes_on = served > 0 if timed else page.finished > before.finished
         self._silent = self._silent + 1 if not goes_on and stood > self.left else 0
         rises = not timed and not (alone and usual) and stood > 0
