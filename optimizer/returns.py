@@ -5,14 +5,18 @@ requests are late, and the replicas that work off their queue. How long load sta
 but how long it did the last times is: the hold is the one that would have cost least then (for known times:
 Karlin, Manasse, McGeoch and Owicki, "Competitive randomized algorithms for nonuniform problems", Algorithmica
 11, 1994). Of n times that are alike, the next one is the longest so far with probability 1 / (n + 1): it
-counts as one more, and nothing is known of how much longer it is.
+counts as one more, and nothing is known of how much longer it is. Likewise load that returned n times, m of
+them with so many replicas, does so the next time with probability m / (n + 1) (the m-th largest of n draws
+that are alike): replicas that load seldom took are given back sooner than those that every return takes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 LEAST_FALL = 0.2
 """Share of its level that load must fall by to be away, and up to which it is back."""
@@ -63,6 +67,33 @@ class Away:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Load that was there until it fell: until when, for how many seconds, and how much.
+
+    Attributes:
+        rate_rps: its level, requests per second.
+        replicas: those that its arrivals needed.
+
+    """
+
+    until: float
+    seconds: float
+    rate_rps: float
+    replicas: int
+
+
+_Remembered = TypeVar("_Remembered", Away, Stay)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Seconds for which that many replicas are kept after the last need of them."""
+
+    replicas: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Returns:
     """What is known of the falls and returns of one variant's load.
@@ -75,6 +106,8 @@ class Returns:
         peak: Most replicas recommended since they were back, those for a queue included.
         away_at: When they fell, seconds; None while they are not away.
         times: When load was away, the last time last.
+        stays: Load before each fall, the last one last.
+        back_at: When it was back, or first seen, seconds; None before.
         mean_rps: Mean rate so far, of about the last `REMEMBERED_SECONDS`.
         known_seconds: Time that it is of, at most `REMEMBERED_SECONDS`.
 
@@ -87,6 +120,8 @@ class Returns:
     peak: int = 0
     away_at: float | None = None
     times: tuple[Away, ...] = ()
+    stays: tuple[Stay, ...] = ()
+    back_at: float | None = None
     mean_rps: float = 0.0
     known_seconds: float = 0.0
 
@@ -124,29 +159,34 @@ def seen(
 
     """
     before = _averaged(before, rate_rps, now)
+    back_at = now if before.back_at is None else before.back_at
     loads = tuple(item for item in before.loads if item.at > now - window)
     latest = Load(now, rate_rps, lasting if queued else replicas)
-    after = replace(before, loads=(*loads, latest), peak=max(before.peak, replicas))
+    peak = max(before.peak, replicas)
+    after = replace(before, loads=(*loads, latest), peak=peak, back_at=back_at)
     if before.away_at is None:
         level = max((min(a.rate_rps, b.rate_rps) for a, b in pairwise(loads)), default=0.0)
         most = max((item.replicas for item in loads), default=0) or after.peak
         fallen = _fallen(rate_rps, level)
         if fallen >= LEAST_FALL and fallen * most >= LEAST_REPLICAS:
-            return replace(after, level_rps=level, lowest_rps=rate_rps, replicas=most, away_at=now)
+            stay = Stay(now, now - back_at, level, most)
+            stays = (*_recent(before.stays, now), stay)
+            after = replace(after, level_rps=level, lowest_rps=rate_rps, stays=stays)
+            return replace(after, replicas=most, away_at=now)
         return after
     away = now - before.away_at
     if _fallen(rate_rps, before.level_rps) < LEAST_FALL:
-        return replace(after, away_at=None, peak=replicas, times=_with(before, Away(now, away)))
+        times = (*_recent(before.times, now), Away(now, away))
+        return replace(after, away_at=None, back_at=now, peak=replicas, times=times)
     if away > MOST_WINDOWS * window:
-        return replace(after, away_at=None, times=_with(before, Away(now, math.inf)))
+        times = (*_recent(before.times, now), Away(now, math.inf))
+        return replace(after, away_at=None, back_at=now, times=times)
     return replace(after, lowest_rps=min(before.lowest_rps, rate_rps))
 
 
 def remembered(returns: Returns, *, now: float) -> bool:
     """Whether load that was away came back within `REMEMBERED_SECONDS`."""
-    return any(
-        item.seconds < math.inf and item.until > now - REMEMBERED_SECONDS for item in returns.times
-    )
+    return any(item.seconds < math.inf for item in _recent(returns.times, now))
 
 
 def hold_seconds(returns: Returns, *, now: float, window: float) -> float:
@@ -157,11 +197,56 @@ def hold_seconds(returns: Returns, *, now: float, window: float) -> float:
     costs a window of all the replicas that it took, in units of those that would have been kept; more, where
     returns make more requests late than may be: those of half a window at the level before each time.
     """
-    times = [item.seconds for item in returns.times if item.until > now - REMEMBERED_SECONDS]
-    known = [item for item in times if NOTICED * window < item < math.inf]
+    times = [item.seconds for item in _recent(returns.times, now)]
+    returned = sum(NOTICED * window < item < math.inf for item in times)
+    late = returned * LATE_WINDOWS * window / REMEMBERED_SECONDS * returns.concentration
+    return _cheapest(times, late=late, returns=returns, window=window)
+
+
+def holds(returns: Returns, *, now: float, window: float) -> tuple[Hold, ...]:
+    """The same by replicas, fewest first: those that not every return took are away for longer.
+
+    One hold for each number of replicas that load took, which also counts for what is between the number
+    before and it; the last one counts for more, too. Empty where nothing is known of returns. What is late
+    is counted while load that takes them was there.
+    """
+    remembered_times = _recent(returns.times, now)
+    times = [item.seconds for item in remembered_times]
+    stays = _recent(returns.stays, now)
+    if not any(NOTICED * window < item < math.inf for item in times) or window <= 0:
+        return ()
+    # Load that was there before did not come back.
+    returned_at = min(item.until for item in remembered_times if item.seconds < math.inf)
+    requests = returns.mean_rps * REMEMBERED_SECONDS
+    levels = []
+    for replicas in sorted({item.replicas for item in stays}):
+        least = (1.0 - LEAST_FALL) * replicas
+        took = [item for item in stays if item.replicas >= least]
+        late = sum(
+            min(item.seconds, LATE_WINDOWS * window) * item.rate_rps
+            for item in took
+            if item.until > returned_at
+        )
+        # Of what every return took nothing says that the next one takes less.
+        again = 1.0 if len(took) == len(stays) else len(took) / (len(stays) + 1.0)
+        share = late / requests if requests > 0 else 0.0
+        seconds = _cheapest(times, late=share, returns=returns, window=window, again=again)
+        levels.append(Hold(replicas, seconds))
+    return tuple(levels)
+
+
+def _cheapest(
+    times: Sequence[float], *, late: float, returns: Returns, window: float, again: float = 1.0
+) -> float:
+    """The hold of least cost, seconds; `again` is the share of the returns that take what is held.
+
+    Away for times that are `again` of those of what is held, on average: a return that does not take it ends
+    no time away.
+    """
+    known = [item / again for item in times if NOTICED * window < item < math.inf]
     if not known or window <= 0:
         return window
-    late = len(known) * LATE_WINDOWS * window / REMEMBERED_SECONDS * returns.concentration
+    times = [item / again for item in times]
     price = window * returns.peak / returns.kept * (1.0 + late / LATE_SHARE)
     longest = max(known)
 
@@ -170,9 +255,9 @@ def hold_seconds(returns: Returns, *, now: float, window: float) -> float:
         return seen_again + _cost_beyond(longest, hold, price)
 
     forever = 1.0 + sum(math.isinf(item) for item in times)
-    holds = [*(MARGIN * item for item in known), _hold_beyond(longest, price, forever)]
-    holds = sorted(min(item, MOST_WINDOWS * window) for item in holds)
-    return min((window, *(item for item in holds if item > window)), key=cost)
+    candidates = [*(MARGIN * item for item in known), _hold_beyond(longest, price, forever)]
+    candidates = sorted(min(item, MOST_WINDOWS * window) for item in candidates)
+    return min((window, *(item for item in candidates if item > window)), key=cost)
 
 
 def _cost_beyond(longest: float, hold: float, price: float) -> float:
@@ -204,6 +289,6 @@ def _fallen(rate_rps: float, level_rps: float) -> float:
     return 1.0 - min(rate_rps / level_rps, 1.0) if level_rps > 0 else 0.0
 
 
-def _with(returns: Returns, away: Away) -> tuple[Away, ...]:
-    oldest = away.until - REMEMBERED_SECONDS
-    return (*(item for item in returns.times if item.until > oldest), away)
+def _recent(items: tuple[_Remembered, ...], now: float) -> tuple[_Remembered, ...]:
+    """Those that are remembered."""
+    return tuple(item for item in items if item.until > now - REMEMBERED_SECONDS)

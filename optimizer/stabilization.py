@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from optimizer.returns import Hold
+
 FALL_REPLICAS, FALL_SHARE = 2, 0.25
 """Replicas, and share of them, by which a recommendation is below a former one where the load has fallen far:
 one replica more or less may be the noise of a rate."""
@@ -21,6 +23,7 @@ class StabilizationLimits:
 
     Attributes:
         down_seconds: stabilization window for scaling down; 0 applies a lower number at once.
+        holds: the same by replicas, fewest first, none of them longer; empty: `down_seconds` for all.
         brief_seconds: the same for recommendations that are brief; no longer than `down_seconds`.
         fall_seconds: the same for recommendations that the present one is far below; None: `down_seconds`.
         step_up: replicas more than before at most; None: any number. Likewise `step_down`.
@@ -28,6 +31,7 @@ class StabilizationLimits:
     """
 
     down_seconds: float = 0.0
+    holds: tuple[Hold, ...] = ()
     brief_seconds: float = 30.0
     fall_seconds: float | None = None
     step_up: int | None = None
@@ -134,12 +138,25 @@ def _holds(
     item: Recommendation, desired: int, limits: StabilizationLimits, *, brief: bool
 ) -> Iterator[tuple[int, float]]:
     """Replicas that a recommendation keeps when `desired` is less, and the time until which it does."""
-    kept = limits.down_seconds
+    longest = limits.down_seconds
     if item.brief and not brief:
         # What the arrivals asked for stays when what the queue asked for has gone.
-        yield item.lasting, item.at + _kept(item.lasting, desired, limits, kept)
-        kept = min(limits.brief_seconds, kept)
-    yield item.replicas, item.at + _kept(item.replicas, desired, limits, kept)
+        for replicas, seconds in _by_level(item.lasting, limits):
+            yield replicas, item.at + _kept(replicas, desired, limits, seconds)
+        longest = min(limits.brief_seconds, longest)
+    for replicas, seconds in _by_level(item.replicas, limits):
+        yield replicas, item.at + _kept(replicas, desired, limits, min(seconds, longest))
+
+
+def _by_level(replicas: int, limits: StabilizationLimits) -> Iterator[tuple[int, float]]:
+    """Of a recommendation the part of each level that has its own hold, with the hold in seconds."""
+    *lower, last = limits.holds or (Hold(replicas, limits.down_seconds),)
+    for item in lower:
+        if item.replicas >= replicas:
+            yield replicas, item.seconds
+            return
+        yield item.replicas, item.seconds
+    yield replicas, last.seconds
 
 
 def _kept(replicas: int, desired: int, limits: StabilizationLimits, seconds: float) -> float:

@@ -118,12 +118,13 @@ def _limits(before: Stabilization, limits: StabilizationLimits, now: float) -> S
     A far fall has its own only within a window after the rates have shown it, which they cannot just after a
     start, and while no load is remembered that came back.
     """
-    window = returns.hold_seconds(before.returns, now=now, window=limits.down_seconds)
+    holds = returns.holds(before.returns, now=now, window=limits.down_seconds)
+    window = max((item.seconds for item in holds), default=limits.down_seconds)
     away_at = before.returns.away_at
     shown = away_at is not None and now - away_at <= limits.down_seconds
     far = shown and not returns.remembered(before.returns, now=now)
     fall = limits.fall_seconds if far else None
-    return replace(limits, down_seconds=window, fall_seconds=fall)
+    return replace(limits, down_seconds=window, holds=holds, fall_seconds=fall)
 
 
 def _known(  # noqa: PLR0917 - what `apply` is given

@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 import pytest
 
-from optimizer.returns import MOST_WINDOWS, REMEMBERED_SECONDS, Returns, hold_seconds, seen
+from optimizer.returns import (
+    MOST_WINDOWS,
+    REMEMBERED_SECONDS,
+    Hold,
+    Returns,
+    hold_seconds,
+    holds,
+    seen,
+)
 
 WINDOW, STEP = 100.0, 10.0
 
@@ -138,3 +146,31 @@ def test_returns_are_forgotten() -> None:
 def test_a_window_that_is_switched_off_stays_off() -> None:
     returns, now = after(((200.0, 9), (200.0, 4), (100.0, 9)))
     assert hold_seconds(returns, now=now, window=0.0) == 0.0
+
+
+ONCE_MORE = ((100.0, 9), (300.0, 2), (50.0, 9), (300.0, 2), (50.0, 30), (100.0, 2))
+"""Two bursts of 9, then one of 30."""
+
+
+def test_what_one_of_several_returns_took_is_given_back_sooner() -> None:
+    """9 came back whenever load did; 30 did once in 3, and do so the next time in one of 4."""
+    returns, now = after(ONCE_MORE)
+    usual, most = holds(returns, now=now, window=WINDOW)
+    assert (usual.replicas, most.replicas) == (9, 30)
+    assert usual.seconds > 2.0 * most.seconds
+    assert most.seconds >= WINDOW
+
+
+def test_what_every_return_took_is_held_at_least_as_long() -> None:
+    """Bursts that are alike have one hold, the longest."""
+    returns, now = after((*ONCE_MORE[:4], (50.0, 9), (100.0, 2)))
+    assert holds(returns, now=now, window=WINDOW) == (Hold(9, MOST_WINDOWS * WINDOW),)
+
+
+@pytest.mark.parametrize("window", [0.0, WINDOW])
+def test_nothing_is_held_longer_where_no_load_came_back(window: float) -> None:
+    returns, now = after(((200.0, 9), (300.0, 5)))
+    assert holds(returns, now=now, window=window) == ()
+    returns, now = after(ONCE_MORE)
+    assert holds(returns, now=now, window=0.0) == ()
+    assert holds(returns, now=now + REMEMBERED_SECONDS, window=WINDOW) == ()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optimizer.returns import Hold
 from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
 
 
@@ -166,3 +167,21 @@ def test_a_far_fall_from_a_queue_takes_no_replicas_of_the_arrivals() -> None:
     limits = StabilizationLimits(down_seconds=40, fall_seconds=20)
     history = (Recommendation(0.0, 20, brief=True, lasting=8),)
     assert stabilize(7, before=20, history=history, now=25.0, limits=limits).replicas == 8
+
+
+def test_levels_have_their_own_holds() -> None:
+    """What is above the last level goes with it."""
+    limits = StabilizationLimits(down_seconds=40, holds=(Hold(3, 40.0), Hold(6, 20.0)))
+    assert fold([9, 2, 2, 2, 2], limits) == [9, 9, 3, 3, 2]
+    assert fold([5, 2, 2, 2, 2], limits) == [5, 5, 3, 3, 2]
+    assert fold([3, 2, 2, 2, 2], limits) == [3, 3, 3, 3, 2]
+
+
+def test_a_queue_holds_no_level_for_longer() -> None:
+    """Of 9 for a queue the arrivals asked for 4."""
+    limits = StabilizationLimits(
+        down_seconds=40, brief_seconds=10, holds=(Hold(3, 40.0), Hold(6, 20.0))
+    )
+    history = (Recommendation(0.0, 9, brief=True, lasting=4),)
+    for now, left in ((5.0, 9), (15.0, 4), (25.0, 3), (45.0, 2)):
+        assert stabilize(2, before=9, history=history, now=now, limits=limits).replicas == left
