@@ -76,11 +76,12 @@ def of_several(
     """What pod `a` has in its gauge and not in its queue at the fifth page and the two after it.
 
     Args:
-        queued: pods at which `number` requests wait from then on.
+        queued: pods at which requests wait from then on.
         names: the pods.
         taken: requests that pod `a` took into service beside the usual ones.
         waits: whether first tokens come late from the sixth page on.
         timed: whether pages have times to first token and latencies; TGI's have none, nor a KV cache.
+        number: requests that wait at each of them.
 
     """
     checks = Plausibility(interval=SECONDS)
