@@ -35,6 +35,9 @@ _KEPT, _KEPT_IN_DOUBT = 0.95, 0.9
 
 What all later pages contradict is forgotten within some minutes, as requests may have become other ones."""
 
+_MOST_IN_DOUBT = 100.0
+"""Requests that count as learned from when a page contradicts them: more would not be forgotten for longer."""
+
 _LEAST = 10.0
 """Requests that ended before their time in service is known well enough."""
 
@@ -138,10 +141,11 @@ class Residence:
         self._tokens = _KEPT * self._tokens + tokens
 
     def doubt(self) -> None:
-        """Note a page that cannot be learned from."""
-        self._in_service *= _KEPT_IN_DOUBT
-        self._requests *= _KEPT_IN_DOUBT
-        self._tokens *= _KEPT_IN_DOUBT
+        """Note a page that cannot be learned from; busy servers are not doubted for longer than others."""
+        share = _KEPT_IN_DOUBT * min(1.0, _MOST_IN_DOUBT / max(self._requests, 1.0))
+        self._in_service *= share
+        self._requests *= share
+        self._tokens *= share
 
     def implied(self, before: PodMetrics, page: PodMetrics, *, seconds: float) -> float:
         """Requests that must have been in service on average for the counts to grow by so much.

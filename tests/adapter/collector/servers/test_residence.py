@@ -67,6 +67,23 @@ def test_a_count_that_runs_ahead_is_not_believed_for_some_minutes() -> None:
     assert said[-1] == ""
 
 
+def test_busy_servers_are_not_doubted_for_longer() -> None:
+    """Requests that take a twentieth of the time from now on are believed after the same pages."""
+
+    def doubted(rps: float) -> int:
+        checks = Plausibility(interval=INTERVAL)
+        said, finished = [], 0.0
+        for at in range(150):
+            finished += rps * INTERVAL * (1.0 if at < 60 else 20.0)
+            one = page(finished, running=4 * rps, first=False)
+            verdict = checks.assess("a", one, now=at * INTERVAL, started=None, batch=BATCH)
+            said.append(verdict.problem)
+        assert not any(said[:60])
+        return sum(map(bool, said))
+
+    assert 0 < doubted(10.0) <= doubted(1000.0) <= 30
+
+
 def test_a_count_of_requests_without_their_lengths_is_not_believed() -> None:
     """TGI counts both as a request ends."""
     normal = page(usual(FAULT), first=False)
