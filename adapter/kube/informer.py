@@ -204,23 +204,34 @@ class Informer:
                 self._noted(before, after)
             else:
                 self._changed()
-        return str((item.get("metadata") or {}).get("resourceVersion") or "")
+        return str(_metadata(item).get("resourceVersion") or "")
 
     def _keep(self, objects: dict[tuple[str, str], Object], item: Object) -> None:
         """Put an object among the others; one that cannot be read is left out, and ends nothing."""
         key = _key(item)
         objects.pop(key, None)
         try:
-            objects[key] = self._trim(_lean(item))
+            objects[key] = kept(item, self._trim)
         except Exception:
             log.exception("object cannot be read; leaving it out", path=self.path, object=key)
+
+
+def kept(item: Object, trim: Callable[[Object], Object]) -> Object:
+    """What the copy has of an object; TypeError where its metadata have another form than all have."""
+    return trim(_lean(item))
 
 
 def _lean(item: Object) -> Object:
     """The object without bookkeeping that nothing here reads and that may be most of it."""
     metadata = item.get("metadata")
-    if not isinstance(metadata, Mapping):
+    if metadata is None:
         return item
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata: must be an object, not {type(metadata).__name__}")
+    for field in ("labels", "annotations"):
+        values = metadata.get(field)
+        if values is not None and not _are_texts(values):
+            raise TypeError(f"metadata.{field}: must be texts by name")
     kept = {name: value for name, value in metadata.items() if name != "managedFields"}
     notes = kept.get("annotations")
     if isinstance(notes, Mapping) and _LAST_APPLIED in notes:
@@ -258,5 +269,14 @@ def _essence(item: Object, bookkeeping: frozenset[str]) -> object:
 
 
 def _key(item: Object) -> tuple[str, str]:
-    metadata = item.get("metadata") or {}
+    metadata = _metadata(item)
     return str(metadata.get("namespace") or ""), str(metadata.get("name") or "")
+
+
+def _metadata(item: Object) -> Object:
+    metadata = item.get("metadata")
+    return metadata if isinstance(metadata, Mapping) else {}
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, Mapping) and all(isinstance(text, str) for text in values.values())

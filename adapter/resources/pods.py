@@ -79,8 +79,8 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
             "labels": metadata.get("labels") or {},
         },
         "owner": owners.of_pod(metadata),
-        "node": spec.get("nodeName") or "",
-        "phase": status.get("phase") or "",
+        "node": str(spec.get("nodeName") or ""),
+        "phase": str(status.get("phase") or ""),
         "ready": ready is not None and not metadata.get("deletionTimestamp"),
         "startup_seconds": _between(
             _began(metadata, status), (ready or {}).get("lastTransitionTime")

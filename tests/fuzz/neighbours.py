@@ -8,10 +8,11 @@ from typing import Any
 
 import structlog
 
-from adapter.kube import labels
+from adapter.kube import informer, labels
 from adapter.kube.informer import Object
-from adapter.resources import inputs, pods
+from adapter.resources import gpus, inputs, pods
 from adapter.resources.configuration.last_good import NOTHING
+from adapter.resources.devices import dra
 from adapter.resources.serving import monitors, pools
 from adapter.resources.watched import trimming
 from adapter.resources.watched.joining import Items, Seen, join
@@ -130,6 +131,53 @@ VARIANT = {
     "status": {"history": [{"time": "2026-01-01T00:00:00Z", "replicas": 1, "before": 2}]},
 }
 
+DEVICE = "NVIDIA-H100-80GB-HBM3"
+NODE = {
+    "metadata": {
+        "name": "a",
+        "labels": {"nvidia.com/gpu.product": DEVICE, "nvidia.com/gpu.memory": "81559"},
+        "annotations": {"hami.io/node-handshake": "x"},
+    },
+    "spec": {"unschedulable": False, "taints": [{"key": "gpu", "effect": "NoSchedule"}]},
+    "status": {
+        "allocatable": {"nvidia.com/gpu": "8"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    },
+}
+SLICE = {
+    "metadata": {"name": "s"},
+    "spec": {
+        "driver": "gpu.nvidia.com",
+        "pool": {"name": "a", "generation": 1},
+        "perDeviceNodeSelection": True,
+        "devices": [
+            {
+                "name": "gpu-0",
+                "nodeName": "a",
+                "attributes": {"productName": {"string": DEVICE}, "type": {"string": "gpu"}},
+                "capacity": {"memory": {"value": "81559Mi"}},
+                "taints": [{"key": "k", "effect": "NoSchedule"}],
+            }
+        ],
+    },
+}
+CLAIM = {
+    "metadata": _named("c"),
+    "status": {
+        "allocation": {
+            "devices": {"results": [{"driver": "gpu.nvidia.com", "pool": "a", "device": "gpu-0"}]}
+        },
+        "reservedFor": [{"resource": "pods", "name": "p"}],
+    },
+}
+RULE = {
+    "metadata": {"name": "r"},
+    "spec": {
+        "deviceSelector": {"driver": "gpu.nvidia.com", "pool": "a", "device": "gpu-0"},
+        "taint": {"key": "k", "effect": "NoExecute"},
+    },
+}
+
 KINDS: Mapping[str, tuple[Mapping[str, Any], Callable[[Object], Object]]] = {
     "pods": (POD, pods.trimmed),
     "deployments": (DEPLOYMENT, trimming.deployment),
@@ -139,8 +187,12 @@ KINDS: Mapping[str, tuple[Mapping[str, Any], Callable[[Object], Object]]] = {
     "services": (SERVICE, monitors.trimmed_service),
     "pools": (POOL, pools.trimmed),
     "variants": (VARIANT, lambda item: item),
+    "nodes": (NODE, gpus.trimmed),
+    "slices": (SLICE, dra.trimmed_slice),
+    "claims": (CLAIM, dra.trimmed_claim),
+    "rules": (RULE, dra.trimmed_rule),
 }
-"""A sample of each kind of object that tenants write, and what a watch keeps of it."""
+"""A sample of each kind of object that tenants write or nodes have, and what a watch keeps of it."""
 
 
 @functools.cache
@@ -167,7 +219,7 @@ def _paths(value: Any, of: type) -> Iterator[tuple[str | int, ...]]:
 def _kept(kind: str, document: Mapping[str, Any]) -> Items:
     """What the watch keeps of an object; one that cannot be trimmed is left out, as an informer does."""
     try:
-        trimmed = KINDS[kind][1](document)
+        trimmed = informer.kept(document, KINDS[kind][1])
     except Exception:  # noqa: BLE001 - as in the informer
         return []
     metadata = document.get("metadata")
@@ -201,10 +253,10 @@ def joined(kind: str, document: Mapping[str, Any]) -> inputs.Inputs:
         scalers=items["scalers"],
         pods=[*items["pods"], *items["plain"]],
         configs=[],
-        nodes={},
-        slices=[],
-        claims=[],
-        rules=[],
+        nodes=dict(items["nodes"]),
+        slices=items["slices"],
+        claims=items["claims"],
+        rules=items["rules"],
         pickers=picked,
         ported=[(TENANT, item["pool"]) for _, item in items["pools"]],
         monitors=items["monitors"],
@@ -215,7 +267,7 @@ def joined(kind: str, document: Mapping[str, Any]) -> inputs.Inputs:
         unread="",
         last_good=NOTHING,
     )
-    return join(Scope(config_namespace=SYSTEM), seen)
+    return join(Scope(config_namespace=SYSTEM, limited=True), seen)
 
 
 def check(kind: str, document: Mapping[str, Any]) -> None:

@@ -101,7 +101,7 @@ def trimmed_slice(item: Object) -> Object:
         "metadata": _metadata(metadata),
         "driver": str(spec.get("driver") or ""),
         "pool": str(pool.get("name") or ""),
-        "generation": pool.get("generation") or 0,
+        "generation": int(pool.get("generation") or 0),
         "nodes": {
             str(device.get("name")): _node((device.get("basic") or device) if apart else spec)
             for device in gpus
@@ -142,7 +142,9 @@ def trimmed_rule(item: Object) -> Object:
     blocks = (spec.get("taint") or {}).get("effect") in _KEEPS_PODS_OUT
     concerned = None
     if blocks and isinstance(selector, dict) and not selector.keys() - set(_SELECTED):
-        concerned = tuple(selector.get(name) for name in _SELECTED)
+        concerned = tuple(
+            None if selector.get(name) is None else str(selector[name]) for name in _SELECTED
+        )
     return {
         "metadata": _metadata(item.get("metadata") or {}),
         "devices": concerned,

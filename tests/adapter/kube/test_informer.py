@@ -296,3 +296,37 @@ async def test_a_refusal_from_the_start_is_told_at_once() -> None:
     async with followed(source) as one:
         await asyncio.sleep(1)
         assert one.lasting is not None
+
+
+class Odd(Refusing):
+    """A source with objects of forms that Kubernetes does not allow, in its list and its events."""
+
+    FORMS = ("x", [1], {"annotations": [1]}, {"labels": "x"}, {"labels": {"a": ["b"]}})
+
+    async def list_pages(
+        self,
+        path: str,
+        query: object = (),
+    ) -> AsyncIterator[pages.Page]:
+        async for page in super().list_pages(path, query):
+            yield pages.Page([*({"metadata": form} for form in self.FORMS), *page.items], "1")
+
+    async def watch_objects(
+        self,
+        path: str,
+        version: str,
+        query: object = (),
+    ) -> AsyncIterator[dict[str, Any]]:
+        for form in self.FORMS:
+            yield {"type": "ADDED", "object": {"metadata": form}}
+        yield {"type": "ADDED", "object": {"metadata": {"name": "b", "namespace": "ns"}}}
+        async for event in super().watch_objects(path, version, query):
+            yield event
+
+
+async def test_an_object_of_an_impossible_form_is_left_out_alone() -> None:
+    """One whose metadata is a text would end the list for as long as it is there."""
+    async with followed(Odd()) as one:
+        await asyncio.sleep(1)
+        assert one.problem == ""
+        assert one.objects.keys() == {("ns", "a"), ("ns", "b")}

@@ -12,6 +12,7 @@ from tests.fuzz import neighbours, readers
 
 TEXTS = ("\u00b2", "9" * 5000, "http://[", "\ud800", "", "-", "a" * 70_000, "1e9", "2020-13-45")
 NUMBERS = (-1, 0, 10**18)
+OTHER_TYPES = ("x", 7, 1.5, True, [1], [None], {"a": 1}, {"a": ["b"]})
 
 
 @pytest.mark.parametrize("kind", sorted(neighbours.KINDS))
@@ -22,6 +23,15 @@ def test_no_value_at_any_place_takes_away_other_variants(kind: str) -> None:
         for path in neighbours.places(kind, of):
             for value in values:
                 neighbours.check(kind, readers.replaced(sample, path, value))
+
+
+@pytest.mark.parametrize("kind", sorted(neighbours.KINDS))
+def test_no_value_of_another_type_takes_away_other_variants(kind: str) -> None:
+    """An API server checks the types that it knows; what stands between, or a loose schema, may not."""
+    sample = neighbours.KINDS[kind][0]
+    for path in {*neighbours.places(kind, object)} - {()}:
+        for value in OTHER_TYPES:
+            neighbours.check(kind, readers.replaced(sample, path, value))
 
 
 @pytest.mark.parametrize("port", ["\u00b2", "9" * 5000, "0", "65536", "-1", "+80", " 80"])
