@@ -36,7 +36,7 @@ _KEPT, _KEPT_IN_DOUBT = 0.95, 0.9
 What all later pages contradict is forgotten within some minutes, as requests may have become other ones."""
 
 _MOST_IN_DOUBT = 100.0
-"""Requests that count as learned from when a page contradicts them: more would not be forgotten for longer."""
+"""Requests that count as learned from when a page contradicts them; more would be held for longer."""
 
 _LEAST = 10.0
 """Requests that ended before their time in service is known well enough."""
