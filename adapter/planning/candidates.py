@@ -188,7 +188,9 @@ class Candidates:
         for start, end, every in zip(starts.tolist(), ends, alike, strict=True):
             choice = self.by_variant[self._options[start].variant.name]
             if every and not choice.candidates:
-                choice.candidates.extend(outcomes[start:end])  # type: ignore[arg-type]
+                choice.candidates.extend(
+                    item for item in outcomes[start:end] if isinstance(item, problem.Candidate)
+                )
                 choice.rows.extend(range(start, end))
                 continue
             for row in range(start, end):

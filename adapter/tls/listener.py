@@ -73,16 +73,21 @@ class _ServerLog(logging.Handler):
             self._count("requests that are no HTTP refused")
         elif isinstance(error, ClientConnectionResetError):
             self._count("clients closed connections before their answers")
-        else:
-            self._count(f"requests failed ({type(error).__name__})", error)
+        elif number := self._due(kind := type(error).__name__ if error else record.getMessage()):
+            log.error("requests failed", requests=number, problem=kind, exc_info=error)
 
-    def _count(self, event: str, error: BaseException | None = None) -> None:
-        self._counts[event] += 1
+    def _count(self, event: str) -> None:
+        if number := self._due(event):
+            log.warning(event, requests=number)
+
+    def _due(self, kind: str) -> int:
+        """Count one of a kind: how many there were since the last line about them, 0 where none is due yet."""
+        self._counts[kind] += 1
         now = time.monotonic()
-        if now - self._logged_at.get(event, float("-inf")) >= LOG_SECONDS:
-            write = log.warning if error is None else log.error
-            write(event, requests=self._counts.pop(event), exc_info=error)
-            self._logged_at[event] = now
+        if now - self._logged_at.get(kind, float("-inf")) < LOG_SECONDS:
+            return 0
+        self._logged_at[kind] = now
+        return self._counts.pop(kind)
 
 
 def _logger() -> logging.Logger:

@@ -135,7 +135,7 @@ async def test_requests_that_fail_are_one_traceback_in_the_log() -> None:
                 request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
                 assert await status(reader, writer, request) == 500
                 writer.close()
-    assert [log["event"] for log in logs] == ["requests failed (KeyError)"]
+    assert [(log["event"], log["problem"]) for log in logs] == [("requests failed", "KeyError")]
     assert isinstance(logs[0]["exc_info"], KeyError)
 
 
