@@ -81,7 +81,7 @@ class _ServerLog(logging.Handler):
             log.warning(event, requests=number)
 
     def _due(self, kind: str) -> int:
-        """Count one of a kind: how many there were since the last line about them, 0 where none is due yet."""
+        """Count one of a kind; how many there were since the last line of it, 0 where none is due yet."""
         self._counts[kind] += 1
         now = time.monotonic()
         if now - self._logged_at.get(kind, float("-inf")) < LOG_SECONDS:
