@@ -20,7 +20,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from adapter.collector.servers.totals import LENGTH_BOUNDS
-from adapter.collector.windows.growth import Growth, mean_itl, most_longer, tokens_per_gap
+from adapter.collector.windows.growth import (
+    Growth,
+    finished,
+    mean_itl,
+    most_longer,
+    tokens_per_gap,
+)
 from analyzer.replicas import FloatArray
 
 _PARTS = 36
@@ -94,10 +100,11 @@ def weights(
     if ended.sum() < _LEAST_FINISHED:
         return None
     begun = _Begun.of(items, in_service, starts[0])
-    whole = begun.weights(ended, starts[0], output_cv)
-    ended = _by_length(recent)
+    whole = begun.weights(_of_all(ended, items), starts[0], output_cv)
+    late = list(recent)
+    ended = _by_length(late)
     few = ended.sum() < _LEAST_FINISHED
-    return whole, whole if few else begun.weights(ended, starts[1], output_cv)
+    return whole, whole if few else begun.weights(_of_all(ended, late), starts[1], output_cv)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +202,11 @@ def _by_length(growths: Iterable[Growth]) -> FloatArray:
     if counted:
         ended = np.maximum(np.diff(rows.sum(axis=0)), 0.0)
     return ended
+
+
+def _of_all(ended: FloatArray, growths: Iterable[Growth]) -> FloatArray:
+    """Those that finished by length, for all of them: some pods or samples show no lengths.
+
+    Those that began are of all, so that unseen lengths would pass for requests that are still in service.
+    """
+    return ended * max(finished(growths) / float(ended.sum()), 1.0)

@@ -164,3 +164,15 @@ def test_a_window_shows_the_lengths_of_those_that_begin() -> None:
     assert seen is not None
     assert traffic.output_tokens > 1.2 * seen
     assert traffic.steady.output_tokens == pytest.approx(traffic.output_tokens, rel=0.05)
+
+
+def test_pods_without_a_histogram_are_no_longer_requests() -> None:
+    """Half of the pods show no lengths, from the first request on: the others' are those of all."""
+    growths = growths_of(*drawn([(90, 11.0)], seed=4), 90)
+    bare = [replace(item, output_moments=Moments(0.0, 0.0, 0.0)) for item in growths]
+    running = drawn([(90, 11.0)], seed=4)[0].size - finished(growths)
+    alone = weights(growths, growths, running, (0.0, 0.0), CV)
+    mixed = weights([*growths, *bare], [*growths, *bare], 2.0 * running, (0.0, 0.0), CV)
+    assert alone is not None
+    assert mixed is not None
+    assert mixed[0].mean == pytest.approx(alone[0].mean, rel=0.1)
