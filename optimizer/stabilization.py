@@ -149,7 +149,7 @@ def _holds(
 
 
 def _by_level(replicas: int, limits: StabilizationLimits) -> Iterator[tuple[int, float]]:
-    """Of a recommendation the part of each level that has its own hold, with the hold in seconds."""
+    """Replicas of a recommendation up to each level that has a hold of its own, and that hold in seconds."""
     *lower, last = limits.holds or (Hold(replicas, limits.down_seconds),)
     for item in lower:
         if item.replicas >= replicas:

@@ -54,7 +54,7 @@ class Unusable:
 
 
 class Options:
-    """M options; what those of one variant share is asked of the first of neighbours, once for all."""
+    """M options, those of one variant side by side: what they share is read once, from the first of them."""
 
     def __init__(self, options: Sequence[AcceleratorOption]) -> None:
         self.each = options

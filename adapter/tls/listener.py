@@ -57,8 +57,8 @@ class _ServerLog(logging.Handler):
     """What the HTTP server logs, in the program's log: of what everybody can cause, once a minute the number.
 
     Those are requests that are no HTTP, each of which would be a traceback that holds parts of it, and
-    clients that go while their requests are handled. So are requests that nobody foresaw: whoever has found
-    one can send it again, so of each kind of error one traceback a minute is enough.
+    clients that go while their requests are handled. Requests whose handling raises an error are logged
+    once a minute for each type of error, with one traceback: who has found such a request can repeat it.
     """
 
     def __init__(self) -> None:

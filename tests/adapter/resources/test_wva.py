@@ -279,7 +279,7 @@ def test_keys_of_2026_that_change_nothing_are_named() -> None:
 
 
 def test_what_stands_in_scale_to_zero_and_is_none_of_its_keys_is_named() -> None:
-    """Of the other ConfigMap's spelling, or no mapping at all: neither may be taken for what is meant."""
+    """A key that the other ConfigMap has, and a value that is no mapping, are named and change nothing."""
     reader = inputs.Reader()
     entries = {
         "a": "scaleToZero: {enabled: true, retention_period: 5m}\n",

@@ -9,6 +9,7 @@ import pytest
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers.plausibility import Plausibility
+from tests.adapter.collector.servers.test_plausibility import page as with_latencies
 
 INTERVAL, BATCH = 10.0, 8.0
 FAULT = 12
@@ -19,15 +20,8 @@ def page(
     finished: float, *, running: float = 2, waiting: float = 0, first: bool = True
 ) -> PodMetrics:
     """A page of requests with 100 input and 178 output tokens; `first`: with times to first token."""
-    return PodMetrics(
-        finished=finished,
-        running=running,
-        waiting=waiting,
-        prompt_tokens=(100 * finished, finished),
-        generation_tokens=(178 * finished, finished),
-        ttft=(0.05 * finished, finished) if first else (0.0, 0.0),
-        itl=(0.0, 0.0),
-    )
+    timed = with_latencies(finished, running=running, waiting=waiting)
+    return replace(timed, ttft=timed.ttft if first else (0.0, 0.0), itl=(0.0, 0.0))
 
 
 def usual(at: int) -> float:
@@ -68,7 +62,7 @@ def test_a_count_that_runs_ahead_is_not_believed_for_some_minutes() -> None:
 
 
 def test_busy_servers_are_not_doubted_for_longer() -> None:
-    """Requests that take a twentieth of the time from now on are believed after the same pages."""
+    """When requests become twenty times as fast, counters are believed as soon on busy servers."""
 
     def doubted(rps: float) -> int:
         checks = Plausibility(interval=INTERVAL)

@@ -95,7 +95,7 @@ def test_what_slices_leave_out() -> None:
 
 
 def test_devices_of_a_slice_that_have_nodes_of_their_own() -> None:
-    """Of `perDeviceNodeSelection` each device says its node; what names no single one is left out by name."""
+    """With `perDeviceNodeSelection` each device names its node; those of no single node are named."""
 
     def selected(*nodes: str, key: str = "kubernetes.io/hostname") -> Object:
         match = {"key": key, "operator": "In", "values": list(nodes)}
@@ -165,7 +165,7 @@ def test_slices_of_gpus_are_types_of_their_own() -> None:
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
 def test_devices_that_drivers_taint_are_no_capacity(version: str) -> None:
-    """The scheduler gives none of them; one with a taint that keeps nobody out is given."""
+    """Tainted devices are given to no pod, but for taints without an effect on scheduling."""
     item = resource_slice("gb", "gpu-0 gpu-1 gpu-2 gpu-3")
     sick, draining, noted, _ = devices = item["spec"]["devices"]
     sick["taints"] = [{"key": "gpu.nvidia.com/unhealthy", "effect": "NoExecute"}]
