@@ -10,6 +10,8 @@ from adapter.formats.benchmark_tools.rows import (
     NO_TTFT,
     NOTHING_FINISHED,
     Row,
+    UnusableError,
+    check_failed,
     inside,
     optional,
 )
@@ -40,7 +42,14 @@ def genai_perf(document: Mapping[str, Any], place: str) -> Row:
             scale = _MILLISECONDS.get(str(metric.get("unit", "ms")).lower(), math.nan)
         return optional(inside(metric, (statistic,))) * scale
 
+    if document.get("was_cancelled") is True:
+        return Row(place=place, problem="was_cancelled: the run was ended before its time")
     count = optional(inside(document, ("request_count", "avg")))
+    failed = optional(inside(document, ("error_request_count", "avg")))
+    try:
+        check_failed(count, failed, "request_count")
+    except UnusableError as error:
+        return Row(place=place, problem=str(error))
     itl, rate = value("inter_token_latency", "avg"), value("request_throughput", "avg")
     latency, ttft = value("request_latency", "avg"), value("time_to_first_token", "avg")
     output, prompt = value("output_sequence_length", "avg"), value("input_sequence_length", "avg")

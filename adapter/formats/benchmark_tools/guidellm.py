@@ -2,13 +2,14 @@
 
 Reports have `benchmarks[].metrics.NAME.successful.mean`; a CSV has one header line (0.2, 0.3) or three (0.4
 and later). The concurrency follows from Little's law, requests per second times the time of one request,
-where it is not measured.
+where it is not measured. Requests that failed or that the end of a run cut off are in the measured one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from adapter.formats.benchmark_tools.rows import (
@@ -17,6 +18,7 @@ from adapter.formats.benchmark_tools.rows import (
     Row,
     UnusableError,
     as_float,
+    check_failed,
     check_streamed,
     inside,
     number,
@@ -25,6 +27,24 @@ from adapter.formats.benchmark_tools.rows import (
 
 _Value = Callable[[str, str], Any]
 """A statistic (mean, median, p99) of a metric; None where the file has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counts:
+    """Requests of a run by their outcome; NaN, or None of `finished`, where the file has none.
+
+    Attributes:
+        finished: requests that finished.
+        failed: requests that ended with an error.
+        cut_off: requests that the end of the run cut off.
+        inside: mean number of requests inside, whatever became of them.
+
+    """
+
+    finished: float | None
+    failed: float
+    cut_off: float
+    inside: float
 
 
 def guidellm(run: Any, place: str) -> Row:
@@ -56,7 +76,14 @@ def guidellm(run: Any, place: str) -> Row:
         and (value("requests_per_second", "mean") is None)
     ):
         finished = 0
-    return _guidellm(value, finished, strategy, place)
+    totals = inside(metrics, ("request_totals",)) or inside(run, ("request_totals",))
+    counts = _Counts(
+        finished=as_float(finished),
+        failed=optional(inside(totals, ("errored",))),
+        cut_off=optional(inside(totals, ("incomplete",))),
+        inside=optional(inside(metrics, ("request_concurrency", "total", "mean"))),
+    )
+    return _guidellm(value, counts, strategy, place)
 
 
 def guidellm_csv(lines: Sequence[Sequence[str]], path: str) -> Iterator[Row] | None:
@@ -70,21 +97,23 @@ def guidellm_csv(lines: Sequence[Sequence[str]], path: str) -> Iterator[Row] | N
     return None
 
 
-def _guidellm(value: _Value, finished: Any, strategy: str, place: str) -> Row:
+def _guidellm(value: _Value, counts: _Counts, strategy: str, place: str) -> Row:
     """A row from `value(metric, statistic)`, such as value("request_latency", "mean")."""
     try:
-        return _guidellm_run(value, finished, strategy, place)
+        return _guidellm_run(value, counts, strategy, place)
     except UnusableError as error:
         return Row(place=place, problem=str(error))
 
 
-def _guidellm_run(value: _Value, finished: Any, strategy: str, place: str) -> Row:
+def _guidellm_run(value: _Value, counts: _Counts, strategy: str, place: str) -> Row:
     def mean(name: str) -> float:
         return number(value(name, "mean"), f"metrics.{name}.successful.mean")
 
-    if as_float(finished) == 0:
-        raise UnusableError(NOTHING_FINISHED)
+    _check_counts(counts)
     concurrency = value("request_concurrency", "mean")
+    if counts.failed > 0 or counts.cut_off > 0:
+        # What failed or was cut off had its part of the server beside those that finished.
+        concurrency = concurrency if math.isnan(counts.inside) else counts.inside
     if concurrency is None:
         concurrency = mean("requests_per_second") * mean("request_latency")  # requests/s, s
     batch = number(concurrency, "metrics.request_concurrency.successful.mean")
@@ -115,6 +144,26 @@ def _guidellm_run(value: _Value, finished: Any, strategy: str, place: str) -> Ro
     )
 
 
+def _check_counts(counts: _Counts) -> None:
+    """Refuse a run of which most failed, or that ended before most of its requests did.
+
+    Raises:
+        UnusableError: names how many finished.
+
+    """
+    finished = counts.finished
+    if finished is None:
+        return
+    if finished == 0:
+        raise UnusableError(NOTHING_FINISHED)
+    check_failed(finished, counts.failed, "request_totals.successful")
+    if counts.cut_off > finished:
+        raise UnusableError(
+            f"request_totals.successful: only {finished:g}, {counts.cut_off:g} requests were cut off by the"
+            " end of the run; let it run longer"
+        )
+
+
 _METRICS = {
     "requests_per_second": ("Server Throughput", "Successful Requests/Sec"),
     "request_concurrency": ("Server Throughput", "Successful Concurrency"),
@@ -140,8 +189,15 @@ def _one_header(lines: Sequence[Sequence[str]], path: str) -> Iterator[Row]:
             return _cell(by_name.get(f"{title} {statistic}"))
 
         strategy = by_name.get("Name", "").partition("@")[0]
-        finished = _cell(by_name.get("Successful Requests"))
-        yield _guidellm(value, finished, strategy, f"{path}:{line}")
+        counts = _Counts(
+            finished=_cell(by_name.get("Successful Requests")),
+            failed=optional(by_name.get("Errored Requests")),
+            cut_off=optional(by_name.get("Incomplete Requests")),
+            inside=_whole(
+                by_name.get(f"{status} Request concurrency mean") for status in _STATUSES
+            ),
+        )
+        yield _guidellm(value, counts, strategy, f"{path}:{line}")
 
 
 _LIST = "[min, 0.1, 1, 5, 10, 25, 75, 90, 95, 99, max]"
@@ -172,7 +228,26 @@ def _three_headers(lines: Sequence[Sequence[str]], path: str) -> Iterator[Row]:
                 return _percentile(by_name.get((*_METRICS[name], "Percentiles")))
             return _cell(by_name.get((*_METRICS[name], statistic.capitalize())))
 
-        yield _guidellm(value, finished, by_name.get(("Benchmark", "Strategy", ""), ""), place)
+        counts = _Counts(
+            finished=finished,
+            failed=optional(by_name.get(("Request Counts", "Errored", ""))),
+            cut_off=optional(by_name.get(("Request Counts", "Incomplete", ""))),
+            inside=_whole(
+                by_name.get(("Server Throughput", f"{status} Concurrency", "Mean"))
+                for status in _STATUSES
+            ),
+        )
+        yield _guidellm(value, counts, by_name.get(("Benchmark", "Strategy", ""), ""), place)
+
+
+_STATUSES = ("Successful", "Incomplete", "Errored")
+"""What became of requests, as the headers name it."""
+
+
+def _whole(cells: Iterable[str | None]) -> float:
+    """The sum over what became of requests; NaN where no cell has a number."""
+    values = [value for value in map(_cell, cells) if value is not None]
+    return optional(sum(values))
 
 
 def _percentile(cell: str | None) -> float | None:

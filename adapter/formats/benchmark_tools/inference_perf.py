@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapter.formats.benchmark_tools.rows import (
-    MOST_FAILED,
     NO_TTFT,
     NOTHING_FINISHED,
     Row,
     UnusableError,
+    check_failed,
     check_streamed,
     inside,
     number,
@@ -49,8 +49,7 @@ def _stage(document: Mapping[str, Any], place: str) -> Row:
     failed = optional(inside(document, ("failures", "count")))
     if finished == 0:
         raise UnusableError(f"successes.count: is 0: {NOTHING_FINISHED}")
-    if failed > MOST_FAILED * finished:
-        raise UnusableError(f"successes.count: only {finished:g}, {failed:g} requests failed")
+    check_failed(finished, failed, "successes.count")
     load = document["load_summary"]
     if inside(load, ("requested_rate",)) is None:
         raise UnusableError(

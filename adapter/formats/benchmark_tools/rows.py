@@ -102,6 +102,17 @@ def as_float(value: Any) -> float | None:
         return None
 
 
+def check_failed(finished: float, failed: float, name: str) -> None:
+    """Refuse a run of which too much failed; `failed` is NaN where it is not known, `name` the field.
+
+    Raises:
+        UnusableError: more than `MOST_FAILED` failed for each one that finished.
+
+    """
+    if failed > MOST_FAILED * finished:
+        raise UnusableError(f"{name}: only {finished:g}, {failed:g} requests failed")
+
+
 def check_streamed(ttft: float, itl: float, output: float, whole: float) -> None:
     """Refuse a run whose first token came with the last; `whole` is the latency in ms, NaN if unknown.
 

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapter.formats.benchmark_tools.rows import (
-    MOST_FAILED,
     NO_TTFT,
     NOTHING_FINISHED,
     Row,
     UnusableError,
     as_float,
+    check_failed,
     check_streamed,
     number,
     optional,
@@ -32,6 +32,10 @@ _VLLM_NAMES = (
 
 _WARM_UP = -1.0
 """Number of the run with which a sweep warms a server up."""
+_AT_ONCE = 0.5
+"""Least share of all requests that were inside at one time where all were sent at once."""
+_LIMITED = 0.9
+"""Share of the largest concurrency from which on that, and not the rate, decides when a request is sent."""
 _MOST_SHOWN = 200
 """Most characters of a run's error that its reason shows."""
 
@@ -61,6 +65,8 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         raise UnusableError(f"error: the run failed: {str(document.get('error'))[:_MOST_SHOWN]}")
     if as_float(document.get("run_number")) == _WARM_UP:
         raise UnusableError("run_number: is -1: a warm-up of the sweep")
+    if document.get("ramp_up_strategy"):
+        raise UnusableError("ramp_up_strategy: the rate rose during the run, so it is no load of its own")
     completed, failed = _finished(document)
     throughput = _throughput(document, completed)
     tokens = number(document.get("total_output_tokens"), "total_output_tokens")
@@ -91,6 +97,8 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         "inf",
         "infinity",
     }
+    # A trace with times of its own has an endless rate too, and never all of its requests inside.
+    timed = endless and optional(document.get("max_concurrent_requests")) < _AT_ONCE * completed
     notes = [] if ttft > 0 else [NO_TTFT]
     notes += [note for note in (missing, itl_note, ttft_note) if note]
     if failed > 0.1 * completed:
@@ -103,10 +111,9 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         ttft_ms=ttft,
         output_tokens=output,
         throughput_rps=throughput,
-        open_loop=not endless
-        and not math.isnan(optional(request_rate))
-        and not (limit > 0 and batch > 0.9 * limit),
-        unlimited=endless and math.isnan(limit),
+        open_loop=(timed or (not endless and not math.isnan(optional(request_rate))))
+        and not (limit > 0 and batch > _LIMITED * limit),
+        unlimited=endless and math.isnan(limit) and not timed,
         ttft_p50_ms=optional(document.get("median_ttft_ms")),
         ttft_p99_ms=optional(document.get("p99_ttft_ms")),
         itl_p50_ms=optional(document.get("median_tpot_ms")),
@@ -134,8 +141,7 @@ def _finished(document: Mapping[str, Any]) -> tuple[float, float]:
         raise UnusableError(f"completed: is 0: {NOTHING_FINISHED}")
     failed, sent = optional(document.get("failed")), optional(document.get("num_prompts"))
     missing = [0.0, *(count for count in (failed, sent - completed) if not math.isnan(count))]
-    if max(missing) > MOST_FAILED * completed:
-        raise UnusableError(f"completed: only {completed:g}, {max(missing):g} requests failed")
+    check_failed(completed, max(missing), "completed")
     return completed, max(missing)
 
 

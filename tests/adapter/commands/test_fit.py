@@ -165,7 +165,7 @@ def test_rows_of_several_models_are_doubted(
     assert doubted is (len(set(models)) > 1)
 
 
-def test_one_row_in_another_unit_is_doubted_by_its_line(
+def test_one_row_in_another_unit_is_left_out_by_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Milliseconds with one row of seconds among them, and a file of microseconds."""
@@ -173,7 +173,7 @@ def test_one_row_in_another_unit_is_doubted_by_its_line(
     runs.write_text("batch,itl_ms\n1,10\n4,12\n8,0.014\n16,18\n32,26\n")
     assert cli.main(["fit", str(runs)]) == 0
     text = capsys.readouterr().out
-    assert f"doubt: {runs}:4: itl_ms: 0.014 ms beside a median of 12 ms" in text
+    assert f"left out: {runs}:4: itl_ms: 0.014 ms beside a median of 12 ms" in text
     runs.write_text("batch,itl_ms\n1,10000\n4,12000\n16,18000\n")
     assert cli.main(["fit", str(runs)]) == 0
     assert "if the column is in microseconds, divide it by 1000" in capsys.readouterr().out
