@@ -26,7 +26,13 @@ COLUMNS = {
         "rps",
         "qps",
     ),
-    "finished": ("completed", "finished", "successful", "successful_requests", "completed_requests"),
+    "finished": (
+        "completed",
+        "finished",
+        "successful",
+        "successful_requests",
+        "completed_requests",
+    ),
     "failed": ("failed", "errored", "errors", "failed_requests", "errored_requests"),
 }
 """Accepted names of each column, the first that is there counts; case, spaces and dashes are ignored.

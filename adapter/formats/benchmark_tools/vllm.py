@@ -66,7 +66,9 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
     if as_float(document.get("run_number")) == _WARM_UP:
         raise UnusableError("run_number: is -1: a warm-up of the sweep")
     if document.get("ramp_up_strategy"):
-        raise UnusableError("ramp_up_strategy: the rate rose during the run, so it is no load of its own")
+        raise UnusableError(
+            "ramp_up_strategy: the rate rose during the run, so it is no load of its own"
+        )
     completed, failed = _finished(document)
     throughput = _throughput(document, completed)
     tokens = number(document.get("total_output_tokens"), "total_output_tokens")

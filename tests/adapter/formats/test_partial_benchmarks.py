@@ -1,4 +1,4 @@
-"""Runs of which a part failed, was cut off or had no steady load: they bend a fit, so they are left out by name."""
+"""Runs of which a part failed, was cut off or had no steady load: they bend a fit, so they are left out."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def test_outcomes_of_guidellms_csvs_are_read(tmp_path: Path) -> None:
     runs = [guidellm(*load) for load in LOADS]
     lines = guidellm_one_header(runs)
     lines = [
-        lines[0] + ["Errored Requests", "Incomplete Requests", "Incomplete Request concurrency mean"],
+        lines[0]
+        + ["Errored Requests", "Incomplete Requests", "Incomplete Request concurrency mean"],
         lines[1] + [90, 0, ""],
         lines[2] + [0, 150, ""],
         lines[3] + [0, 16, 4],
@@ -105,7 +106,7 @@ def test_outcomes_of_guidellms_csvs_are_read(tmp_path: Path) -> None:
 
 
 def test_a_rate_that_rises_is_no_load(tmp_path: Path) -> None:
-    """vLLM writes the rate "inf" for a ramp, though nothing was sent at once."""
+    """The rate is "inf" for a ramp of vLLM, though nothing was sent at once."""
     ramp = vllm(*LOADS[1], max_concurrency=None, ramp_up_strategy="linear", ramp_up_end_rps=60)
     rows = read(tmp_path / "runs.json", [vllm(*LOADS[0]), ramp])
     assert rows[0].problem == ""
