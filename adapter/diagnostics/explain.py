@@ -255,4 +255,11 @@ def _held_by_hpa(state: VariantState, scaler: hpa.Scaler, desired: int) -> list[
         reasons.append(
             f"{name} waits up to {seconds} s (behavior.{direction}.stabilizationWindowSeconds)"
         )
+    policy = scaler.slowed(source.replicas, desired)
+    if policy is not None:
+        verb = "adds" if direction == "scaleUp" else "removes"
+        reasons.append(
+            f"{name} {verb} at most {policy.most(source.replicas)} in {policy.seconds} s"
+            f" (behavior.{direction}.policies)"
+        )
     return reasons

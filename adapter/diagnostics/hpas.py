@@ -1,4 +1,4 @@
-"""Checks of the HPAs that read the adapter's metrics: their fields, and the values that they are served."""
+"""Checks of the HPAs that read the adapter's metrics: which targets they read, and what they are served."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adapter.diagnostics import configuration
-from adapter.diagnostics.aggregation import TOLERANCE_MINOR, ZERO_MINOR
+from adapter.diagnostics import configuration, hpa_fields
+from adapter.diagnostics.aggregation import ZERO_MINOR
 from adapter.diagnostics.site import MOST_NAMED, SCALERS, Finding, Site, in_order, key_of
 from adapter.installation import METRICS
 from adapter.kube import paths
@@ -22,7 +22,6 @@ from adapter.resources.annotations import ACCELERATOR_LABEL, ACTUATE
 from adapter.resources.stored_status import published
 from adapter.resources.variant import reference
 from adapter.resources.wva import managed
-from adapter.store import OWN_METRICS
 
 _STARTING_SECONDS = 120.0
 """Time after which a condition of an HPA is no longer one of its start."""
@@ -87,7 +86,7 @@ def _unread(key: str, item: _Variant, scalers: Iterable[hpa.Scaler]) -> Finding:
     scaling, _ = hpa.of_target(list(scalers), item.reference, item.served)
     if scaling is not None and scaling.others and not scaling.readings:
         what += f"; {scaling} scales {item.reference} by {', '.join(scaling.others)}"
-        fix = "let it read inferno_desired_replicas, as manifests/samples/hpa.yaml does"
+        fix = "let it read inferno_desired_replicas of type External, as manifests/samples/hpa.yaml does"
     return Finding("warning", what, fix)
 
 
@@ -150,7 +149,7 @@ async def _readings(
     findings: list[Finding] = []
     fine: list[Finding] = []
     for (scaler, reading), finding in zip(readings, served, strict=True):
-        problems = of_fields(_shown(scaler), scaler, reading, minor, settings)
+        problems = hpa_fields.of_fields(_shown(scaler), scaler, reading, minor, settings)
         findings += problems
         if finding.level != "ok":
             findings.append(finding)
@@ -292,97 +291,6 @@ def _elsewhere(
     return Finding(
         "error",
         f"{_shown(scaler)}: scales {scaler.reference} by the target of VariantAutoscaling {read[0]}, which is"
-        f" for {of}",
+        f" for {of}{of.difference(scaler.reference)}",
         f"set scaleTargetRef to {of}, or variant_name to the variant of {scaler.reference}",
     )
-
-
-def of_fields(
-    shown: str,
-    scaler: hpa.Scaler,
-    reading: hpa.Reading,
-    minor: int,
-    settings: Mapping[str, str],
-) -> list[Finding]:
-    """Fields of an HPA that change what the target means, or keep the HPA from following it.
-
-    Args:
-        shown: kind and name for messages.
-        scaler: the HPA.
-        reading: one of the adapter's metrics in it.
-        minor: minor version of Kubernetes.
-        settings: data of the adapter's ConfigMap.
-
-    """
-    findings = _of_target(shown, reading)
-    tolerances = {"scaleUp": scaler.up_tolerance, "scaleDown": scaler.down_tolerance}
-    # A step of one replica is ignored from 1 / tolerance replicas on.
-    loose = {name: part for name, part in tolerances.items() if scaler.maximum * part >= 1}
-    if loose and minor >= TOLERANCE_MINOR:
-        findings.append(
-            Finding(
-                "warning",
-                f"{shown}: ignores changes of up to {100 * max(loose.values()):.3g} %, so not every"
-                f" step below {scaler.maximum} replicas is followed",
-                "set " + " and ".join(f"behavior.{name}.tolerance: 0" for name in loose),
-            )
-        )
-    if scaler.others and reading == scaler.readings[0]:
-        findings.append(
-            Finding(
-                "warning",
-                f"{shown}: also reads {', '.join(scaler.others)}, and follows the largest of all: replicas"
-                " may stay above the target",
-                "remove the other metrics, unless they are to be a floor",
-            )
-        )
-    disabled = {"scaleUp": scaler.up_disabled, "scaleDown": scaler.down_disabled}
-    findings += [
-        Finding(
-            "warning",
-            f"{shown}: behavior.{name}.selectPolicy is Disabled, so it never follows the target there",
-            f"set behavior.{name}.selectPolicy: Max",
-        )
-        for name, off in disabled.items()
-        if off
-    ]
-    if settings.get("WVA_SCALE_TO_ZERO", "").lower() == "true" and scaler.minimum > 0:
-        findings.append(
-            Finding(
-                "warning",
-                f"{shown}: WVA_SCALE_TO_ZERO is on, but minReplicas is {scaler.minimum}",
-                "set minReplicas: 0"
-                + ("" if minor >= ZERO_MINOR else " (feature gate HPAScaleToZero)")
-                + ", or annotate llmd.ai/actuate: scale",
-            )
-        )
-    return findings
-
-
-def _of_target(shown: str, reading: hpa.Reading) -> list[Finding]:
-    """Whether the HPA uses the metric as a replica count."""
-    if reading.target_type != "AverageValue":
-        return [
-            Finding(
-                "error",
-                f"{shown}: target.type {reading.target_type} multiplies the target by the replicas at every"
-                " sync",
-                'set target: {type: AverageValue, averageValue: "1"}',
-            )
-        ]
-    if reading.metric not in OWN_METRICS or not reading.metric.endswith("desired_replicas"):
-        return [
-            Finding(
-                "error",
-                f"{shown}: {reading.metric} is not a replica count",
-                "read inferno_desired_replicas",
-            )
-        ]
-    if reading.target == 1:
-        return []
-    what = (
-        f"averageValue {reading.target:g} divides the replicas"
-        if reading.target
-        else "averageValue is not a number above 0"
-    )
-    return [Finding("error", f"{shown}: {what}", 'set averageValue: "1"')]

@@ -36,6 +36,12 @@ class Reference:
         """Kind and name, as in messages."""
         return f"{self.kind} {self.name}"
 
+    def difference(self, other: Reference) -> str:
+        """What messages add where two workloads differ in their group alone; empty otherwise."""
+        if str(self) != str(other):
+            return ""
+        return f" of apiVersion {self.api_version!r}, not {other.api_version!r}"
+
     @property
     def is_deployment(self) -> bool:
         """Whether it is a Deployment of `apps`, which is watched; `read` and `write` serve all others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,19 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One of `behavior.scaleUp.policies`, or of `scaleDown`: so many pods, or percent, in a period."""
+
+    kind: str
+    value: int
+    seconds: int
+
+    def most(self, current: int) -> int:
+        """Replicas by which it lets the number change within its period, as the controller rounds them."""
+        return self.value if self.kind == "Pods" else math.ceil(current * self.value / 100)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scaler:
     """One HPA.
 
@@ -90,6 +104,8 @@ class Scaler:
         readings: metrics of the adapter that it reads; empty if it reads others only.
         up_tolerance: relative change that it ignores when scaling up; likewise down.
         up_seconds: stabilization window for scaling up; likewise down.
+        up_policies: how fast it may scale up; empty where the controller's defaults hold; likewise down.
+        up_least: whether the slowest of its policies holds, not the fastest; likewise down.
         up_disabled: whether its behavior keeps it from scaling up; likewise down.
         scaled_object: name of the ScaledObject that KEDA made it for; empty where it is none of KEDA's.
         by_keda: whether KEDA asks the adapter for one of its metrics; its minimum then is at least 1, even
@@ -109,6 +125,10 @@ class Scaler:
     down_tolerance: float = DEFAULT_TOLERANCE
     up_seconds: int = 0
     down_seconds: int = 300
+    up_policies: tuple[Policy, ...] = ()
+    down_policies: tuple[Policy, ...] = ()
+    up_least: bool = False
+    down_least: bool = False
     up_disabled: bool = False
     down_disabled: bool = False
     scaled_object: str = ""
@@ -135,6 +155,18 @@ class Scaler:
             return None
         return self.up_tolerance if ratio > 1 else self.down_tolerance
 
+    def slowed(self, current: int, desired: int) -> Policy | None:
+        """The policy by which it does not make this change at once; None where none holds it back."""
+        up = desired > current
+        policies, least = (
+            (self.up_policies, self.up_least) if up else (self.down_policies, self.down_least)
+        )
+        if current <= 0 or not policies:
+            return None
+        select = min if least else max
+        policy = select(policies, key=lambda item: item.most(current))
+        return policy if policy.most(current) < abs(desired - current) else None
+
 
 def parse(item: Mapping[str, Any]) -> Scaler:
     """An `autoscaling/v2` HorizontalPodAutoscaler; the API server has validated it."""
@@ -145,8 +177,8 @@ def parse(item: Mapping[str, Any]) -> Scaler:
         value = (behavior.get(direction) or {}).get(name)
         return default if value is None else float(quantity.parse(str(value)))
 
-    def disabled(direction: str) -> bool:
-        return (behavior.get(direction) or {}).get("selectPolicy") == "Disabled"
+    def selects(direction: str, policy: str) -> bool:
+        return (behavior.get(direction) or {}).get("selectPolicy") == policy
 
     owner, metrics = scaled_object(metadata), list(spec.get("metrics") or ())
     of_keda = [bool(owner and _OF_KEDA.fullmatch(name)) for name in map(_external, metrics)]
@@ -167,8 +199,12 @@ def parse(item: Mapping[str, Any]) -> Scaler:
         down_tolerance=of("scaleDown", "tolerance", DEFAULT_TOLERANCE),
         up_seconds=int(of("scaleUp", "stabilizationWindowSeconds", 0)),
         down_seconds=int(of("scaleDown", "stabilizationWindowSeconds", 300)),
-        up_disabled=disabled("scaleUp"),
-        down_disabled=disabled("scaleDown"),
+        up_policies=_policies(behavior.get("scaleUp")),
+        down_policies=_policies(behavior.get("scaleDown")),
+        up_least=selects("scaleUp", "Min"),
+        down_least=selects("scaleDown", "Min"),
+        up_disabled=selects("scaleUp", "Disabled"),
+        down_disabled=selects("scaleDown", "Disabled"),
         scaled_object=owner,
         by_keda=any(of_keda),
         by_prometheus=bool(owner)
@@ -207,6 +243,17 @@ def scaled_object(metadata: Mapping[str, Any]) -> str:
     return str((metadata.get("labels") or {}).get("scaledobject.keda.sh/name") or "")
 
 
+def _policies(rules: Mapping[str, Any] | None) -> tuple[Policy, ...]:
+    return tuple(
+        Policy(
+            kind=str(item.get("type")),
+            value=int(item.get("value") or 0),
+            seconds=int(item.get("periodSeconds") or 0),
+        )
+        for item in (rules or {}).get("policies") or ()
+    )
+
+
 def _external(metric: Mapping[str, Any]) -> str:
     """Name of an external metric; empty for another one."""
     if metric.get("type") != "External":
@@ -220,6 +267,8 @@ def _other(metric: Mapping[str, Any]) -> str:
     source = metric.get(f"{kind[:1].lower()}{kind[1:]}") or {}
     name = str(source.get("name") or (source.get("metric") or {}).get("name") or kind)
     container = source.get("container")
+    if name in OWN_METRICS:  # The name alone would look right.
+        return f"{name} (type {kind}, not External)"
     return f"{name} of container {container}" if container else name
 
 

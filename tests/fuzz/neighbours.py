@@ -83,7 +83,13 @@ SCALER = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"},
         "minReplicas": 1,
         "maxReplicas": 9,
-        "behavior": {"scaleUp": {"tolerance": "100m", "stabilizationWindowSeconds": 3}},
+        "behavior": {
+            "scaleUp": {
+                "tolerance": "100m",
+                "stabilizationWindowSeconds": 3,
+                "policies": [{"type": "Percent", "value": 1, "periodSeconds": 900}],
+            }
+        },
         "metrics": [
             {
                 "type": "External",

@@ -99,6 +99,6 @@ def _mismatch(target: scale.Reference, scaler: hpa.Scaler | None) -> str:
         return ""
     return (
         f"HorizontalPodAutoscaler {scaler.name} reads this variant's metric but scales"
-        f" {scaler.reference}, not {target}; make its spec.scaleTargetRef and that of the"
-        " VariantAutoscaling the same"
+        f" {scaler.reference}, not {target}{target.difference(scaler.reference)}; make its"
+        " spec.scaleTargetRef and that of the VariantAutoscaling the same"
     )

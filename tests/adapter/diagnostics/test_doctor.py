@@ -12,7 +12,7 @@ from adapter.app.options import ServeOptions
 from adapter.auth.local import Files
 from adapter.clock import Clock
 from adapter.controller.settings import LoopSettings
-from adapter.diagnostics import doctor, hpas
+from adapter.diagnostics import doctor, hpa_fields
 from adapter.diagnostics.site import Finding, Site
 from adapter.installation import Names
 from adapter.kube import labels
@@ -37,6 +37,9 @@ EXACT = hpa.Scaler(
     down_tolerance=0.0,
 )
 
+ONE_IN_15_MINUTES = hpa.Policy(kind="Pods", value=1, seconds=900)
+TEN_IN_150_S = hpa.Policy(kind="Pods", value=10, seconds=150)
+
 
 @pytest.mark.parametrize(
     ("reading", "said"),
@@ -52,7 +55,7 @@ EXACT = hpa.Scaler(
 )
 def test_the_metric_must_be_read_as_replicas(reading: hpa.Reading, said: str) -> None:
     """Only AverageValue 1 of a number of replicas gives the HPA our target; all else is an error."""
-    findings = hpas.of_fields("HPA n/v", EXACT, reading, 36, {})
+    findings = hpa_fields.of_fields("HPA n/v", EXACT, reading, 36, {})
     assert [finding.level for finding in findings] == (["error"] if said else [])
     assert all(said in finding.what and finding.fix for finding in findings)
 
@@ -77,6 +80,27 @@ def test_the_metric_must_be_read_as_replicas(reading: hpa.Reading, said: str) ->
             {},
             ["set behavior.scaleUp.tolerance: 0"],
         ),
+        (
+            replace(EXACT, up_seconds=240),
+            36,
+            {},
+            ["set behavior.scaleUp.stabilizationWindowSeconds: 0"],
+        ),
+        (replace(EXACT, up_seconds=30, down_seconds=3600), 36, {}, []),
+        (
+            replace(EXACT, up_policies=(ONE_IN_15_MINUTES,)),
+            36,
+            {},
+            ["remove behavior.scaleUp.policies"],
+        ),
+        (replace(EXACT, up_policies=(ONE_IN_15_MINUTES, TEN_IN_150_S)), 36, {}, []),
+        (
+            replace(EXACT, up_policies=(ONE_IN_15_MINUTES, TEN_IN_150_S), up_least=True),
+            36,
+            {},
+            ["remove behavior.scaleUp.policies"],
+        ),
+        (replace(EXACT, down_policies=(ONE_IN_15_MINUTES,)), 36, {}, []),
         (replace(EXACT, down_disabled=True), 36, {}, ["set behavior.scaleDown.selectPolicy: Max"]),
         (EXACT, 37, {"WVA_SCALE_TO_ZERO": "True"}, ["set minReplicas: 0, or annotate"]),
         (EXACT, 36, {"WVA_SCALE_TO_ZERO": "True"}, ["set minReplicas: 0 (feature gate HPAScaleTo"]),
@@ -87,7 +111,7 @@ def test_fields_that_keep_a_target_from_being_followed(
     scaler: hpa.Scaler, minor: int, settings: dict[str, str], fixes: list[str]
 ) -> None:
     """Tolerances matter where they hide a replica and Kubernetes has them; so does minReplicas at zero."""
-    findings = hpas.of_fields("HPA n/v", scaler, READING, minor, settings)
+    findings = hpa_fields.of_fields("HPA n/v", scaler, READING, minor, settings)
     assert [finding.level for finding in findings] == ["warning"] * len(fixes)
     assert all(item.fix.startswith(fix) for item, fix in zip(findings, fixes, strict=True))
 
@@ -95,7 +119,7 @@ def test_fields_that_keep_a_target_from_being_followed(
 def test_a_tolerance_is_told_as_it_is() -> None:
     """The share is the HPA's own, not Kubernetes' default."""
     scaler = replace(EXACT, up_tolerance=0.5, down_tolerance=0.125)
-    (finding,) = hpas.of_fields("HPA n/v", scaler, READING, 36, {})
+    (finding,) = hpa_fields.of_fields("HPA n/v", scaler, READING, 36, {})
     assert "ignores changes of up to 50 %" in finding.what
 
 

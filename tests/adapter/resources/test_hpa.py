@@ -194,6 +194,44 @@ def test_what_holds_a_change_back_is_said() -> None:
     assert "never does so: behavior.scaleDown.selectPolicy is Disabled" in reason
 
 
+def test_policies_that_slow_a_change_are_said() -> None:
+    """The fastest of several holds, or the slowest with selectPolicy Min; percents are rounded up."""
+    policies = [
+        {"type": "Pods", "value": 1, "periodSeconds": 900},
+        {"type": "Percent", "value": 10, "periodSeconds": 60},
+    ]
+    rules = {"tolerance": "0", "stabilizationWindowSeconds": 0, "policies": policies}
+
+    def said(current: int, desired: int, select: str) -> str:
+        behavior = {"scaleUp": rules | {"selectPolicy": select}, "scaleDown": rules}
+        scaler = hpa.parse(worlds.scaler("v", high=100, behavior=behavior))
+        return "; ".join(explain.held_back(state(scaler, current=current, desired=desired)))
+
+    assert said(25, 28, "Max") == ""
+    assert "adds at most 3 in 60 s (behavior.scaleUp.policies)" in said(25, 29, "Max")
+    assert "adds at most 1 in 900 s (behavior.scaleUp.policies)" in said(25, 28, "Min")
+    assert "removes at most 3 in 60 s (behavior.scaleDown.policies)" in said(25, 20, "Min")
+    assert parsed().slowed(1, 10) is None
+
+
+def test_our_metric_of_another_type_is_named_with_it() -> None:
+    """As one of pods it has the right name and is never read."""
+    item = worlds.scaler("v")
+    item["spec"]["metrics"] = [
+        {"type": "Pods", "pods": {"metric": {"name": "inferno_desired_replicas"}}}
+    ]
+    scaler = hpa.parse(item)
+    assert scaler.readings == ()
+    assert scaler.others == ("inferno_desired_replicas (type Pods, not External)",)
+
+
+def test_workloads_that_differ_in_their_group_alone_are_told_apart() -> None:
+    """An HPA without apiVersion means a group that has no Deployments; both have the same name."""
+    ours, other = scale.Reference(name="v"), scale.Reference(name="v", api_version="")
+    assert ours.difference(other) == " of apiVersion 'apps/v1', not ''"
+    assert ours.difference(scale.Reference(name="w")) == ""
+
+
 def test_a_selector_that_kubernetes_refuses_reads_nothing() -> None:
     """The name of a model may have a slash, and the value of a label may not: the HPA asks nobody."""
     reading = selecting({"matchLabels": {"variant_name": "v", "model_name": "org/m"}})
