@@ -257,7 +257,7 @@ def source(
             *cost_problems,
             *warnings,
             *unknown.notes(notes),
-            *filter(None, [attainable.problem(given, targets)]),
+            *attainable.warnings(given, targets),
             *_pod_problems(target),
         ),
     )

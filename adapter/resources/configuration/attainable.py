@@ -1,4 +1,4 @@
-"""SLO targets that one request alone breaks: known from profile and target, before any traffic comes."""
+"""SLO targets that one request alone breaks, and times in another unit: known before any traffic comes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from collections.abc import Sequence
 
 from adapter.planning import fleet
 from analyzer.step_times import StepTimes
+
+_LEAST_ITL_MS = 0.2
+"""Less than any server takes for a token, and more than most take in seconds."""
+
+_UNIT = "times are in milliseconds: if this is in seconds, multiply it by 1000"
+
+
+def warnings(profiles: Sequence[fleet.Profile], targets: fleet.Targets) -> tuple[str, ...]:
+    """What a variant says of its profiles and targets; the unit before what follows from it."""
+    text = _seconds(profiles, targets) or problem(profiles, targets)
+    return (text,) if text else ()
 
 
 def problem(profiles: Sequence[fleet.Profile], targets: fleet.Targets) -> str:
@@ -19,6 +30,20 @@ def problem(profiles: Sequence[fleet.Profile], targets: fleet.Targets) -> str:
         f"service level cannot be met even by one request alone: {'; '.join(broken)}; raise the target, or"
         " give a profile of a faster accelerator"
     )
+
+
+def _seconds(profiles: Sequence[fleet.Profile], targets: fleet.Targets) -> str:
+    """Profile or target that seems to be in seconds; empty without one.
+
+    Taken for milliseconds, one replica would seem to serve anything, or none anything.
+    """
+    if 0 < targets.itl_ms < _LEAST_ITL_MS:
+        return f"slo-tpot is {targets.itl_ms:g} ms, which no server keeps; {_UNIT}"
+    least = min(profiles, key=lambda profile: _alone(profile)[1], default=None)
+    if least is None or _alone(least)[1] >= _LEAST_ITL_MS:
+        return ""
+    itl_ms = _alone(least)[1]
+    return f"profile of {least.accelerator}: {itl_ms:g} ms for a token, which no server reaches; {_UNIT}"
 
 
 def _broken(profile: fleet.Profile, targets: fleet.Targets) -> str:

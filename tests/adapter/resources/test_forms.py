@@ -9,7 +9,8 @@ import pytest
 
 from adapter.planning import fleet
 from adapter.resources import schemas
-from adapter.resources.configuration import profiles, rows
+from adapter.resources.configuration import attainable, profiles, rows
+from analyzer.latency import LatencyParameters
 
 CLASS = "name: Premium\npriority: 1\ndata:\n  - model: m\n    slo-ttft: "
 COST = {"device": "NVIDIA-H100-80GB-HBM3", "cost": "80"}
@@ -103,3 +104,27 @@ def test_a_row_that_is_no_text_is_refused() -> None:
     """Nothing of a class is read from a list or a number."""
     wrong: tuple[Any, ...] = ("- a\n", "7", "null")
     assert all(rows.parse_class(text).problems for text in wrong)
+
+
+def alone(alpha: float, beta: float) -> fleet.Profile:
+    latency = LatencyParameters(alpha_ms=alpha, beta_ms=beta, gamma_ms=5.0, delta_ms=0.1)
+    return fleet.Profile(accelerator="A100", latency=latency, max_batch=8)
+
+
+@pytest.mark.parametrize(
+    ("profile", "itl_ms", "said"),
+    [
+        (alone(20.58, 0.41), 24.0, ""),
+        (alone(0.15, 0.05), 24.0, ""),
+        (alone(0.02058, 0.00041), 24.0, "profile of A100: 0.02099 ms for a token"),
+        (alone(20.58, 0.41), 0.024, "slo-tpot is 0.024 ms, which no server keeps"),
+        (alone(20.58, 0.41), 20.0, "slo-tpot is 20 ms, and A100 takes 20.99 ms"),
+    ],
+)
+def test_times_in_seconds_are_named(profile: fleet.Profile, itl_ms: float, said: str) -> None:
+    """By a thousand too quick, one replica would seem to serve anything; the condition then says the unit."""
+    texts = attainable.warnings([profile], fleet.Targets(itl_ms=itl_ms))
+    assert len(texts) == bool(said)
+    for text in texts:
+        assert said in text
+        assert ("times are in milliseconds" in text) == ("no server" in text)
