@@ -34,6 +34,39 @@ def of_fields(
 
     """
     findings = _of_target(shown, reading)
+    if scaler.others and reading == scaler.readings[0]:
+        findings.append(
+            Finding(
+                "warning",
+                f"{shown}: also reads {', '.join(scaler.others)}, and follows the largest of all: replicas"
+                " may stay above the target",
+                "remove the other metrics, unless they are to be a floor",
+            )
+        )
+    findings += of_behavior(shown, scaler, minor)
+    if settings.get("WVA_SCALE_TO_ZERO", "").lower() == "true" and scaler.minimum > 0:
+        findings.append(
+            Finding(
+                "warning",
+                f"{shown}: WVA_SCALE_TO_ZERO is on, but minReplicas is {scaler.minimum}",
+                "set minReplicas: 0"
+                + ("" if minor >= ZERO_MINOR else " (feature gate HPAScaleToZero)")
+                + ", or annotate llmd.ai/actuate: scale",
+            )
+        )
+    return findings
+
+
+def of_behavior(shown: str, scaler: hpa.Scaler, minor: int) -> list[Finding]:
+    """Rules of `behavior` that keep an HPA from following its metric; of one that KEDA made too.
+
+    Args:
+        shown: kind and name for messages.
+        scaler: the HPA.
+        minor: minor version of Kubernetes.
+
+    """
+    findings: list[Finding] = []
     tolerances = {"scaleUp": scaler.up_tolerance, "scaleDown": scaler.down_tolerance}
     # A step of one replica is ignored from 1 / tolerance replicas on.
     loose = {name: part for name, part in tolerances.items() if scaler.maximum * part >= 1}
@@ -44,15 +77,6 @@ def of_fields(
                 f"{shown}: ignores changes of up to {100 * max(loose.values()):.3g} %, so not every"
                 f" step below {scaler.maximum} replicas is followed",
                 "set " + " and ".join(f"behavior.{name}.tolerance: 0" for name in loose),
-            )
-        )
-    if scaler.others and reading == scaler.readings[0]:
-        findings.append(
-            Finding(
-                "warning",
-                f"{shown}: also reads {', '.join(scaler.others)}, and follows the largest of all: replicas"
-                " may stay above the target",
-                "remove the other metrics, unless they are to be a floor",
             )
         )
     findings += _slow_rise(shown, scaler)
@@ -66,16 +90,6 @@ def of_fields(
         for name, off in disabled.items()
         if off
     ]
-    if settings.get("WVA_SCALE_TO_ZERO", "").lower() == "true" and scaler.minimum > 0:
-        findings.append(
-            Finding(
-                "warning",
-                f"{shown}: WVA_SCALE_TO_ZERO is on, but minReplicas is {scaler.minimum}",
-                "set minReplicas: 0"
-                + ("" if minor >= ZERO_MINOR else " (feature gate HPAScaleToZero)")
-                + ", or annotate llmd.ai/actuate: scale",
-            )
-        )
     return findings
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -137,16 +137,22 @@ def _since(site: Site, condition: Mapping[str, Any]) -> float:
 
 
 async def _readings(
-    site: Site, scalers: Iterable[hpa.Scaler], variants: Mapping[str, Mapping[str, _Variant]]
+    site: Site, scalers: Sequence[hpa.Scaler], variants: Mapping[str, Mapping[str, _Variant]]
 ) -> list[Finding]:
     """What is to be said of each metric that HPAs read; `variants`: by namespace and key."""
     minor, settings = await site.minor(), await configuration.settings(site)
     readings = [(scaler, reading) for scaler in scalers for reading in scaler.readings]
+    asked = [
+        finding
+        for scaler in scalers
+        if scaler.by_keda and not scaler.readings
+        for finding in hpa_fields.of_behavior(_shown(scaler), scaler, minor)
+    ]
     served = await in_order(
         _served(site, _shown(scaler), scaler, reading, variants.get(scaler.namespace, {}))
         for scaler, reading in readings
     )
-    findings: list[Finding] = []
+    findings = asked
     fine: list[Finding] = []
     for (scaler, reading), finding in zip(readings, served, strict=True):
         problems = hpa_fields.of_fields(_shown(scaler), scaler, reading, minor, settings)

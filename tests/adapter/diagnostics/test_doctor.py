@@ -12,13 +12,14 @@ from adapter.app.options import ServeOptions
 from adapter.auth.local import Files
 from adapter.clock import Clock
 from adapter.controller.settings import LoopSettings
-from adapter.diagnostics import doctor, hpa_fields
+from adapter.diagnostics import doctor, hpa_fields, hpas
 from adapter.diagnostics.site import Finding, Site
 from adapter.installation import Names
 from adapter.kube import labels
 from adapter.kube.client import connected
 from adapter.kube.scale import Reference
 from adapter.resources import hpa
+from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
 
 READING = hpa.Reading(
@@ -114,6 +115,22 @@ def test_fields_that_keep_a_target_from_being_followed(
     findings = hpa_fields.of_fields("HPA n/v", scaler, READING, minor, settings)
     assert [finding.level for finding in findings] == ["warning"] * len(fixes)
     assert all(item.fix.startswith(fix) for item, fix in zip(findings, fixes, strict=True))
+
+
+async def test_rules_of_an_hpa_that_keda_made_are_examined_too(tmp_path: Path) -> None:
+    """Its metric is the external scaler's, of which the HPA shows no value to ask for."""
+    slow = {"scaleUp": {"stabilizationWindowSeconds": 300}}
+    item = worlds.scaler("keda-hpa-v", target="v", behavior=slow)
+    item["metadata"]["labels"] = {"scaledobject.keda.sh/name": "v"}
+    (metric,) = item["spec"]["metrics"]
+    metric["external"]["metric"] = {"name": f"s0-{hpa.KEDA_METRIC}"}
+    async with worlds.running(tmp_path) as world:
+        world.api.put(worlds.SCALERS, "horizontalpodautoscalers", item)
+        admin = await world.site.entrance("admin", user="")
+        async with connected(admin.kubeconfig) as cluster:
+            said = [finding.what async for finding in hpas.check(Site(cluster, Names()))]
+    assert [text for text in said if "stabilizationWindowSeconds is 300" in text]
+    assert not [text for text in said if "no HPA reads its target" in text]
 
 
 def test_a_tolerance_is_told_as_it_is() -> None:
