@@ -126,6 +126,10 @@ class GatewayWindow:
             if not count.model:
                 self._divide(origin, count, grown.get(count.namespace, ()), now=now)
 
+    def begin_anew(self, origin: str) -> None:
+        """Forget what an origin counted: its counters mean something else from its next scrape on."""
+        self._counters.pop(origin, None)
+
     def _divide(
         self, origin: str, count: GatewayCount, among: Sequence[Counter], *, now: float
     ) -> None:
@@ -184,6 +188,7 @@ class _Scraped:
         problem: Why the last page could not be read; empty where it could.
         unusable: Why the last page could not be used: not read, or of something else; empty where it could.
         unusable_scrapes: Scrapes on end whose page could not be used.
+        names_servers: Whether its pages have the label of the model that answered; None before the first.
         shared: Whether a counter fell without beginning anew: several pickers answer at the address.
 
     """
@@ -193,6 +198,7 @@ class _Scraped:
     problem: str = ""
     unusable: str = ""
     unusable_scrapes: int = 0
+    names_servers: bool | None = None
     shared: bool = False
 
     def arrived(self, model: str, count: float, url: str) -> float | None:
@@ -280,6 +286,10 @@ class Gateways:
             scraped.load = None if page is None else page.load(namespace, known)
             if page is None:
                 continue
+            if scraped.names_servers is False and page.names_servers and window is not None:
+                # Until its first answer what failed was counted among the forwarded requests.
+                window.begin_anew(url)
+            scraped.names_servers = page.names_servers
             queue, requests, rejected, unnamed = (
                 page.queue,
                 page.requests,
@@ -328,7 +338,8 @@ class Gateways:
         scraped = self._scraped[url]
         try:
             page, _ = await exposition.page(
-                self._session, url, lambda text: pages.read(text, url),
+                self._session, url,
+                lambda text: pages.read(text, url, names_servers=bool(scraped.names_servers)),
                 by=self._by, reading=self._reading, party=namespace,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - one gateway must not end the reading of all

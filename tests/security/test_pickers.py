@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 from yarl import URL
 
 from adapter.collector import gateway
@@ -147,3 +149,36 @@ def test_requests_that_nobody_answered_ask_for_little() -> None:
         window.add("http://g", counts, now=10.0 * at)
     rates = window.rates(now=290.0).rps
     assert rates == {("", "m"): pytest.approx(3 * 2.0), ("", "idle"): 0.0}
+
+
+@pytest.mark.parametrize("answered", [30, 3000])
+async def test_what_failed_before_a_gateways_first_answer_is_no_demand(answered: int) -> None:
+    """With the first label of who answered, old failures are told apart: they neither came nor fell."""
+    failed = f'{SERVED}{{gen_ai_request_model="m"}} 6000\n'
+    pages_of_gateway = [
+        *[f'{SERVED}{{gen_ai_request_model="m"}} {600 * minute}\n' for minute in range(11)],
+        *[
+            f'{failed}{SERVED}{{gen_ai_request_model="m",gen_ai_response_model="m"}} {count}\n'
+            for count in (answered, *(answered + 60 * minute for minute in range(1, 5)))
+        ],
+        # It was restarted: what fails before its next answer is told apart at once.
+        *[f'{SERVED}{{gen_ai_request_model="m"}} {count}\n' for count in (5, 6005)],
+    ]
+    shown = iter(pages_of_gateway)
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text=next(shown))
+
+    window, rates, came = gateway.GatewayWindow(window_seconds=120.0), [], []
+    with capture_logs() as log:
+        async with serving(page) as (url, _), aiohttp.ClientSession() as session:
+            reader = gateway.Gateways(session, [("", url)])
+            for minute in range(len(pages_of_gateway)):
+                demand = await reader.demand(window, now=60.0 * minute)
+                came.append(demand.get(("", "m"), gateway.Demand()).arrived)
+                rates.append(window.rates(now=60.0 * minute).rps.get(("", "m")))
+    assert came == [0.0, *[600.0] * 10, answered, *[60.0] * 4, 5.0, 6000.0]
+    assert rates[10:16] == [10.0, None, 1.0, 1.0, 1.0, 1.0]
+    assert rates[16] is not None and rates[16] <= 3 * 1.0
+    assert rates[17] is not None and rates[17] <= 3 * 1.0
+    assert not [entry for entry in log if "fell" in entry["event"]]

@@ -99,14 +99,24 @@ class Known:
 class PickerMetrics:
     """What one page shows: requests queued, forwarded and turned away, by model and without one."""
 
-    def __init__(self, samples: list[_Sample], *, of_gateway: bool) -> None:
-        """`of_gateway`: whether it has any series of a gateway, be it one that is not read."""
+    def __init__(
+        self, samples: list[_Sample], *, of_gateway: bool, names_servers: bool = False
+    ) -> None:
+        """Make it.
+
+        Args:
+            samples: Its series that are read.
+            of_gateway: Whether it has any series of a gateway, be it one that is not read.
+            names_servers: Whether earlier pages had the label of the model that answered.
+
+        """
         self._samples = samples
         self.of_gateway = of_gateway
+        self.names_servers = names_servers or _names_servers(samples)
         queue = _by_newest_name(samples, GATEWAY_QUEUES)
         self.queue = {model: value for model, value in queue.items() if loads.plausible(value)}
         self.rejected = _by_newest_name(samples, GATEWAY_OUTCOMES)
-        failed = _unanswered(samples)
+        failed = _unanswered(samples) if self.names_servers else []
         apart = {id(sample) for sample in failed}
         served = [sample for sample in samples if id(sample) not in apart]
         self.requests = _by_newest_name(served, (*GATEWAY_REQUESTS, *LLM_GATEWAY_REQUESTS))
@@ -132,7 +142,7 @@ class PickerMetrics:
             for sample in self._samples
             if not (model := _model(sample[1])) or model in known.models
         ]
-        return PickerMetrics(kept, of_gateway=self.of_gateway)
+        return PickerMetrics(kept, of_gateway=self.of_gateway, names_servers=self.names_servers)
 
     def load(self, namespace: str, known: Known | None = None) -> PoolLoad:
         """What it shows of the pool and its pods (those that are known); the models are those of the page."""
@@ -156,8 +166,8 @@ class PickerMetrics:
         return [sample for sample in self._samples if sample[0] == newest]
 
 
-def read(text: str, url: str) -> PickerMetrics:
-    """What a page of metrics text shows.
+def read(text: str, url: str, *, names_servers: bool = False) -> PickerMetrics:
+    """What a page of metrics text shows; `names_servers` as in `PickerMetrics`.
 
     Raises:
         ScrapeError: it is no metrics text.
@@ -168,7 +178,9 @@ def read(text: str, url: str) -> PickerMetrics:
     ]
     known = bool(named) or _OF_GATEWAY.search(text) is not None
     return PickerMetrics(
-        [sample for sample in named if sample[1].get("outcome") != DISPATCHED], of_gateway=known
+        [sample for sample in named if sample[1].get("outcome") != DISPATCHED],
+        of_gateway=known,
+        names_servers=names_servers,
     )
 
 
@@ -186,6 +198,14 @@ def _by_model(samples: list[_Sample], name: str) -> dict[str, float]:
     return values
 
 
+def _names_servers(samples: Iterable[_Sample]) -> bool:
+    """Whether any series has the label of the model that answered, be it "unknown"."""
+    return any(
+        name in LLM_GATEWAY_REQUESTS and not gateway_model(labels) and labels.get(_RESPONSE)
+        for name, labels, _ in samples
+    )
+
+
 def _unanswered(samples: Iterable[_Sample]) -> list[_Sample]:
     """Requests that are counted by the model that the client named alone, since no server answered.
 
@@ -193,14 +213,13 @@ def _unanswered(samples: Iterable[_Sample]) -> list[_Sample]:
     of them asks for more than a few times what is served. A gateway that never names the model that answered
     says nothing of the kind.
     """
-    named = [
+    return [
         sample
         for sample in samples
-        if sample[0] in LLM_GATEWAY_REQUESTS and not gateway_model(sample[1])
+        if sample[0] in LLM_GATEWAY_REQUESTS
+        and not gateway_model(sample[1])
+        and sample[1].get(_RESPONSE, "") in {"", _UNKNOWN}
     ]
-    if not any(sample[1].get(_RESPONSE) for sample in named):
-        return []
-    return [sample for sample in named if sample[1].get(_RESPONSE, "") in {"", _UNKNOWN}]
 
 
 def _model(labels: Mapping[str, str]) -> str:
