@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer import enumeration, greedy
+from optimizer import enumeration, greedy, integer_program
 from optimizer.components import components, demands
 from optimizer.objective import Objective, Outcome, of_plan
 from optimizer.problem import (
@@ -203,7 +203,7 @@ class _Program:
         if known is not None:
             return _Solved(self._allocations(known), 0.0, finished=True)
         # Takes longer to load than most plans take, here and below: only where many plans run short.
-        from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415
+        from scipy.optimize import Bounds, LinearConstraint  # noqa: PLC0415
 
         constraints, bounds = self._constraints(), Bounds(0.0, self._most())
         limit = self._problem.time_limit_s / (len(stages) + 1)
@@ -212,12 +212,12 @@ class _Program:
         finished = True
         for index, (goal, step) in enumerate(stages):
             last = index == len(stages) - 1
-            result = milp(
+            result = integer_program.minimized(
                 goal,
-                constraints=constraints,
-                bounds=bounds,
-                integrality=np.ones(self._columns),
-                options={
+                constraints,
+                bounds,
+                np.ones(self._columns),
+                {
                     "time_limit": 2 * limit if last else limit,
                     "mip_rel_gap": self._gap(goal, step),
                 },

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optimizer import integer_program
 from optimizer.placement import worth
 from optimizer.placement.patterns import Patterns
 from optimizer.placement.problem import ROUNDING, TIE, FloatArray, IntArray, Item
@@ -121,12 +122,12 @@ class Program:
         """The answer of HiGHS within a time limit and a number of nodes."""
         from scipy import optimize  # noqa: PLC0415 - see `constraints`
 
-        return optimize.milp(
+        return integer_program.minimized(
             goal,
-            constraints=constraints,
-            bounds=optimize.Bounds(0.0, np.array(self._highest)),
-            integrality=np.array(self._whole, dtype=np.int64),
-            options={
+            constraints,
+            optimize.Bounds(0.0, np.array(self._highest)),
+            np.array(self._whole, dtype=np.float64),
+            {
                 "time_limit": limit_s,
                 "mip_rel_gap": gap,
                 **({} if nodes is None else {"node_limit": nodes}),

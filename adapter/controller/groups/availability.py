@@ -18,6 +18,8 @@ RETRY_SECONDS, MOST_RETRY_SECONDS = 300.0, 3600.0
 MISSING_SECONDS = 15.0
 """Time after which pods that do not even exist count as refused, as by a ResourceQuota."""
 
+SEEN_SECONDS = 5.0
+"""Least age of an outage: pods are seen to be gone some seconds after they went."""
 
 FOLLOW_SECONDS = 120.0
 """Seconds after which a target that the scale target does not follow counts as refused by its HPA."""
@@ -51,6 +53,41 @@ class Limit:
 
 
 NO_LIMIT = Limit()
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """No replica of a group serves, or did until a moment ago, though requests were offered to it.
+
+    Attributes:
+        since: Monotonic seconds.
+        rate_rps: Requests per second that were offered to it before.
+        ended: Monotonic time since which some serve again; None while none does.
+
+    """
+
+    since: float
+    rate_rps: float
+    ended: float | None = None
+
+    def waiting(self, now: float, *, most_seconds: float) -> float:
+        """Requests that wait for a replica: those of so many seconds at most, as clients give up."""
+        return self.rate_rps * min(max(now - self.since, SEEN_SECONDS), most_seconds)
+
+
+def outage(
+    before: Outage | None, *, serves: bool, offered_rps: float, window: float, now: float
+) -> Outage | None:
+    """The outage after a look at a group's replicas; it is remembered for a window after its end, seconds.
+
+    `offered_rps` are the requests per second that were offered to the group before.
+    """
+    if before is None:
+        return None if serves or offered_rps <= 0 else Outage(now, offered_rps)
+    if not serves:
+        return before if before.ended is None else Outage(now, before.rate_rps)
+    ended = now if before.ended is None else before.ended
+    return replace(before, ended=ended) if now - ended < window else None
 
 
 def observe(before: Limit, source: VariantSource, *, asked: int | None, now: float) -> Limit:

@@ -10,6 +10,7 @@ from adapter.collector.traffic import Traffic
 from adapter.controller import demand
 from adapter.controller.demand import Queue, SizingRate, backlog
 from adapter.controller.groups import availability
+from adapter.controller.groups.availability import Outage
 from adapter.controller.groups.pooling import AtGateway
 from adapter.controller.groups.state import Demanded, GroupRecord
 from adapter.controller.settings import LoopSettings
@@ -122,12 +123,13 @@ def startup(record: GroupRecord, source: VariantSource, settings: LoopSettings) 
 def observed(
     record: GroupRecord, group: ModelGroup, records: Mapping[str, VariantRecord], cycle: Cycle
 ) -> GroupRecord:
-    """The record with what the pods of its variants show: their start-up times, and what does not come."""
-    limits, startups = {}, dict(record.startups)
+    """The record with what the pods of its variants show: start-up times, what does not come, and outages."""
+    limits, startups, serves = {}, dict(record.startups), False
     for key in group.members:
         source = cycle.sources.get(key)
         if source is None:
             continue
+        serves = serves or ready(source) > 0
         before = record.limits.get(key, availability.NO_LIMIT)
         item = records.get(key)
         limits[key] = availability.observe(
@@ -136,7 +138,26 @@ def observed(
         if source.startup_seconds:
             startups[key] = source.startup_seconds
     kept = {key: value for key, value in startups.items() if key in group.members}
-    return replace(record, limits=limits, startups=kept)
+    out = availability.outage(
+        record.outage,
+        serves=serves,
+        offered_rps=record.state.observed_rpm / 60.0 if record.state is not None else 0.0,
+        window=cycle.settings.collection.window,
+        now=cycle.now,
+    )
+    return replace(record, limits=limits, startups=kept, outage=out)
+
+
+def lengths(record: GroupRecord, traffic: Traffic | None) -> Traffic | None:
+    """The traffic whose lengths of requests to plan for: as last seen where none are there.
+
+    Of the requests that an outage kept waiting the short ones finish first: those before it count.
+    """
+    if traffic is None or traffic.output_tokens is None:
+        return record.traffic
+    if record.outage is not None and record.traffic is not None:
+        return record.traffic
+    return traffic
 
 
 def sized(
@@ -167,6 +188,11 @@ def sized(
     settings = cycle.settings
     serving = [source for source in sources if source.spec_replicas > 0] or sources
     seconds = max(startup(record, source, settings) for source in serving)
+    if record.outage is not None and record.outage.ended is None:
+        traffic = _unseen(traffic, record.outage, at, start=seconds + settings.interval, cycle=cycle)
+        expected = 0.0
+    elif record.outage is not None:
+        traffic = _apart(traffic, record.outage)
     serves = sum(ready(source) for source in sources)
     queue = _queue(
         record, traffic, at, start=seconds, ready_now=serves, ordered=ordered, cycle=cycle
@@ -195,6 +221,47 @@ def sized(
             ),
         ),
         record,
+    )
+
+
+def _unseen(
+    traffic: Traffic, outage: Outage, at: AtGateway, *, start: float, cycle: Cycle
+) -> Traffic:
+    """The traffic of a group of which nothing serves: what goes on to arrive waits where no pod shows it.
+
+    The replicas that come meet all of it at once. What a gateway counts is known, and not estimated.
+    """
+    waiting = outage.waiting(cycle.now, most_seconds=start)
+    return replace(
+        traffic,
+        arrival_rate_rps=outage.rate_rps,
+        long_rate_rps=outage.rate_rps,
+        recent=(),
+        sudden=(),
+        running=0.0,
+        waiting=max(waiting - at.waiting, 0.0),
+        waiting_elsewhere=max(waiting - at.waiting, 0.0),
+        waiting_growth_rps=outage.rate_rps,
+        queued_at=0,
+        idle=False,
+    )
+
+
+def _apart(traffic: Traffic, outage: Outage) -> Traffic:
+    """The traffic just after an outage without what that kept waiting: it reaches the pods all at once.
+
+    It is no rise of the rate, and where it queues there, it counts as the queue that it is.
+    """
+
+    def bounded(rates: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        return tuple((seconds, min(rate, outage.rate_rps)) for seconds, rate in rates)
+
+    return replace(
+        traffic,
+        arrival_rate_rps=min(traffic.arrival_rate_rps, outage.rate_rps),
+        long_rate_rps=min(traffic.long_rate_rps, outage.rate_rps),
+        recent=bounded(traffic.recent),
+        sudden=bounded(traffic.sudden),
     )
 
 
@@ -285,8 +352,11 @@ def _queue(
     settings = cycle.settings
     start += settings.interval
     loading = start
-    if record.raised_at is not None:
-        loading = start - (cycle.now - record.raised_at)
+    asked_at = record.raised_at
+    if record.outage is not None and record.outage.ended is None:
+        asked_at = record.outage.since
+    if asked_at is not None:
+        loading = start - (cycle.now - asked_at)
     waiting = traffic.waiting + at.waiting
     if _certain(-traffic.waiting_growth_rps, traffic, settings) * start >= waiting:
         # Those that serve work it off before a replica that is created now is ready.

@@ -258,6 +258,9 @@ def with_rates(
     """
     if not frozenset(serving) <= record.rates.keys():
         return record, False
+    if record.outage is not None:
+        # What an outage keeps away, and lets through all at once then, is no trend.
+        return replace(record, rates={}), False
     total = sum(rate for rate, _ in record.rates.values())
     at = max(at for _, at in record.rates.values())
     state = record.state

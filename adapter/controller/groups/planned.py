@@ -111,8 +111,7 @@ def plan_group(
         outside,
         records,
     )
-    lengths = traffic if traffic is not None and traffic.output_tokens is not None else None
-    record = replace(record, demands=need.demands, traffic=lengths or record.traffic)
+    record = replace(record, demands=need.demands, traffic=demanded.lengths(record, traffic))
     notes = (*need.notes, *pooling.unlike(state.routing, state.spread))
     state = replace(
         state, demand_rpm=60.0 * need.rate_rps, feedback=record.feedback.factor, notes=notes

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from adapter.collector.traffic import Traffic
 from adapter.controller.demand.work import Work
 from adapter.controller.estimates.feedback import Feedback
-from adapter.controller.groups.availability import Limit
+from adapter.controller.groups.availability import Limit, Outage
 from adapter.planning.groups import INTERRUPTIBLE_SHARE, Floor, GroupDecision, Routing
 from analyzer import forecast
 from optimizer.returns import Returns
@@ -86,6 +86,7 @@ class GroupRecord:
         demands: What it was sized for within the stabilization window, oldest first.
         raised_at: Monotonic time of the last target of it that was higher than before; None before it.
         limits: Replicas that can run, by variant key, where something keeps others from it.
+        outage: Since when none of its replicas serves, though requests were offered; None where some do.
         startups: Start-up times of its variants as last seen, seconds, by key: none shows at zero replicas.
         traffic: Its last traffic with known lengths of requests; None before the first.
         rates: Arrival rates of members since the last one of the trend, with their times, by key.
@@ -105,6 +106,7 @@ class GroupRecord:
     demands: tuple[Demanded, ...] = ()
     raised_at: float | None = None
     limits: Mapping[str, Limit] = field(default_factory=dict)
+    outage: Outage | None = None
     startups: Mapping[str, float] = field(default_factory=dict)
     traffic: Traffic | None = None
     rates: Mapping[str, tuple[float, float]] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from adapter.controller.stabilization import StableTarget
 from adapter.controller.state import VariantRecord
 from adapter.planning import plan as planning
 from adapter.planning.groups import Floor, GroupDecision, Member
+from adapter.resources.variant import VariantSource
 from optimizer import returns
 from optimizer.returns import Returns
 
@@ -70,6 +71,7 @@ def step(
         stepped = _unmoved(parts, MOVE_SECONDS - cycle.now + move_since)
     else:
         stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
+    stepped = transitions.recalled(stepped, parts, demand_rps=demand_rps, routing=routing)
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
     stepped = _served_first(_steady(stepped, parts, item, cycle), parts, records)
     record = replace(
@@ -290,4 +292,11 @@ def _part(
         cost=cost,
         weight=member.weight,
         available=member.available,
+        present=0 if other else _present(source),
     )
+
+
+def _present(source: VariantSource) -> int:
+    """Replicas that serve and that the scale target has not been asked to take away."""
+    number = min(ready(source), source.spec_replicas)
+    return number if source.max_replicas is None else min(number, source.max_replicas)

@@ -31,6 +31,7 @@ class Part:
         cost: Cost of one replica, cents per hour.
         weight: Part of the requests that the gateway sends here, under routing weights.
         available: Replicas that can be ready at most; None where nothing keeps any from coming.
+        present: Replicas that serve and have not been taken away yet, though they may have been given up.
 
     """
 
@@ -42,6 +43,7 @@ class Part:
     cost: float
     weight: float = 1.0
     available: int | None = None
+    present: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,33 @@ def step(
         if waiting > 0:
             reasons[part.key] = (
                 f"{waiting} of {replicas[part.key]} replicas stay until those that replace them are ready"
+            )
+    return Step(replicas=replicas, reasons=reasons)
+
+
+def recalled(before: Step, parts: Sequence[Part], *, demand_rps: float, routing: Routing) -> Step:
+    """The step with replicas that were given up, where load has come that what is ready does not carry.
+
+    An autoscaler follows a moment later: what still serves then costs no start-up, and bridges that of others.
+    Arguments as of `step`.
+    """
+    planned = {part.key: part.planned for part in parts}
+    needed = min(demand_rps, carried(parts, planned, routing, demand_rps)) * (1.0 - _EPSILON)
+    replicas, reasons = dict(before.replicas), dict(before.reasons)
+
+    def serving(numbers: Mapping[str, int]) -> float:
+        ready = {part.key: min(part.ready, numbers[part.key]) for part in parts}
+        return carried(parts, ready, routing, demand_rps)
+
+    for part in sorted(parts, key=_dearest_first, reverse=True):
+        given_up = range(replicas[part.key] + 1, part.present + 1)
+        for number in given_up:
+            now, more = serving(replicas), serving({**replicas, part.key: number})
+            if now >= needed or more <= now * (1.0 + _EPSILON):
+                break
+            replicas[part.key] = number
+            reasons[part.key] = (
+                f"{number} replicas stay, though they were given up: what is ready carries less than comes"
             )
     return Step(replicas=replicas, reasons=reasons)
 

@@ -237,3 +237,19 @@ def test_replicas_that_the_gateway_sends_nothing_serve_no_part(
     ]
     item = item_of("g", parts, "weights", demand=8.0, priority=1, share=1.0)
     check(Problem(items=(item,), resources=resources_of((6.0, 0.0, 6.0, 300.0)), policy=policy))
+
+
+def test_a_goal_that_leaves_no_room_for_the_next_is_no_end() -> None:
+    """After the largest parts, presolve of the least price found no solution, and the plan had no proof."""
+    common = {"devices": 1, "least": 0, "spot": False}
+    first = {"kinds": [1, 2], "costs": (37.5, 40.0), "speeds": (7.0, 1.0), "most": 3, "running": 2}
+    second = {"kinds": [1, 2], "costs": (37.5, 10.0), "speeds": (1.0, 2.5), "most": 1, "running": 0}
+    third = {"kinds": [1, 0], "costs": (10.0, 90.0), "speeds": (7.0, 2.5), "most": 2, "running": 2}
+    parts = [common | first | {"devices": 2, "weight": 1.0}]
+    others = [common | second | {"weight": 1.0}, common | third | {"weight": 0.0}]
+    items = (
+        item_of("g", parts, "least-loaded", demand=14.0, priority=1, share=0.5),
+        item_of("h", others, "round-robin", demand=14.0, priority=1, share=0.5),
+    )
+    there = resources_of((6.0, 1.0, 6.0, 120.0))
+    check(Problem(items=items, resources=there, policy="RoundRobin"))

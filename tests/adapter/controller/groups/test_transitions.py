@@ -8,7 +8,15 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.controller.groups.transitions import Part, capacity, carried, carries, limited, step
+from adapter.controller.groups.transitions import (
+    Part,
+    capacity,
+    carried,
+    carries,
+    limited,
+    recalled,
+    step,
+)
 from adapter.planning.groups import ROUTINGS, Routing
 
 
@@ -134,3 +142,25 @@ def test_replicas_that_do_not_come_carry_nothing() -> None:
     """Two are asked for and none finds a node: what replaces them is no mere move between variants."""
     gone = part("gone", 0, 2, ready=0, available=0)
     assert not carries([gone, part("b", 2, 0)], demand_rps=1.0, routing="least-loaded")
+
+
+def test_given_up_replicas_that_still_serve_bridge_the_start_of_others() -> None:
+    """A moment after ten were given up the load doubled: six fast ones come, and what is left of the ten stays."""
+    fast = part("fast", 12, 12, ready=6, rate_rps=3.0)
+    slow = part("slow", 0, 0, ready=10, present=10)
+    rate: dict[str, Any] = {"demand_rps": 26.0, "routing": "least-loaded"}
+    before = step([fast, slow], **rate)
+    assert before.replicas == {"fast": 12, "slow": 0}
+    after = recalled(before, [fast, slow], **rate)
+    assert after.replicas == {"fast": 12, "slow": 8}
+    assert "they were given up" in after.reasons["slow"]
+    # The autoscaler has taken them away, or what is ready carries the load: nothing is started for them.
+    assert recalled(before, [fast, replace(slow, present=0)], **rate) == before
+    assert recalled(before, [replace(fast, ready=12), slow], **rate) == before
+
+
+def test_a_slow_replica_that_would_bind_the_others_is_not_recalled() -> None:
+    """Where every pod is offered the same, one more may carry less."""
+    parts = [part("fast", 3, 3, ready=2, rate_rps=9.0), part("slow", 0, 0, ready=1, present=1)]
+    before = step(parts, demand_rps=26.0, routing="round-robin")
+    assert recalled(before, parts, demand_rps=26.0, routing="round-robin") == before

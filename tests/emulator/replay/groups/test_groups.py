@@ -176,3 +176,15 @@ def test_sample() -> None:
         if name not in BOUNDS
     }
     assert {"ours", "reference", "hpa-queue"} <= makers.keys()
+
+
+def test_what_waits_for_replacements_is_served_soon_after_they_come() -> None:
+    """All replicas go at once; those that replace them are enough for what arrived until they were ready."""
+    given = two(fast={"unschedulable": {"from": 300, "evict": True}})
+    offered = {"m": generated(kind="step", levels=[[660, 300]])}
+    (ours,) = compare.compare(given, offered, ("ours",)).results
+    small, fast = ours.curves["small"], ours.curves["fast"]
+    starting = (small.seconds > 315) & (small.seconds <= 360)
+    assert small.ready[starting].max() == fast.ready[starting].max() == 0
+    assert small.waiting[starting].max() > 250
+    assert small.waiting[small.seconds >= 420].max() < 10  # 30 s after they are ready
