@@ -23,6 +23,9 @@ log = logs.LazyLogger()
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0
 """Seconds between attempts while requests fail: the first, and the cap."""
 
+LONGEST_ABSENT = 300.0
+"""The same cap while the cluster has no such collection at all, of those that not every cluster has."""
+
 TRANSIENT_SECONDS = 60.0
 """Seconds for which a refusal of a collection that could be read before may pass by itself: an API server
 that has just started refuses what its RBAC rules allow until it has read them.
@@ -72,6 +75,7 @@ class Informer:
         same: Callable[[Object, Object], bool] = lambda _before, _after: False,
         noted: Callable[[Object, Object], None] = lambda _before, _after: None,
         jitter: Callable[[], float] = random.random,
+        optional: bool = False,
     ) -> None:
         """Make an informer; `run` starts it.
 
@@ -84,6 +88,7 @@ class Informer:
             same: whether an object that is replaced by another version of it is no change.
             noted: called with both versions instead of `changed`.
             jitter: random number from 0 to 1 for the back-off.
+            optional: whether a cluster without the collection lacks nothing; it is looked for now and then.
 
         """
         self._source = source
@@ -94,9 +99,11 @@ class Informer:
         self._same = same
         self._noted = noted
         self._jitter = jitter
+        self._optional = optional
         self._objects: dict[tuple[str, str], Object] = {}
         self.synced = asyncio.Event()
         self._failing_since: float | None = None
+        self._absent = False
         self.error: errors.ApiError | None = None
 
     @property
@@ -156,11 +163,14 @@ class Informer:
                     continue
             # Jitter keeps all replicas from coming back at the same moment.
             await asyncio.sleep(max(backoff * (0.5 + self._jitter() / 2), least))
-            backoff = min(2 * backoff, LONGEST_BACKOFF)
+            backoff = min(2 * backoff, LONGEST_ABSENT if self._absent else LONGEST_BACKOFF)
 
     def _failed(self, error: errors.ApiError) -> float:
         """Keep the error of a request; gives the least seconds until the next one."""
-        if self.problem != str(error):
+        absent, self._absent = self._absent, self._optional and isinstance(error, errors.NotFound)
+        if self._absent and not absent:
+            log.info("the cluster has no such objects; looking for them now and then", path=self.path)
+        elif self.problem != str(error) and not self._absent:
             log.warning("list or watch failed; retrying with back-off", error=str(error))
         if self._failing_since is None:
             self._failing_since = asyncio.get_running_loop().time()
@@ -173,6 +183,7 @@ class Informer:
         if self.error is not None:
             log.info("list and watch work again", path=self.path)
         self.error = self._failing_since = None
+        self._absent = False
 
     async def _list(self) -> str:
         objects: dict[tuple[str, str], Object] = {}

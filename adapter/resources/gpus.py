@@ -304,7 +304,7 @@ def _allocated_pools(
     admitted: Collection[taints.Tolerations],
 ) -> Iterator[_Pool]:
     """Pools of dynamic resource allocation."""
-    for item in allocation.devices:
+    for item, doubt in (*((item, "") for item in allocation.devices), *allocation.doubtful):
         node = nodes.get(item.node)
         gone = "the node is gone" if item.node else "they name no single node"
         why = gone if node is None else _closed(node, admitted)
@@ -318,8 +318,9 @@ def _allocated_pools(
             count=item.count,
             product=product,
             memory_gib=item.memory_gib,
-            ready=node is not None and node["ready"],
-            why=why or ("" if product else "its devices have no productName"),
+            # What pods hold there is of the devices that are counted.
+            ready=node is not None and node["ready"] and not doubt,
+            why=why or ("" if product else "its devices have no productName") or doubt,
             coarse=bool(labelled),
         )
 

@@ -111,9 +111,11 @@ class ClusterObjects:
             )
         ]
         self._pickers = pools.Pickers(cluster, scope.namespaces, changed=changed)
-        self._monitors = informers(monitors.VERSION, monitors.PLURAL, trim=monitors.trimmed)
+        self._monitors = informers(
+            monitors.VERSION, monitors.PLURAL, trim=monitors.trimmed, optional=True
+        )
         self._service_monitors = informers(
-            monitors.VERSION, monitors.OF_SERVICES, trim=monitors.trimmed_of_services
+            monitors.VERSION, monitors.OF_SERVICES, trim=monitors.trimmed_of_services, optional=True
         )
         self._services = informers(CORE, "services", trim=monitors.trimmed_service)
         self._all = [
@@ -267,7 +269,8 @@ def _of_dra(
 ) -> list[Informer]:
     """The watch of a collection of dynamic resource allocation; none without limits."""
     path = paths.collection(version, plural)
-    return [Informer(cluster, path, changed=changed, trim=trim)] if scope.limited else []
+    informer = Informer(cluster, path, changed=changed, trim=trim, optional=True)
+    return [informer] if scope.limited else []
 
 
 def _items(informers: list[Informer]) -> Items:

@@ -40,6 +40,11 @@ _MIG, _SHARED = "-MIG-", "-SHARED"
 _KEEPS_PODS_OUT = frozenset({"NoSchedule", "NoExecute"})
 """Effects of a device's taint, which drivers set where a device is not healthy."""
 
+_DOUBTED = (
+    "DeviceTaintRule {name} selects devices by class or expression, which is not evaluated here, so that all"
+    " which its other fields allow count as tainted; select by driver, pool or device"
+)
+
 _SELECTED = ("driver", "pool", "device")
 """Fields by which a DeviceTaintRule selects devices, in the order of `_Device`."""
 
@@ -63,9 +68,17 @@ class Devices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """All devices of a cluster, and the pods that hold them by place."""
+    """All devices of a cluster, and the pods that hold them by place.
+
+    Attributes:
+        devices: devices that can be had, or are held.
+        doubtful: free devices that are left out for a taint rule which may not concern them, and why.
+        held: pods of each held device, by place.
+
+    """
 
     devices: tuple[Devices, ...] = ()
+    doubtful: tuple[tuple[Devices, str], ...] = ()
     held: Mapping[ProductOnNode, tuple[frozenset[tuple[str, str]], ...]] | None = None
 
     def holders(self) -> Iterable[tuple[ProductOnNode, frozenset[tuple[str, str]]]]:
@@ -133,21 +146,24 @@ def trimmed_claim(item: Object) -> Object:
 
 
 def trimmed_rule(item: Object) -> Object:
-    """The few fields of a DeviceTaintRule that are read; `devices` is None where it concerns none for sure.
+    """The few fields of a DeviceTaintRule that are read; `devices` is None where it taints none.
 
-    Rules of 2025 may select by class or expression too, which only the scheduler evaluates.
+    Rules of 2025 may select by class or expression too, which only the scheduler evaluates: `doubtful` ones
+    may taint fewer devices than those that their other fields select.
     """
     spec = item.get("spec") or {}
     selector = spec.get("deviceSelector")
     blocks = (spec.get("taint") or {}).get("effect") in _KEEPS_PODS_OUT
     concerned = None
-    if blocks and isinstance(selector, dict) and not selector.keys() - set(_SELECTED):
+    if blocks and isinstance(selector, dict):
         concerned = tuple(
             None if selector.get(name) is None else str(selector[name]) for name in _SELECTED
         )
+    more = selector.keys() - set(_SELECTED) if isinstance(selector, dict) else set()
     return {
         "metadata": _metadata(item.get("metadata") or {}),
         "devices": concerned,
+        "doubtful": any(selector[name] not in (None, [], "") for name in more),
     }
 
 
@@ -156,7 +172,12 @@ def allocation(
 ) -> Allocation:
     """Join trimmed slices, claims and taint rules; of a pool only the newest generation counts."""
     items, claims = list(slices), list(claims)
-    tainting = [item["devices"] for item in rules if item["devices"] is not None]
+    rules = [item for item in rules if item["devices"] is not None]
+    tainting = [item["devices"] for item in rules if not item["doubtful"]]
+    doubted = {
+        str(item["metadata"]["name"]): item["devices"] for item in rules if item["doubtful"]
+    }
+    doubtful: Counter[tuple[ProductOnNode, str]] = Counter()
     taken = {device for claim in claims if claim["pods"] for device in claim["devices"]}
     newest: dict[tuple[str, str], int] = {}
     for item in items:
@@ -174,9 +195,13 @@ def allocation(
             tainted = name in item["tainted"] or _by_rule((driver, pool, name), tainting)
             if tainted and (driver, pool, name) not in taken:
                 continue  # none is given; a pod that has one keeps it, as on a node that is cordoned
+            kinds[place] = product, memory
+            may = [rule for rule, of in doubted.items() if _by_rule((driver, pool, name), (of,))]
+            if may and (driver, pool, name) not in taken:
+                doubtful[place, may[0]] += 1
+                continue
             places[driver, pool, name] = place
             counts[place] += 1
-            kinds[place] = product, memory
     by_device: dict[_Device, frozenset[tuple[str, str]]] = {}
     overlapping = _overlapping(items, places)
     for claim in claims:
@@ -188,17 +213,18 @@ def allocation(
     for device, pods in by_device.items():
         held.setdefault(places[device], []).append(pods)
     return Allocation(
-        devices=tuple(
-            Devices(
-                node=place[0],
-                resource=place[1],
-                product=kinds[place][0],
-                memory_gib=kinds[place][1],
-                count=count,
-            )
-            for place, count in sorted(counts.items())
-        ),
+        devices=tuple(_at(place, *kinds[place], count) for place, count in sorted(counts.items())),
         held={place: tuple(pods) for place, pods in held.items()},
+        doubtful=tuple(
+            (_at(place, *kinds[place], count), _DOUBTED.format(name=rule))
+            for (place, rule), count in sorted(doubtful.items())
+        ),
+    )
+
+
+def _at(place: ProductOnNode, product: str, memory_gib: float | None, count: int) -> Devices:
+    return Devices(
+        node=place[0], resource=place[1], product=product, memory_gib=memory_gib, count=count
     )
 
 

@@ -110,6 +110,7 @@ class Pickers:
                 paths.collection(version, "inferencepools", namespace=namespace),
                 changed=changed,
                 trim=trimmed,
+                optional=True,
             )
             for version in VERSIONS
             for namespace in namespaces or ("",)

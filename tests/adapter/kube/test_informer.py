@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from adapter.kube import client, errors, informer
 from adapter.kube.bodies import pages
@@ -330,3 +331,42 @@ async def test_an_object_of_an_impossible_form_is_left_out_alone() -> None:
         await asyncio.sleep(1)
         assert one.problem == ""
         assert one.objects.keys() == {("ns", "a"), ("ns", "b")}
+
+
+class Without:
+    """An API that does not have the collection, and may not let it be read later."""
+
+    def __init__(self) -> None:
+        self.lists, self.code = 0, 404
+
+    async def list_pages(self, path: str, _: object = ()) -> AsyncIterator[pages.Page]:
+        self.lists += 1
+        kind = errors.NotFound if self.code == 404 else errors.Forbidden
+        raise kind(f"{path}: HTTP {self.code}", path=path, code=self.code)
+        yield
+
+    async def watch_objects(
+        self, path: str, version: str, _: object = ()
+    ) -> AsyncIterator[dict[str, Any]]:
+        raise AssertionError((path, version))
+        yield
+
+
+@pytest.mark.parametrize(
+    ("optional", "level", "most"), [(True, "info", 40), (False, "warning", 400)]
+)
+async def test_a_collection_that_not_every_cluster_has(
+    level: str, most: int, *, optional: bool
+) -> None:
+    """Said once and no warning, and looked for every few minutes; what is refused later is a warning."""
+    api = Without()
+    followed = informer.Informer(api, PATH, jitter=lambda: 0.0, optional=optional)
+    with capture_logs() as logs:
+        task = asyncio.create_task(followed.run())
+        await asyncio.sleep(3600)
+        assert most / 2 < api.lists <= most
+        assert [item["log_level"] for item in logs] == [level]
+        api.code = 403
+        await asyncio.sleep(600)
+        assert [item["log_level"] for item in logs] == [level, "warning"]
+        task.cancel()

@@ -125,6 +125,23 @@ def test_devices_of_a_slice_that_have_nodes_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
+    "more", [{"deviceClassName": "a"}, {"selectors": [{"cel": {"expression": "device.x"}}]}]
+)
+def test_a_rule_that_only_the_scheduler_evaluates_is_said(more: Object) -> None:
+    """All free devices that its other fields select count as tainted; those that are held stay."""
+    selector = {"driver": "gpu.nvidia.com", **more}
+    taint = {"key": "example.com/sick", "effect": "NoSchedule"}
+    rule = {"metadata": {"name": "sick"}, "spec": {"deviceSelector": selector, "taint": taint}}
+    slices = [resource_slice("gb", "gpu-0 gpu-1 gpu-2")]
+    held = allocated(slices, [claim("gpu-1", "a")], "a", rules=[rule])
+    assert got(held, "NVIDIA-GB200") == {"NVIDIA-GB200": 1}
+    told = held.closed()["NVIDIA-GB200"]
+    assert "node gb: 2 NVIDIA-GB200 not counted: DeviceTaintRule sick selects devices by class" in told
+    other = allocated([resource_slice("gb", "x", driver="gpu.amd.com")], [], rules=[rule])
+    assert got(other, "NVIDIA-GB200") == {"NVIDIA-GB200": 1}
+
+
+@pytest.mark.parametrize(
     ("selector", "free"),
     [
         ({"device": "gpu-1", "pool": "gb"}, 2),
@@ -132,7 +149,9 @@ def test_devices_of_a_slice_that_have_nodes_of_their_own() -> None:
         ({}, 0),
         ({"pool": "other"}, 3),
         (None, 3),
-        ({"selectors": [{"cel": {"expression": "true"}}]}, 3),
+        ({"selectors": [{"cel": {"expression": "true"}}]}, 0),
+        ({"selectors": [{"cel": {"expression": "true"}}], "pool": "other"}, 3),
+        ({"selectors": [], "device": "gpu-1"}, 2),
     ],
 )
 def test_devices_that_rules_taint_are_no_capacity(selector: Object | None, free: int) -> None:
