@@ -112,7 +112,7 @@ def _slow_rise(shown: str, scaler: hpa.Scaler) -> list[Finding]:
                 "warning",
                 f"{shown}: behavior.scaleUp.policies let it add {policy.most(1)} in {policy.seconds} s,"
                 " slower than replicas start",
-                "remove behavior.scaleUp.policies: Kubernetes then adds 4 or doubles in 15 s",
+                "raise behavior.scaleUp.policies, as manifests/samples/hpa.yaml does",
             )
         )
     return findings

@@ -240,7 +240,8 @@ def options_of(fleet: fleets.Fleet, refused: Mapping[str, list[Unusable]]) -> Op
             if not profiles:
                 unusable.append(
                     Unusable(
-                        f"must keep accelerator {variant.current.accelerator!r}, which has no profile"
+                        f"must keep accelerator {variant.current.accelerator!r}, which has no profile;"
+                        f" there are of {', '.join(p.accelerator for p in variant.profiles) or 'none'}"
                     )
                 )
         answered = output_tokens(variant)

@@ -1,13 +1,15 @@
 """Which benchmark rows are saturated: their requests waited for a slot in the batch or in the KV cache.
 
 In such a run TTFT includes that wait and ITL belongs to a smaller batch than the concurrency, so neither
-determines the times of a step. Four signs, none of which needs the limits of the engine:
+determines the times of a step. Five signs, none of which needs the limits of the engine:
 
 * TTFT grows with a load at most in proportion to concurrency, prompt and share of prefill; a row whose TTFT
   is beyond that, seen from other rows, has waited;
 * TTFT is more than twice what the rows that did not wait predict for it;
 * TTFT is longer than the prompts of all requests inside take, at the largest time per prompt token that any
   row's ITL leaves room for: something else than prompts delayed it (a warm-up, a stall);
+* where that leaves fewer than two rows, it holds for those of which more requests inside than in another
+  row of their lengths made ITL no longer, and TTFT by most of the time that they were inside;
 * a run that sent all requests at once spends a quarter of their time or more on TTFT.
 
 Little's law gives how many requests really ran in it: concurrency * (1 - wait / time of a request).
@@ -37,6 +39,9 @@ ONE_LENGTH = 0.05
 _OWN_OF_QUEUED, _LEAST_OWN = 16.0, 0.25
 """Ratio of own_ms to queued_ms that vLLM servers have (14 to 20), and the least share of what does not grow
 with the load that is own time where prompts do not queue for each other."""
+_MORE, _FLAT, _WAITING = 0.2, 1.02, 0.5
+"""Share of further requests, growth of ITL that is none, and least share of their time that is TTFT, in a row
+whose further requests only waited."""
 _ROUNDS = 8
 
 
@@ -94,6 +99,9 @@ def find_waiting(rows: BenchmarkRows, known: BoolArray) -> Waiting:
     stalled = timed & _stalled(rows)
     if int((timed & ~sure & ~stalled).sum()) >= _LEAST_ROWS:
         sure = sure | stalled
+    else:
+        # An overhead that all rows have is no wait; a batch that more requests do not make larger is full.
+        sure = sure | (stalled & _crowded(rows))
     waited = sure | _jumps(rows, timed & ~sure)
     line: TtftLine | None = None
     for _ in range(_ROUNDS):
@@ -159,6 +167,20 @@ def _stalled(rows: BenchmarkRows) -> BoolArray:
         return np.zeros(rows.size, dtype=np.bool_)
     prompts = most.min() * prompt * np.maximum(n, 1.0)
     return np.asarray(rows.ttft_ms > prompts + _STEPS * rows.itl_ms)
+
+
+def _crowded(rows: BenchmarkRows) -> BoolArray:
+    """Rows in which requests more than in another row of their lengths only waited, shape (M,)."""
+    n, prompt, output = rows.concurrency, rows.input_tokens, rows.output_tokens
+    # [a, b]: whether a's requests beyond b's made no step longer, but waited.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        more = n[:, None] / n - 1.0
+        alike = (np.abs(prompt[:, None] - prompt) <= ONE_LENGTH * prompt) & (
+            np.abs(output[:, None] - output) <= ONE_LENGTH * output
+        )
+        no_longer = rows.itl_ms[:, None] <= _FLAT * rows.itl_ms
+        waited = rows.ttft_ms[:, None] - rows.ttft_ms >= _WAITING * more * rows.request_ms
+    return np.asarray((alike & (more >= _MORE) & no_longer & waited).any(axis=1))
 
 
 def _jumps(rows: BenchmarkRows, timed: BoolArray) -> BoolArray:

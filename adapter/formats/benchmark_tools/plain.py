@@ -141,7 +141,7 @@ def _derived(batch: float, rate: float) -> str:
 
 def _comma(cell: str) -> str:
     """The fix of a comma in a number; empty of anything else."""
-    if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+", cell):
+    if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+(\.\d+)?", cell):
         return f"; write thousands without a comma, such as {cell.replace(',', '')}"
     if re.fullmatch(r"\d+,\d+", cell) is None:
         return ""

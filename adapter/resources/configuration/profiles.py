@@ -76,7 +76,7 @@ def accelerator(
 ) -> tuple[str, fleet.Accelerator | None]:
     """Accelerator that the replicas run on, empty if unknown; and one that only the variant prices.
 
-    It is that of the label, else of the only profile, else the one whose device the pods' GPU product is,
+    It is that of the label, by its name or device, else of the only profile, else the one whose device the pods' GPU product is,
     else one at `spec.variantCost`, else the only one that has a price.
 
     Args:
@@ -93,7 +93,9 @@ def accelerator(
     """
     label = variant.metadata.labels.get(ACCELERATOR_LABEL, "")
     if given:
+        label = _meant(label, [item.accelerator for item in given], accelerators)
         return label or (given[0].accelerator if len(given) == 1 else ""), None
+    label = _meant(label, tuple(accelerators), accelerators)
     if label in accelerators:
         return label, None
     seen = [
@@ -120,6 +122,22 @@ def accelerator(
         f" a key of ConfigMap accelerator-unit-costs, which has {listed(accelerators)}, or give a"
         " profile or spec.variantCost"
     )
+
+
+def _meant(
+    label: str, names: Sequence[str], accelerators: Mapping[str, fleet.Accelerator]
+) -> str:
+    """The one of `names` that a label means: in other case, or by its device, as nodes are labelled."""
+    if not label or label in names:
+        return label
+    same = [name for name in names if name.lower() == label.lower()]
+    of_device = [
+        name
+        for name in names
+        if name in accelerators and alike(accelerators[name].device_type, label)
+    ]
+    meant = same or of_device
+    return meant[0] if len(meant) == 1 else label
 
 
 def units(

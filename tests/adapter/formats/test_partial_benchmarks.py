@@ -126,6 +126,26 @@ def test_a_trace_with_its_own_times_was_not_sent_at_once(tmp_path: Path) -> None
     assert (timed.unlimited, timed.open_loop) == (False, True)
 
 
+def test_closed_loops_that_all_waited_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A batch of 32 with more inside: ITL stays, TTFT grows; as a profile one replica had no prefill."""
+
+    def full(n: int) -> dict[str, Any]:
+        return vllm(n, 9.6, 20.0 + 40.0 * (n - 32))
+
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps([full(48), full(64), full(128)]))
+    assert cli.main(["fit", str(path)]) == 1
+    text = capsys.readouterr().err
+    assert "2 are saturated" in text
+    assert "decodeParms" not in text
+    # An overhead that all have, such as a proxy's, is no wait.
+    path.write_text(json.dumps([vllm(n, itl, 900.0 + ttft) for n, itl, ttft in LOADS]))
+    assert cli.main(["fit", str(path)]) == 0
+    assert "saturated" not in capsys.readouterr().out
+
+
 def aiperf(**changed: Any) -> dict[str, Any]:
     metrics = {
         "request_throughput": 7.2, "request_latency": 1100, "request_count": 100, "time_to_first_token": 30,

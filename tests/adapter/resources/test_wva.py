@@ -108,6 +108,29 @@ def test_shape_of_0_6_to_0_9() -> None:
     assert (zero.min_replicas, zero.scale_to_zero) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("label", "meant"),
+    [("A100", "A100"), ("a100", "A100"), ("NVIDIA-A100-SXM4-80GB", "A100"), ("L40S", "L40S")],
+)
+def test_a_label_names_the_accelerator_or_its_device(label: str, meant: str) -> None:
+    """In any case, and as feature discovery labels the nodes; another one is not taken for it."""
+    spec = {"modelID": "m", "modelProfile": {"accelerators": [AUG, {**OCT, "acc": "H100"}]}}
+    labels = {"inference.optimization/acceleratorName": label}
+    source = only(read(spec, labels, service_classes_config={"premium": CLASS}))
+    assert source.accelerator == meant
+
+
+def test_a_label_that_may_mean_two_accelerators_means_neither() -> None:
+    """One device under two names, such as single GPUs and pairs."""
+    spec = {"scaleTargetRef": REFERENCE, "modelID": "m"}
+    labels = {"inference.optimization/acceleratorName": "NVIDIA-A100-SXM4-80GB"}
+    costs = {name: '{"device": "NVIDIA-A100", "cost": 40}' for name in ("A100", "2xA100")}
+    (refused,) = read(
+        spec, labels, accelerator_unit_costs=costs, service_classes_config={"premium": CLASS}
+    ).refused
+    assert "its value 'NVIDIA-A100-SXM4-80GB' has no cost" in refused.message
+
+
 def test_bounds_that_contradict_each_other() -> None:
     """Fields and annotations are named as they stand."""
     spec = {"scaleTargetRef": REFERENCE, "modelID": "m", "minReplicas": 4, "maxReplicas": 3}
