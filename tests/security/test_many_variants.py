@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
+import structlog
 
+from adapter import logs
 from adapter.controller.live import turns
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import World, until
@@ -118,3 +121,28 @@ def test_of_too_many_of_one_namespace_the_oldest_are_left_out() -> None:
     for number in range(2 * turns.MOST_WAITING):
         writes.add(f"b/{number}#{number}", write)
     assert writes.waiting == 1 + turns.MOST_WAITING
+
+
+def test_lines_about_thousands_of_objects_do_not_fill_the_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one message and namespace so many a minute; those of others come, and the rest is counted."""
+    now = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    logs.configure("json")
+    try:
+        log = structlog.get_logger()
+        for number in range(5000):
+            log.warning("odd", variant=f"team-b/b{number}")
+        log.warning("odd", variant="team-a/v")
+        log.error("invalid", problem="ConfigMap system/prices: odd")
+        now[0] = 60.0
+        log.warning("odd", variant="team-b/last")
+    finally:
+        structlog.reset_defaults()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    shown = [line.get("variant", "") for line in lines]
+    assert sum(text.startswith("team-b/b") for text in shown) == logs.LINES_A_MINUTE
+    assert "left out" in lines[logs.LINES_A_MINUTE - 1]["more"]
+    assert shown[logs.LINES_A_MINUTE :] == ["team-a/v", "", "team-b/last"]
+    assert lines[-1]["left_out"] == 5000 - logs.LINES_A_MINUTE
