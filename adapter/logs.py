@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import structlog
+
+
+LINES_A_MINUTE = 200
+"""Lines with one message about one namespace: whoever has thousands of objects does not fill the log."""
+
+_MOST_COUNTED = 10_000
+"""Messages and namespaces that are counted at the same time."""
 
 
 class LazyLogger:
@@ -52,6 +60,34 @@ def _printable_values(_: object, __: str, entry: MutableMapping[str, Any]) -> Ma
     }
 
 
+class _Floods:
+    """Leaves out what is more than `LINES_A_MINUTE`; the next line of its kind says how many that were."""
+
+    def __init__(self, dropped: Exception) -> None:
+        self._dropped = dropped
+        self._counted: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def __call__(
+        self, _: object, __: str, entry: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        """The entry; raises `dropped` for one too many."""
+        about = str(entry.get("variant") or entry.get("problem") or "").partition("/")[0]
+        kind, now = (str(entry.get("event")), about), time.monotonic()
+        since, lines = self._counted.get(kind, (now, 0))
+        if now - since >= 60.0:
+            if lines > LINES_A_MINUTE:
+                entry["left_out"] = lines - LINES_A_MINUTE
+            since, lines = now, 0
+        if kind not in self._counted and len(self._counted) >= _MOST_COUNTED:
+            self._counted.clear()
+        self._counted[kind] = since, lines + 1
+        if lines >= LINES_A_MINUTE:
+            raise self._dropped
+        if lines == LINES_A_MINUTE - 1:
+            entry["more"] = "lines like this one are left out for the rest of a minute, and counted"
+        return entry
+
+
 def configure(style: Literal["auto", "text", "json"], *, quiet: bool = False) -> None:
     """Set up structlog for this process; `quiet` leaves only errors."""
     import structlog  # noqa: PLC0415 - see `LazyLogger`
@@ -65,6 +101,7 @@ def configure(style: Literal["auto", "text", "json"], *, quiet: bool = False) ->
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _Floods(structlog.DropEvent()),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

@@ -6,6 +6,7 @@ Each gateway is read on its own, so that one that does not answer delays no othe
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -28,6 +29,13 @@ AGAIN_SECONDS = 2.0
 """Real seconds after which a variant that was woken and is still at zero is woken again."""
 
 _Endpoint = tuple[str, str]
+
+PICKERS, QUICK_PICKERS = 32, 8
+"""Gateways of one namespace that are read every `gateway_seconds`, and those that are every `wake_seconds`;
+more of them share these readings."""
+
+NOTICED_SECONDS, _SHARE = 0.005, 0.1
+"""CPU seconds of one joining of what all gateways show, from which on it takes that share of the time."""
 
 
 class GatewayWatch:
@@ -66,6 +74,8 @@ class GatewayWatch:
         self._loads: dict[_Endpoint, PoolLoad] = {}
         self._unread: dict[_Endpoint, str] = {}
         self._woken: dict[str, float] = {}
+        self._unjoined: set[_Endpoint] = set()
+        self._join_at = float("-inf")
         self._due = asyncio.Event()
         self._endpoints = tuple(dict.fromkeys(installation.gateways))
         self._changed = asyncio.Event()
@@ -119,8 +129,17 @@ class GatewayWatch:
                 self._loads.pop(endpoint, None)
                 self._unread.pop(endpoint, None)
                 self._use(endpoint, {})  # what is not read any more wakes nothing later
-            seconds = self._installation
-            await self._clock.sleep(seconds.wake_seconds if quick else seconds.gateway_seconds)
+            await self._clock.sleep(self._pause(endpoint[0], quick=quick))
+
+    def _pause(self, namespace: str, *, quick: bool) -> float:
+        """Seconds until the next reading of one gateway: many of one namespace share what it may have."""
+        number = sum(place == namespace for place, _ in self._endpoints)
+        seconds = self._installation.gateway_seconds * max(number / PICKERS, 1.0)
+        if quick:
+            seconds = min(
+                seconds, self._installation.wake_seconds * max(number / QUICK_PICKERS, 1.0)
+            )
+        return seconds
 
     def _known(self, namespace: str) -> Known:
         """What the variants of a namespace (empty: of all) have."""
@@ -140,7 +159,29 @@ class GatewayWatch:
     def _use(
         self, endpoint: _Endpoint, demand_by_key: Mapping[gateway.ModelKey, gateway.Demand]
     ) -> None:
+        """Use what a gateway shows: at once, or with that of others where joining all of it costs much."""
+        if endpoint in self._unjoined:
+            # What came until then is not lost.
+            before, new = self._demand_by_endpoint.get(endpoint, {}), demand_by_key
+            none = gateway.Demand()
+            demand_by_key = {
+                key: replace(item := new.get(key, none), arrived=item.arrived + came)
+                for key in before.keys() | new.keys()
+                for came in (before.get(key, none).arrived,)
+            }
         self._demand_by_endpoint[endpoint] = demand_by_key
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._join_at and not self._unjoined:
+            self._join()
+            return
+        if not self._unjoined:
+            loop.call_at(self._join_at, self._join)
+        self._unjoined.add(endpoint)
+
+    def _join(self) -> None:
+        """Use what all gateways show."""
+        started = time.thread_time()
+        self._unjoined.clear()
         whole: dict[gateway.ModelKey, gateway.Demand] = {}
         for part in self._demand_by_endpoint.values():
             for key, demand in part.items():
@@ -149,6 +190,9 @@ class GatewayWatch:
         self._loop.waking.use(whole, merged(self._loads.values()), unread)
         if self._loop.leading and self._to_wake():
             self._due.set()
+        seconds = time.thread_time() - started
+        if seconds > NOTICED_SECONDS:
+            self._join_at = asyncio.get_running_loop().time() + seconds / _SHARE
 
     def _to_wake(self) -> frozenset[str]:
         """Variants at zero that were not woken a moment ago."""

@@ -268,6 +268,7 @@ class _Site:
                 await self._loop.run(self._after_cycle)
         finally:
             self._loop.stop_leading()
+            self._reporter.stop()
             self._joins.forget()
             self._joins.request()
 

@@ -17,6 +17,7 @@ from typing import Literal
 
 import structlog
 
+from adapter.controller.live.turns import PATIENCE_SECONDS, in_turn
 from adapter.controller.state import VariantState
 from adapter.kube import advice
 from adapter.kube.errors import ApiError, Conflict, Forbidden, NotFound
@@ -169,12 +170,18 @@ class Actuator:
         states: Mapping[str, VariantState],
         do: Callable[[str, VariantState], Awaitable[None]],
     ) -> None:
-        """Do it for each variant, a few at a time: one that the API server is slow for delays no other."""
-        items = iter(states.items())
+        """Do it for each variant, of each namespace in turn, a few at a time; the next cycle does the rest.
+
+        One that the API server is slow for delays no other, nor do thousands of one namespace.
+        """
+        now = asyncio.get_running_loop().time
+        items, ends_at = iter(in_turn(states)), now() + PATIENCE_SECONDS
 
         async def some() -> None:
-            for key, state in items:
-                await do(key, state)
+            for key in items:
+                if now() >= ends_at:
+                    return
+                await do(key, states[key])
 
         await asyncio.gather(*(some() for _ in range(min(CONCURRENCY, len(states)))))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +20,7 @@ import structlog
 
 from adapter.controller import status as variant_status
 from adapter.controller.actuator import Unapplied
+from adapter.controller.live.turns import FairWrites, Write, each
 from adapter.controller.state import VariantState
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
@@ -162,11 +163,18 @@ class StatusWriter:
         self._refresh, self._owner_references = refresh_seconds, owner_references
         self._records: dict[str, _Record] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
-        self._unrecorded: list[Callable[[], Awaitable[None]]] = []
+        self._statuses, self._unrecorded = FairWrites(CONCURRENCY), FairWrites(CONCURRENCY)
+        self._recorded = 0
 
     def start_leading(self) -> None:
         """Forget what was written: others' late writes must be refused. Each status is then written once."""
-        self._records, self._unrecorded = {}, []
+        self.stop()
+        self._records = {}
+
+    def stop(self) -> None:
+        """Write no more of what is still due: another replica leads."""
+        self._statuses.stop()
+        self._unrecorded.stop()
 
     async def write(
         self,
@@ -175,7 +183,9 @@ class StatusWriter:
         *,
         unapplied: Mapping[str, Unapplied] | None = None,
     ) -> None:
-        """Write the statuses that have changed.
+        """Write the statuses that have changed, of each namespace in turn.
+
+        It waits some seconds at most; the rest is written meanwhile, or as the next call has it.
 
         Args:
             states: variants by key.
@@ -190,29 +200,30 @@ class StatusWriter:
                 key: replace(record, unapplied=unapplied.get(key))
                 for key, record in self._records.items()
             }
-        writes: list[Callable[[], Awaitable[None]]] = [
-            *(partial(self._write_state, state) for state in states.values()),
-            *(partial(self._write_refusal, refusal) for refusal in refused),
-        ]
-        await _each(writes)
+        writes: dict[str, Write] = {
+            **{key: partial(self._write_state, state) for key, state in states.items()},
+            **{refusal.key: partial(self._write_refusal, refusal) for refusal in refused},
+        }
+        self._statuses.replace(writes)
+        await self._statuses.wait()
         await self.record_events()
 
     async def write_now(self, states: Mapping[str, VariantState]) -> None:
         """Write the statuses of some variants between two writes of all; their Events are still to record."""
         for key in states:
             self._records.setdefault(key, _Record())
-        await _each([partial(self._write_state, state) for state in states.values()])
+        work = [partial(self._write_state, state) for state in states.values()]
+        await each(work, at_once=CONCURRENCY)
 
     async def record_events(self) -> None:
         """Record the Events of the statuses written: later, as nothing may wait for what only people read."""
-        due, self._unrecorded = self._unrecorded, []
-        await _each(due)
+        await self._unrecorded.wait()
 
     async def _write_state(self, state: VariantState) -> None:
         source = state.source
         before = self._before(source.key)
         if before is None:
-            return
+            return  # also where the variant is gone since this was due
         unapplied = self._records[source.key].unapplied
         after = variant_status.of_state(state, before, now=self._now(), unapplied=unapplied)
         await self._write(source.key, before, after)
@@ -227,11 +238,10 @@ class StatusWriter:
 
     def _before(self, key: str) -> Mapping[str, Any] | None:
         """The current status: the one written last while the watch lags; None where the object is gone."""
-        item = self._watched(key)
-        if item is None:
+        item, record = self._watched(key), self._records.get(key)
+        if item is None or record is None:
             return None
         metadata = item["metadata"]
-        record = self._records[key]
         if record.uid == str(metadata.get("uid")) and record.seen == metadata["resourceVersion"]:
             return record.status
         status = item.get("status")
@@ -255,11 +265,14 @@ class StatusWriter:
             if written is None:
                 return
             version = str((written.get("metadata") or {}).get("resourceVersion"))
-            self._records[key] = replace(
-                self._records[key], uid=uid, status=after, seen=seen, version=version
-            )
+            # What is unknown here has gone meanwhile.
+            record = self._records.get(key, record)
+            self._records[key] = replace(record, uid=uid, status=after, seen=seen, version=version)
             self._succeeded(key, "status")
-            self._unrecorded.append(partial(self._events.record, key, uid, before, after))
+            # An Event is of one change: none takes the place of another.
+            self._recorded += 1
+            event = partial(self._events.record, key, uid, before, after)
+            self._unrecorded.add(f"{key}#{self._recorded}", event)
 
     async def _fenced(
         self, key: str, uid: str, version: str, status: Mapping[str, Any]
@@ -295,7 +308,7 @@ class StatusWriter:
     def _failed(self, key: str, error: ApiError, part: str) -> None:
         if isinstance(error, NotFound):
             return  # the variant was deleted meanwhile
-        record = self._records[key]
+        record = self._records.get(key, _Record())
         text = advice.explained(error)
         if isinstance(error, Forbidden) and part not in record.problems:
             # An API server that has just started refuses what its RBAC rules allow.
@@ -310,7 +323,7 @@ class StatusWriter:
         self._records[key] = replace(record, problems={**record.problems, part: text})
 
     def _succeeded(self, key: str, part: str) -> None:
-        record = self._records[key]
+        record = self._records.get(key, _Record())
         if part in record.problems:
             problems = {name: text for name, text in record.problems.items() if name != part}
             self._records[key] = replace(record, problems=problems)
@@ -347,21 +360,6 @@ class StatusWriter:
             self._failed(source.key, error, "ownerReferences")
             return
         self._succeeded(source.key, "ownerReferences")
-
-
-async def _each(work: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Do all of it, a few at a time. Between two items everything else has its turn, such as the Lease.
-
-    Tasks for all at once would all have theirs before a socket is read: 300 statuses in one go.
-    """
-    items = iter(work)
-
-    async def some() -> None:
-        for item in items:
-            await item()
-            await asyncio.sleep(0)
-
-    await asyncio.gather(*(some() for _ in range(min(CONCURRENCY, len(work)))))
 
 
 def _path(namespace: str, name: str, *, subresource: str = "") -> str:

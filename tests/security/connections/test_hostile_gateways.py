@@ -8,12 +8,16 @@ import functools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from aiohttp import web
 
+from adapter.app import gateways as app_gateways
 from tests.adapter.app.test_waking import PATIENT, PROMISED_SECONDS, REAL, at_zero, replicas
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import until
+from tests.security.test_addresses import serving
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 LINE = b'llm_d_epp_request_total{model_name="m%d"} 1\n'
@@ -94,3 +98,48 @@ async def test_another_variants_requests_do_not_wait(tmp_path: Path, owner: str)
             await until(lambda: (world.desired() or 0) > 1)
             cycles = (loop.time() - asked_at) * worlds.SPEED / settings.interval
             assert cycles <= 3
+
+
+MANY = 64
+"""Pickers of one namespace."""
+
+JOINING_SECONDS = 0.02
+"""CPU seconds that it takes to join what all gateways show, in these tests."""
+
+
+MOST_READINGS = 100.0
+"""Of all of them in a second; each on its own would be read 6.7 times in that."""
+
+SECONDS = 3.0
+"""Of the event loop, in which readings and joinings are counted."""
+
+
+@pytest.mark.virtual_time
+async def test_many_pickers_of_one_namespace_take_little_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share its readings, and what costs much to join is joined seldom; a variant still starts soon."""
+    joined: list[float] = []
+
+    def thread_time() -> float:
+        joined.append(asyncio.get_running_loop().time())
+        return JOINING_SECONDS * len(joined)
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="llm_d_epp_ready 1\n")
+
+    monkeypatch.setattr(app_gateways, "time", SimpleNamespace(thread_time=thread_time))
+    async with worlds.running(tmp_path, actuate=True) as world, serving(page) as (url, requested):
+        at_zero(world, "v")
+        pickers = tuple(("team-a", f"{url}/{number}") for number in range(MANY))
+        loop, gateways = asyncio.get_running_loop(), (*pickers, ("", world.gateway))
+        async with world.replica("a", loop=PATIENT, gateways=gateways, **REAL):
+            await until(lambda: world.desired() == 0 and len(set(requested)) == MANY)
+            read, joinings = len(requested), len(joined)
+            await asyncio.sleep(SECONDS)
+            assert MANY <= len(requested) - read <= MOST_READINGS * SECONDS
+            # The clock is read before and after each.
+            assert len(joined) - joinings <= 2 * (SECONDS * 0.1 / JOINING_SECONDS + 1)
+            world.waiting, asked_at = 1, loop.time()
+            await until(lambda: replicas(world) > 0)
+            assert loop.time() - asked_at <= PROMISED_SECONDS + JOINING_SECONDS / 0.1

@@ -1,0 +1,148 @@
+"""One tenant with thousands of variants: what is written for them delays no other tenant's targets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+import structlog
+
+from adapter import logs
+from adapter.controller.live import turns
+from tests.fakes import cluster_world as worlds
+from tests.fakes.cluster_world import World, until
+from tests.fakes.kubernetes_objects import VARIANTS
+
+MANY = 200
+"""Variants of the other tenant."""
+
+WRITE_SECONDS = 2.0
+"""Seconds that the API server takes for each write of a status of theirs: 50 s for all, eight at a time."""
+
+pytestmark = pytest.mark.virtual_time
+
+
+def crowd(world: World) -> None:
+    """Variants of another namespace whose scale targets do not exist."""
+    for number in range(MANY):
+        item = worlds.variant(f"b{number}")
+        item["metadata"]["namespace"] = "team-b"
+        world.api.put(VARIANTS, "variantautoscalings", item)
+
+
+def late(method: str, path: str) -> float:
+    """Seconds that a write is on its way."""
+    theirs = method == "PATCH" and "/namespaces/team-b/" in path and path.endswith("/status")
+    return WRITE_SECONDS if theirs else 0.0
+
+
+async def test_the_next_cycle_does_not_wait_for_their_statuses(tmp_path: Path) -> None:
+    """A target follows its load, and its status is written, while hundreds of statuses are on their way."""
+    async with worlds.running(tmp_path) as world:
+        loop = asyncio.get_running_loop()
+        world.load["v"] = 60.0
+        async with world.replica("a") as (_, way):
+            await until(lambda: world.desired() == 2)
+            way.late = late
+            crowd(world)
+            await until(lambda: written(world) > 0)
+            asked_at = loop.time()
+            world.load["v"] = 300.0
+            await until(lambda: (world.desired() or 0) > 2)
+            assert loop.time() - asked_at <= 15.0
+            assert written(world) < MANY
+            await until(lambda: written(world) == MANY)
+
+
+def written(world: World) -> int:
+    """Statuses of the other tenant's variants."""
+    items = world.api.objects[VARIANTS, "variantautoscalings"]
+    return sum(namespace == "team-b" and "status" in item for (namespace, _), item in items.items())
+
+
+async def test_namespaces_have_their_turns_and_the_newest_counts() -> None:
+    """Each namespace has one after the other; no key is written twice at once, and the newest comes last."""
+    order: list[str] = []
+    writing: set[str] = set()
+
+    def write(key: str, what: str = "") -> turns.Write:
+        async def go() -> None:
+            assert key not in writing
+            writing.add(key)
+            order.append(f"{key}{what}")
+            await asyncio.sleep(1.0)
+            writing.remove(key)
+
+        return go
+
+    writes = turns.FairWrites(2)
+    many = {f"b/{number}": write(f"b/{number}") for number in range(20)}
+    writes.replace({**many, "a/v": write("a/v")})
+    await writes.wait(0.5)
+    assert order == ["b/0", "a/v"]
+    # A newer one of what is in flight waits for that, and takes no other's turn.
+    writes.replace({"b/19": write("b/19"), "b/18": write("b/18"), "a/v": write("a/v", "'")})
+    await writes.wait(1.0)
+    assert order[2:] == ["b/18", "a/v'"]
+    await writes.wait(10.0)
+    assert order[4:] == ["b/19"]
+    assert writes.waiting == 0
+
+
+async def test_a_write_that_raises_ends_no_other() -> None:
+    """The error is told to who waits next, once."""
+
+    async def fails() -> None:
+        raise ValueError("odd")
+
+    done: list[int] = []
+
+    async def works() -> None:
+        done.append(1)
+
+    writes = turns.FairWrites(1)
+    writes.replace({"a/x": fails, "a/y": works})
+    with pytest.raises(ValueError, match="odd"):
+        await writes.wait()
+    assert done == [1]
+    await writes.wait()
+
+
+def test_of_too_many_of_one_namespace_the_oldest_are_left_out() -> None:
+    """Events of thousands of variants take a bounded room, and nothing of another namespace's."""
+
+    async def write() -> None:
+        pass
+
+    writes = turns.FairWrites(1)
+    writes.add("a/v#0", write)
+    for number in range(2 * turns.MOST_WAITING):
+        writes.add(f"b/{number}#{number}", write)
+    assert writes.waiting == 1 + turns.MOST_WAITING
+
+
+def test_lines_about_thousands_of_objects_do_not_fill_the_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one message and namespace so many a minute; those of others come, and the rest is counted."""
+    now = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    logs.configure("json")
+    try:
+        log = structlog.get_logger()
+        for number in range(5000):
+            log.warning("odd", variant=f"team-b/b{number}")
+        log.warning("odd", variant="team-a/v")
+        log.error("invalid", problem="ConfigMap system/prices: odd")
+        now[0] = 60.0
+        log.warning("odd", variant="team-b/last")
+    finally:
+        structlog.reset_defaults()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    shown = [line.get("variant", "") for line in lines]
+    assert sum(text.startswith("team-b/b") for text in shown) == logs.LINES_A_MINUTE
+    assert "left out" in lines[logs.LINES_A_MINUTE - 1]["more"]
+    assert shown[logs.LINES_A_MINUTE :] == ["team-a/v", "", "team-b/last"]
+    assert lines[-1]["left_out"] == 5000 - logs.LINES_A_MINUTE
