@@ -133,6 +133,7 @@ def _placed(fleet: fleets.Fleet) -> Plan:
     decisions = _decisions(
         fleet, sized, joint.given, joint.solution, rows=joint.rows, rates_rps=joint.rates_rps
     )
+    mixed = {group.name for group in fleet.groups if group.length_classes}
     for name, decision in decisions.items():
         group, cut = joint.owners.get(name, ""), joint.cut_by.get(name, ())
         share = joint.shares.get(name)
@@ -142,6 +143,11 @@ def _placed(fleet: fleets.Fleet) -> Plan:
             served = joint.groups[group].served
             changes["arrival_rate_rps"] = joint.groups[group].demand_rpm / 60.0 * (share or 0.0)
             changes["served"] = served
+            if group in mixed:
+                # A replica is bound by no one of them, nor by a request of their mean lengths.
+                rate = decision.candidate.max_rate_rpm
+                reason = f"its mix of length classes bounds a replica to {rate:.2f} req/min"
+                changes["explanation"] = replace(decision.explanation, sized=reason)
             if not decision.candidate.replicas:
                 reason = ""
             elif served != "full":

@@ -36,6 +36,10 @@ def test_latencies_and_capacity_are_those_of_the_length_classes(
     assert answers[0]["plan"] == answers[1]["plan"]
     group = answers[0]["groups"]["chat"]
     assert group["capacity_rpm"] > group["demand_rpm"] * (1 + 1e-3)
+    (serving,) = [item for item in answers[0]["plan"].values() if item["replicas"]]
+    assert serving["replicas"] * serving["max_rate_rpm"] == pytest.approx(group["capacity_rpm"])
+    clause = f"its mix of length classes bounds a replica to {serving['max_rate_rpm']:.2f} req/min"
+    assert clause in serving["reason"]
 
 
 def test_a_default_budget_is_of_the_namespaces_that_there_are(
