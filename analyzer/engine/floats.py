@@ -23,9 +23,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from analyzer.compiling.terms import Functions, Notes, Term, normal
 from analyzer.engine import columns, first_token, nodes, occupancy
 from analyzer.replicas import FloatArray
-from analyzer.terms import Functions, Notes, Term, normal
 
 _COUNTS = np.arange(2.0**13)
 _SQUARES = _COUNTS * _COUNTS
@@ -114,7 +114,7 @@ def formulas() -> Formulas:
 
 
 Test = Callable[[float, bool, bool], tuple[bool, float, float, float]]
-"""Of a rate, requests per second: whether one replica keeps up, who waits for a slot, misses of TTFT and ITL.
+"""Test of a rate, requests per second: whether it is kept up with, who waits for a slot, misses of TTFT and ITL.
 
 Of means the latency over the target, of percentiles the misses over those allowed; 0 where not asked for.
 """
@@ -175,7 +175,7 @@ def columns_of(*, short: bool) -> Callable[[dict[str, float], tuple[float, ...]]
     rows: dict[str, tuple[Term, ...]] = {}
     for kind, names in ((Term, single), (tuple, rows)):
         for name in [name for name, value in known.items() if isinstance(value, kind)]:
-            names[name] = known.pop(name)  # type: ignore[index]
+            names[name] = known.pop(name)
     every = [*single.values(), *itertools.chain.from_iterable(rows.values())]
     fill, engines = notes.compiled(every, {}), formulas().columns.Engines
 
@@ -298,10 +298,8 @@ def _module(name: str, *, functions: object, **instead: object) -> ModuleType:
     return module
 
 
-def _weighted(
-    function: Callable[[Any], float], weights: Sequence[Any], nodes: Sequence[Any]
-) -> float:
-    total = 0.0
+def _weighted(function: Callable[[Any], Any], weights: Sequence[Any], nodes: Sequence[Any]) -> Any:
+    total: Any = 0.0
     for weight, node in zip(weights, nodes, strict=True):
         # A weight that is not known yet has no truth.
         if isinstance(weight, Term) or weight:

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analyzer.compiling.terms import Functions, Notes
 from analyzer.engine import single
 from analyzer.engine.columns import Engine
 from analyzer.engine.floats import columns_of, compiled_test, formulas
 from analyzer.engine.nodes import bins_of_one
 from analyzer.engine.search import Targets
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
-from analyzer.terms import Functions, Notes
 
 SHORT = st.sampled_from([(), (0.01, 0.03, 0.03, 0.08), (0.0, 0.0, 0.1, 0.4)])
 
@@ -114,14 +114,14 @@ def test_a_term_takes_no_branch() -> None:
     notes = Notes()
     number = notes.named("engine.base_ms", once=True)
     with pytest.raises(TypeError, match="no truth"):
-        max(number, 1.0)  # type: ignore[type-var]
+        max(number, 1.0)
 
 
 @given(st.floats(-5, 5), st.floats(-5, 5), st.floats(-5, 5))
 def test_functions_choose_as_those_of_floats(one: float, two: float, three: float) -> None:
     """Larger, smaller and bounded numbers, and one of two; each result has an equal operation once."""
     notes = Notes()
-    functions = Functions(notes)
+    functions: Any = Functions(notes)
     first, second, third = (notes.named(f"engine[{place}]", once=place == 0) for place in range(3))
     terms = [
         functions.maximum(first, second),
@@ -129,7 +129,7 @@ def test_functions_choose_as_those_of_floats(one: float, two: float, three: floa
         functions.clip(second, -1.0, third),
         functions.where(first < second, first**2, second**3),
         ~(first > second) & (second < third),
-        -abs_of(functions, first) / (1.0 + functions.exp(second)),
+        -functions.abs(first) / (1.0 + functions.exp(second)),
     ]
     assert functions.maximum(first, second) is terms[0]
     rate = notes.named("rate", once=False)
@@ -145,8 +145,3 @@ def test_functions_choose_as_those_of_floats(one: float, two: float, three: floa
             2.0 + one,
         )
     )
-
-
-def abs_of(functions: Functions, term: Any) -> Any:
-    """Size of a term."""
-    return functions.abs(term)  # type: ignore[attr-defined]
