@@ -363,38 +363,38 @@ def first_rate(engine: Any, targets: Targets, bound: tuple[bool, bool], high_rps
 def _rate_of_misses(engine: Any, targets: Targets, allowed: float, most_rps: float) -> float:
     """Rate up to the largest at which so many miss the ITL, by halves of its logarithm."""
     low, high = math.log(most_rps * IDLE), math.log(most_rps)
+    late_at = _roughly_late(engine, targets.itl_ms)
     for _ in range(_HALVES):
         middle = 0.5 * (low + high)
-        more = _roughly_slow(engine, targets.itl_ms, math.exp(middle)) > allowed
+        more = late_at(math.exp(middle)) > allowed
         low, high = (low, middle) if more else (middle, high)
     return math.exp(high)
 
 
-def _roughly_slow(engine: Any, target_ms: float, rate_rps: float) -> float:
-    """Share of requests beyond an ITL.
+def _roughly_late(engine: Any, target_ms: float) -> Callable[[float], float]:
+    """Share of requests beyond an ITL, by the rate.
 
     Prompts that arrive during an answer are Poisson; their sum is taken as gamma distributed (Wilson and
     Hilferty), but no more are late than meet one.
     """
-    rate = rate_rps / 1000.0
     work = engine.prefill_ms * engine.input_tokens
-    free = max(1.0 - rate * work, _LEAST_FREE)
-    step = engine.base_ms / max(1.0 - rate * engine.decodes * engine.slope_ms / free, 0.05)
-    each, square = work / free, 1.0 + engine.input_cv**2
-    lengths = [
-        (weight * engine.long, steps)
-        for weight, steps in zip(_WEIGHTS, engine.decode_nodes, strict=True)
-    ]
-    if engine.short:
-        lengths += zip(engine.short, _SHORT, strict=True)
-    late = 0.0
-    for share, steps in lengths:
-        met = rate * (steps * step + work)
-        spare = steps * (target_ms - step)
-        if spare <= 0.0:
-            late += share
-            continue
-        ninth = square / (9.0 * met)
-        score = (1.0 - ninth - math.cbrt(spare / (met * each))) / math.sqrt(ninth)
-        late += share * min(0.5 * math.erfc(-score * _ROOT_HALF), -math.expm1(-met))
-    return late
+    each_more = engine.decodes * engine.slope_ms
+    ninth_of_one = (1.0 + engine.input_cv**2) / 9.0
+    lengths = [(by * engine.long, at) for by, at in zip(_WEIGHTS, engine.decode_nodes, strict=True)]
+    lengths += zip(engine.short, _SHORT[: len(engine.short)], strict=True)
+
+    def late_at(rate_rps: float) -> float:
+        rate = rate_rps / 1000.0
+        free = max(1.0 - rate * work, _LEAST_FREE)
+        step = engine.base_ms / max(1.0 - rate * each_more / free, 0.05)
+        each, spare_each, late = work / free, target_ms - step, 0.0
+        if spare_each <= 0.0:
+            return math.fsum(share for share, _ in lengths)
+        for share, steps in lengths:
+            met = rate * (steps * step + work)
+            ninth = ninth_of_one / met
+            score = (1.0 - ninth - math.cbrt(steps * spare_each / (met * each))) / math.sqrt(ninth)
+            late += share * min(0.5 * math.erfc(-score * _ROOT_HALF), -math.expm1(-met))
+        return late
+
+    return late_at

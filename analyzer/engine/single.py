@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from analyzer.engine import search
 from analyzer.engine.columns import Engine, within_bounds
-from analyzer.engine.floats import formulas
+from analyzer.engine.floats import columns_of, compiled_test, formulas
 from analyzer.engine.nodes import bins_of_one
 from analyzer.engine.occupancy import FULL
 from analyzer.engine.search import Targets
@@ -75,8 +75,7 @@ def largest(engine: Engine, targets: Targets, headroom: float) -> Largest | None
     if given is None or bins is None:
         return None
     try:
-        columns = formulas().columns.Engines.__new__(formulas().columns.Engines)
-        columns._fill(given, bins)  # noqa: SLF001 - floats instead of the columns that it checks
+        columns = columns_of(short=bool(bins))(given, bins)
         search_ = _Single(columns, targets)
         pair = search_.largest(headroom)
         lost = search_.lost() if pair is None else None
@@ -134,8 +133,11 @@ def _zero(points: list[tuple[float, float]]) -> float:
         return math.nan
     total = 0.0
     for place, value in known:
-        factors = (its / (its - value) for _, its in known if its != value)
-        total += place * math.prod(factors)
+        part = 1.0
+        for _, its in known:
+            if its != value:
+                part *= its / (its - value)
+        total += place * part
     return total
 
 
@@ -170,15 +172,22 @@ def _by_powers(one: _Missed, other: _Missed) -> float:
 
     As they are where requests meet seldom: who meets another misses.
     """
-    first = math.inf
+    first, apart = math.inf, math.log(one.rate / other.rate)
     for misses, others in ((one.ttft, other.ttft), (one.itl, other.itl)):
-        log, before = (math.log(max(share, _LEAST_MISSES)) for share in (misses, others))
-        rise = (log - before) / math.log(one.rate / other.rate)
+        log = math.log(max(misses, _LEAST_MISSES))
+        rise = (log - math.log(max(others, _LEAST_MISSES))) / apart
         if rise > 0.0:
             first = min(first, one.rate * math.exp(min(-log / rise, 1.0)))
         elif log > 0.0:
             return 0.0
     return first
+
+
+class Seen(NamedTuple):
+    """What `search.excess` reads of a state."""
+
+    stable: bool
+    slot_waits: float
 
 
 class _Missed(NamedTuple):
@@ -187,7 +196,7 @@ class _Missed(NamedTuple):
     rate: float
     over: float
     reason: int
-    state: Any
+    state: Seen
     ttft: float
     itl: float
 
@@ -202,6 +211,7 @@ class _Single:
         self._tails = targets.percentile is not None
         self._late, self._slow = math.isfinite(targets.ttft_ms), math.isfinite(targets.itl_ms)
         self._formulas = formulas()
+        self._test = compiled_test(tails=self._tails, short=bool(columns.short))(columns, targets)
         self._tested: list[tuple[float, tuple[float, float, float]]] = []
         self._cliff = False
         self._lost: int | None = None
@@ -260,20 +270,8 @@ class _Single:
         return float(part)
 
     def _missed(self, rate_rps: float) -> _Missed:
-        targets, percentiles = self._targets, self._formulas.percentiles
-        state = self._formulas.state.at_rate(self._engine, rate_rps)
-        if targets.percentile is None:
-            first, token = percentiles.means(self._engine, state)
-            ttft, itl = first / targets.ttft_ms, token / targets.itl_ms
-        else:
-            allowed = 1.0 - targets.percentile
-            ttft = itl = 0.0
-            if self._late:
-                first = percentiles.FirstToken.of(self._engine, state.prompts)
-                ttft = percentiles.ttft_exceeds(first, state, targets.ttft_ms) / allowed
-            if self._slow:
-                tokens = percentiles.TokenTimes.of(self._engine, state)
-                itl = tokens.exceeds(targets.itl_ms) / allowed
+        stable, waits, ttft, itl = self._test(rate_rps, self._late, self._slow)
+        state = Seen(stable, waits)
         over, reason = self._formulas.search.excess(self._engine, state, ttft, itl)
         return _Missed(rate_rps, over, reason, state, ttft, itl)
 
@@ -298,7 +296,7 @@ class _Single:
                 high, reason, beyond = point, last.reason, True
                 # What is far from being missed is farther at every lower rate.
                 self._cliff = not last.state.stable
-                if last.state.stable:
+                if self._tails and last.state.stable:
                     self._late &= last.ttft > self._far
                     self._slow &= last.itl > self._far
             else:
@@ -345,10 +343,13 @@ class _Single:
         step = _BESIDE * (max(places, default=rate_rps) - rate_rps)
         if len(near) < 3 or not (min(places) <= rate_rps or min(places) - rate_rps <= step):
             return self._tested_misses(rate_rps)
-        weights = [
-            math.prod((rate_rps - other) / (place - other) for other in places if other != place)
-            for place in places
-        ]
+        weights = []
+        for place in places:
+            weight = 1.0
+            for other in places:
+                if other != place:
+                    weight *= (rate_rps - other) / (place - other)
+            weights.append(weight)
         needed = (self._late, self._slow, self._engine.kv_binds)
         scores = []
         for need, known in zip(needed, zip(*(one[1] for one in near), strict=True), strict=True):
@@ -376,8 +377,8 @@ class _Single:
             return -_LOWEST
         if not self._tails:
             return 1.0 - 1.0 / max(at.ttft, at.itl, 1e-3)
-        score = max(self._tested[-1][1][:2]) - self._goal
-        return min(max(score, _LOWEST), -_LOWEST)
+        late, slow, _ = self._tested[-1][1]
+        return min(max(late - self._goal, slow - self._goal, _LOWEST), -_LOWEST)
 
     def _reason(self, at: _Missed) -> int:
         """What is missed a little beyond a rate at which nearly something is."""

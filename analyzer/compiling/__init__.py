@@ -1,0 +1,1 @@
+"""Formulas as straight-line code of floats."""
