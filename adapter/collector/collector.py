@@ -227,6 +227,8 @@ class Collector:
         if assessment.problem:
             item.window.suspend(endpoint, forget=assessment.forget)
             return
+        if assessment.silent:
+            return  # the next page that moves has all that came since
         before = item.window.sampled_at(endpoint)
         item.window.add(endpoint, _without(page, assessment), now=now, started=started)
         origins, how = item.origins, how or item.attributed_by

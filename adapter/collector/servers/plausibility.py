@@ -82,6 +82,7 @@ class Assessment:
         hung: Engines of the server that hang, while the others go on and count.
         left: Requests of the queue's gauge that do not wait, or are not known to.
         idle: Requests of the other gauge that are not in service as far as is known.
+        silent: Whether it says nothing of the load: nothing moved though requests are in service.
 
     """
 
@@ -90,11 +91,12 @@ class Assessment:
     hung: tuple[Rank, ...] = ()
     left: float = 0.0
     idle: float = 0.0
+    silent: bool = False
 
 
 @dataclass(slots=True)
 class _Address:
-    """What is known of an address; `lost`: what its two counts of requests fell by, and at which page.
+    """What is known of an address; `lost`: what its counts fell by, and at which page.
 
     `part`: why its load is a part though its pages count; `standing`: of its engines.
     """
@@ -114,7 +116,7 @@ class _Address:
     queue: Queue = field(default_factory=Queue)
     service: Service = field(default_factory=Service)
     residence: Residence = field(default_factory=Residence)
-    lost: tuple[float, float, int] = (0.0, 0.0, 0)
+    lost: tuple[tuple[float, ...], int] = ((), 0)
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS))
     falls: deque[int] = field(default_factory=lambda: deque(maxlen=FALLS))
     recent: deque[PodMetrics] = field(default_factory=lambda: deque(maxlen=AHEAD_PAGES))
@@ -212,9 +214,13 @@ class Plausibility:
         before, seconds = address.page, now - address.at
         _note(address, page, now)
         if not verdict.problem:
-            verdict = Assessment(_ahead(address))
+            timed = address.residence.timed
+            verdict = Assessment(consistency.over_pages(address.recent[0], page, timed=timed))
         if doubt or verdict.problem:
             address.queue = Queue()
+        elif address.still:
+            # Nor must requests that do not end count as fewer that come.
+            verdict = Assessment(silent=True)
         else:
             alone = self._alone(endpoint, since=now - 2.0 * self._interval)
             verdict = _gauges(address, before, seconds=seconds, batch=batch, alone=alone)
@@ -296,7 +302,8 @@ def _doubt(
         often = len(address.falls) == FALLS and address.pages - address.falls[0] <= FALL_PAGES
         if often:
             return SHARED.format(what="counters go"), SHARED_PAGES
-        if page.finished > NEAR_ZERO_SHARE * before.finished and page.finished > 0:
+        counts_on = page.finished > NEAR_ZERO_SHARE * before.finished and page.finished > 0
+        if counts_on or _fell_alone(before, page):
             _lose(address, before, page)
             return f"{FELL}, or {SHARED.format(what='counters go')}", CLEAN_PAGES
         base = _NOTHING
@@ -304,28 +311,36 @@ def _doubt(
         return FELL, CLEAN_PAGES
     seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
     implied = seconds / (now - since)
-    odd = consistency.problem(base, page)
+    odd = consistency.problem(base, page) or consistency.beyond_reach(base, page, batch=batch)
     if not odd and implied > _TIMES_SEEN * max(address.most, batch) + _UNSEEN:
         odd = BEYOND.format(number=implied)
     implied = address.residence.implied(base, page, seconds=now - since)
     if not odd and implied > _TIMES_SEEN * max(address.most, batch, page.running) + _UNSEEN:
         odd = BEYOND.format(number=implied)
+    odd = odd or address.residence.too_fast(base, page, seconds=now - since)
+    if odd and base is before:
+        _lose(address, before, page)
     return odd, CLEAN_PAGES if odd else 0
+
+
+def _counts(page: PodMetrics) -> tuple[float, ...]:
+    """What may fall without a restart, and come back."""
+    return page.finished, page.ttft[1], page.prompt_tokens[0], page.generation_tokens[0]
 
 
 def _lose(address: _Address, before: PodMetrics, after: PodMetrics) -> None:
     """Note by how much counters fell, for what they lost may come back."""
-    lost = before.finished - after.finished, before.ttft[1] - after.ttft[1]
-    address.lost = (max(lost[0], 0.0), max(lost[1], 0.0), address.pages)
+    pairs = zip(_counts(before), _counts(after), strict=True)
+    address.lost = tuple(max(was - now, 0.0) for was, now in pairs), address.pages
 
 
 def _regained(address: _Address, before: PodMetrics, after: PodMetrics) -> bool:
     """Whether a counter that fell has at once what it lost: that is not what came in between."""
-    ended, begun, page = address.lost
-    regained = 0 < ended <= after.finished - before.finished
-    regained = regained or 0 < begun <= after.ttft[1] - before.ttft[1]
+    lost, page = address.lost
+    grown = (now - was for was, now in zip(_counts(before), _counts(after), strict=True))
+    regained = any(0 < fell <= more for fell, more in zip(lost, grown, strict=False))
     if regained or address.pages - page > REGAIN_PAGES:
-        address.lost = (0.0, 0.0, 0)
+        address.lost = (), 0
     return regained
 
 
@@ -342,6 +357,12 @@ _NOTHING = PodMetrics(
 
 def _fell(before: PodMetrics, after: PodMetrics) -> bool:
     return after.finished < before.finished or after.ttft[1] < before.ttft[1]
+
+
+def _fell_alone(before: PodMetrics, after: PodMetrics) -> bool:
+    """Whether one of two counts of requests fell and the other did not, which no restart does."""
+    counts = (before.finished, after.finished), (before.ttft[1], after.ttft[1])
+    return all(was > _FEW for was, _ in counts) and any(now >= was for was, now in counts)
 
 
 def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: bool) -> None:
@@ -376,14 +397,3 @@ def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: 
         if address.still == 0:
             address.still_since = address.at
         address.still += 1 if certain or not address.still else 0
-
-
-def _ahead(address: _Address) -> str:
-    """Whether many more requests had first tokens than ended or run."""
-    first, last = address.recent[0], address.recent[-1]
-    begun = last.ttft[1] - first.ttft[1]
-    ended = max(last.finished - first.finished, 0.0)
-    running = max(last.running - first.running, 0.0)
-    if begun > consistency.TIMES_FINISHED * (ended + running) + consistency.MORE:
-        return consistency.AHEAD.format(begun=begun, ended=ended)
-    return ""
