@@ -22,7 +22,7 @@ COUNTED = 24.0
 @pytest.fixture
 def source(objects: Path) -> VariantSource:
     """Four replicas, each with a batch of four."""
-    scenario.write_deployment(objects, ["http://127.0.0.1:1"], 4)
+    scenario.write_deployment(objects, [f"http://127.0.0.1:{port}" for port in range(1, 5)], 4)
     (variant,) = folder.read(objects).variants
     return replace(variant, replicas=4, spec_replicas=4)
 
