@@ -86,7 +86,7 @@ _LONG_REQUESTS = (
     "it counts {tokens:.0f} tokens a request, which its KV cache does not hold: is the unit right?"
 )
 _TURNED_AWAY = (
-    "it counts {rejected:.0f} requests turned away though nothing waits and there is room in the batch"
+    "it counts {rejected:.0f} requests turned away though none waits and there is room in the batch"
 )
 _MORE_TOKENS = (
     "its requests that ended had {tokens:.0f} output tokens where {timed:.0f} were timed: one of the two is"

@@ -16,6 +16,7 @@ from adapter.collector.servers import consistency, ranks
 from adapter.collector.servers.consistency import Residence
 from adapter.collector.servers.queue import Queue, Service
 from adapter.collector.servers.ranks import Rank
+from adapter.collector.windows.growth import EMPTY
 
 SAME_START_SECONDS = 2.0
 """Tolerance between two reports of one start time."""
@@ -82,7 +83,7 @@ class Assessment:
         hung: Engines of the server that hang, while the others go on and count.
         left: Requests of the queue's gauge that do not wait, or are not known to.
         idle: Requests of the other gauge that are not in service as far as is known.
-        silent: Whether it says nothing of the load: nothing moved though requests are in service.
+        silent: True where it says nothing of the load: nothing moved though requests are in service.
 
     """
 
@@ -204,23 +205,16 @@ class Plausibility:
         verdict = Assessment(address.doubt, forget=True) if address.doubtful_pages else Assessment()
         _stands_still(address, page, now=now, doubtful=bool(doubt))
         engines = tuple(self._hung(address, page, now=now))
-        patience = max(self._interval, page.idle_seconds)
-        hung = address.still >= STILL_PAGES and now - address.still_since >= patience
-        if not verdict.problem and hung:
-            verdict = Assessment(HUNG.format(number=page.stock))
-        elif not verdict.problem and address.still and page.waiting > 0:
-            # A queue that stands must not be sized for before it is known whether its engine works.
-            verdict = Assessment(STILL.format(number=page.stock))
+        if not verdict.problem:
+            verdict = Assessment(self._standing(address, page, now=now))
         before, seconds = address.page, now - address.at
         _note(address, page, now)
         if not verdict.problem:
-            timed = address.residence.timed
-            verdict = Assessment(consistency.over_pages(address.recent[0], page, timed=timed))
+            verdict = Assessment(_over_pages(address))
         if doubt or verdict.problem:
             address.queue = Queue()
         elif address.still:
-            # Nor must requests that do not end count as fewer that come.
-            verdict = Assessment(silent=True)
+            verdict = Assessment(silent=True)  # requests that do not end are not fewer that come
         else:
             alone = self._alone(endpoint, since=now - 2.0 * self._interval)
             verdict = _gauges(address, before, seconds=seconds, batch=batch, alone=alone)
@@ -231,6 +225,16 @@ class Plausibility:
             address.part = ranks.HUNG.format(name=one.name, number=one.running + one.waiting)
             return replace(verdict, hung=engines)
         return verdict
+
+    def _standing(self, address: _Address, page: PodMetrics, *, now: float) -> str:
+        """Why an address that stands still is not counted; empty where it may be."""
+        patience = max(self._interval, page.idle_seconds)
+        if address.still >= STILL_PAGES and now - address.still_since >= patience:
+            return HUNG.format(number=page.stock)
+        if address.still and page.waiting > 0:
+            # A queue that stands must not be sized for before it is known whether its engine works.
+            return STILL.format(number=page.stock)
+        return ""
 
     def _alone(self, endpoint: str, *, since: float) -> bool:
         """Whether other addresses answered at or after monotonic `since`, none of them with a queue."""
@@ -276,6 +280,11 @@ def _note(address: _Address, page: PodMetrics, now: float) -> None:
         address.starts.append(start)
 
 
+def _over_pages(address: _Address) -> str:
+    """What contradicts on its last page and one some pages before; empty for nothing."""
+    return consistency.over_pages(address.recent[0], address.page, timed=address.residence.timed)
+
+
 def _known(address: _Address, start: float) -> bool:
     return any(abs(start - other) <= SAME_START_SECONDS for other in address.starts)
 
@@ -293,7 +302,7 @@ def _doubt(
             early = started is not None and started < address.at - SKEW_SECONDS and counts_on
             if _known(address, page.started_at) or early:
                 return SHARED.format(what="start time goes"), SHARED_PAGES
-            base, since = _NOTHING, address.at
+            base, since = EMPTY, address.at
         elif _fell(before, page) or _regained(address, before, page):
             _lose(address, before, page)
             return FELL, CLEAN_PAGES
@@ -306,7 +315,7 @@ def _doubt(
         if counts_on or _fell_alone(before, page):
             _lose(address, before, page)
             return f"{FELL}, or {SHARED.format(what='counters go')}", CLEAN_PAGES
-        base = _NOTHING
+        base = EMPTY
     elif _regained(address, before, page):
         return FELL, CLEAN_PAGES
     seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
@@ -342,17 +351,6 @@ def _regained(address: _Address, before: PodMetrics, after: PodMetrics) -> bool:
     if regained or address.pages - page > REGAIN_PAGES:
         address.lost = (), 0
     return regained
-
-
-_NOTHING = PodMetrics(
-    finished=0.0,
-    running=0.0,
-    waiting=0.0,
-    prompt_tokens=(0.0, 0.0),
-    generation_tokens=(0.0, 0.0),
-    ttft=(0.0, 0.0),
-    itl=(0.0, 0.0),
-)
 
 
 def _fell(before: PodMetrics, after: PodMetrics) -> bool:

@@ -11,7 +11,8 @@ server took up no more requests than before, does not count while it goes on as 
 Requests whose LoRA adapter has no slot wait beside room for as long as others have all: that queue counts.
 
 Whoever is in service has had a first token or is in prefill, and gets tokens from then on. Many more than a
-server ever had in service count from when its tokens say so; where a page does not time them, from when more end.
+server ever had in service count from when its tokens say so; where a page does not time them, from when more
+end.
 """
 
 from __future__ import annotations

@@ -156,9 +156,7 @@ def _of_inputs(server: Server, pods: int) -> Iterator[Case]:
             "negative": faults.changed(names, lambda value: -value - 1.0),
             "stale": faults.stale(names),
             "reset": faults.reset(names),
-            **(
-                {"wrong unit": faults.changed(unit, lambda value: 1000.0 * value)} if unit else {}
-            ),
+            **({"wrong unit": faults.changed(unit, lambda value: 1000.0 * value)} if unit else {}),
         }.items():
             lasts = fault == "reset"
             yield Case(fault=fault, what=what, pods=pods, page=page, lasts=lasts, server=server)

@@ -26,6 +26,7 @@ from adapter.controller.settings import LoopSettings
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources import folder
+from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 from emulator.demo import scenario
 from optimizer.stabilization import StabilizationLimits
@@ -71,7 +72,9 @@ class _All:
         return True
 
 
-def _read(page: Page, server: Server, origin: Origin, endpoint: str, now: float) -> PodMetrics | None:
+def _read(
+    page: Page, server: Server, origin: Origin, endpoint: str, now: float
+) -> PodMetrics | None:
     """A page as one of the sources reads it; None where it is refused."""
     model = scenario.MODEL
     text = text_of(page, {"model_name": model} if server.names_model else {})
@@ -90,66 +93,92 @@ def _read(page: Page, server: Server, origin: Origin, endpoint: str, now: float)
     return pod.page
 
 
-async def matrix(objects: Path, origin: Origin, cases: Iterable[Case]) -> list[Outcome]:
-    """Run cases, with objects in that folder."""
-    clock, all_cases = ManualClock(10_000.0), list(cases)
-    collection = CollectionSettings(interval=SECONDS, window=60, long_window=0, source="direct")
-    scenario.write_deployment(objects, ["http://127.0.0.1:1"], PODS)
-    inputs = folder.read(objects)
-    (source,) = inputs.variants
-    variants = {
+def _variants(source: VariantSource, cases: Iterable[Case]) -> dict[Case, VariantSource]:
+    """A variant with four pods for each case, in a namespace of its own."""
+    return {
         case: dataclasses.replace(
             source, name=f"v{number}", namespace=f"n{number}", replicas=PODS, spec_replicas=PODS,
             uid=f"v{number}", endpoints=tuple(f"v{number}-{pod}" for pod in range(PODS)),
             pods=tuple(f"p-{pod}" for pod in range(PODS)),
         )
-        for number, case in enumerate(all_cases)
+        for number, case in enumerate(cases)
     }  # fmt: skip
 
-    async def plan(snapshot: fleet.Fleet) -> planning.Plan:
-        return planning.plan(snapshot)
 
+async def _plan(snapshot: fleet.Fleet) -> planning.Plan:
+    return planning.plan(snapshot)
+
+
+def _loop(
+    collector: WithPickers, clock: ManualClock, collection: CollectionSettings
+) -> ControlLoop:
+    return ControlLoop(
+        collector=collector,
+        store=TargetStore(),
+        clock=clock,
+        planner=_plan,
+        settings=LoopSettings(
+            collection=collection,
+            rates=RateSettings(anticipate=False, drain_seconds=0, headroom=0),
+            limits=StabilizationLimits(down_seconds=30),
+            down_startups=0.0,
+            time_to_live=300,
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Moment:
+    """One cycle: the time from the beginning and that at which faults began, seconds."""
+
+    cycle: int
+    at: float
+    since: float
+
+    def faulty(self, case: Case) -> bool:
+        """Whether a case has its fault."""
+        during = BEFORE <= self.cycle < BEFORE + DURING
+        return during or (case.lasts and self.cycle >= BEFORE)
+
+    def page(self, case: Case, pod: int) -> Page | None:
+        """The page of a pod; None where it does not answer."""
+        if self.faulty(case) and pod < case.pods:
+            return case.page(self.at, self.since)
+        return case.server.steady(self.at)
+
+    def picker(self, case: Case) -> Page | None:
+        """The page of its picker, likewise."""
+        if case.picker is not None and self.faulty(case):
+            return case.picker(self.at, self.since)
+        return steady_picker(self.at)
+
+
+async def matrix(objects: Path, origin: Origin, cases: Iterable[Case]) -> list[Outcome]:
+    """Run cases, with objects in that folder."""
+    clock = ManualClock(10_000.0)
+    collection = CollectionSettings(interval=SECONDS, window=60, long_window=0, source="direct")
+    scenario.write_deployment(objects, ["http://127.0.0.1:1"], PODS)
+    inputs = folder.read(objects)
+    variants = _variants(inputs.variants[0], cases)
     async with aiohttp.ClientSession() as session, Pickers(session, origin) as pickers:
         collector = WithPickers(session=session, clock=clock, settings=collection)
-        loop = ControlLoop(
-            collector=collector,
-            store=TargetStore(),
-            clock=clock,
-            planner=plan,
-            settings=LoopSettings(
-                collection=collection,
-                rates=RateSettings(anticipate=False, drain_seconds=0, headroom=0),
-                limits=StabilizationLimits(down_seconds=30),
-                down_startups=0.0,
-                time_to_live=300,
-            ),
-        )
+        loop = _loop(collector, clock, collection)
         loop.apply_inputs(dataclasses.replace(inputs, variants=tuple(variants.values())))
         targets: dict[str, list[int | None]] = {source.key: [] for source in variants.values()}
         said: Mapping[str, str] = {}
-        began, since = clock.at, 0.0
         for cycle in range(BEFORE + DURING + AFTER):
             clock.at += SECONDS
-            at, faulty = clock.at - began, BEFORE <= cycle < BEFORE + DURING
-            since = at - SECONDS if cycle == BEFORE else since
+            moment = _Moment(cycle=cycle, at=SECONDS * (cycle + 1), since=SECONDS * BEFORE)
             for case, variant in variants.items():
-                for number, endpoint in enumerate(variant.endpoints):
-                    broken = faulty or (case.lasts and cycle >= BEFORE)
-                    broken = broken and number < case.pods
-                    page = case.page(at, since) if broken else case.server.steady(at)
-                    metrics = (
-                        None
-                        if page is None
-                        else _read(page, case.server, origin, endpoint, clock.at)
-                    )
-                    if metrics is not None:
+                for pod, endpoint in enumerate(variant.endpoints):
+                    page = moment.page(case, pod)
+                    metrics = page and _read(page, case.server, origin, endpoint, clock.at)
+                    if metrics:
                         collector.add(variant.key, endpoint, metrics, now=clock.at, source=origin)
             shown = {
-                variant.namespace: picker(at, since)
-                if cycle >= BEFORE and (faulty or case.lasts)
-                else steady_picker(at)
+                variant.namespace: moment.picker(case)
                 for case, variant in variants.items()
-                if (picker := case.picker) is not None
+                if case.picker is not None
             }
             await pickers.read(loop, collector, shown, now=clock.at)
             loop.record_scrape()

@@ -24,9 +24,7 @@ from tests.adapter.controller.chaos_servers import INPUT, PER_SECOND, RUNNING, V
 _OF_MODEL = f'model_name="{MODEL}",target_model_name="{MODEL}"'
 _FORWARDED = f"llm_d_epp_request_total{{{_OF_MODEL}}}"
 _QUEUE = f'llm_d_epp_flow_control_queue_size{{inference_pool="p",{_OF_MODEL}}}'
-_REJECTED = (
-    f'llm_d_epp_flow_control_requests_total{{outcome="RejectedCapacity",inference_pool="p",{_OF_MODEL}}}'
-)
+_REJECTED = f'llm_d_epp_flow_control_requests_total{{outcome="RejectedCapacity",{_OF_MODEL}}}'
 _SATURATION = 'llm_d_epp_flow_control_pool_saturation{inference_pool="p",stage="effective"}'
 _REQUESTS, _TOKENS = (
     tuple(
@@ -63,9 +61,7 @@ def steady_picker(seconds: float, *, began: float = 0.0) -> Page:
 PickerPage = Callable[[float, float], Page | None]
 
 
-def _changed(
-    names: Sequence[str], change: Callable[[float, float], float | None]
-) -> PickerPage:
+def _changed(names: Sequence[str], change: Callable[[float, float], float | None]) -> PickerPage:
     """Values changed by what they were when the fault began; None leaves the series out."""
 
     def page(at: float, since: float) -> Page:
@@ -76,6 +72,16 @@ def _changed(
             if changed is not None:
                 values[name] = changed
         return values
+
+    return page
+
+
+def _reset(names: Sequence[str]) -> PickerPage:
+    """Counters that began anew."""
+
+    def page(at: float, since: float) -> Page:
+        fresh = steady_picker(at, began=since)
+        return {**steady_picker(at), **{name: fresh[name] for name in names}}
 
     return page
 
@@ -103,14 +109,7 @@ def cases() -> Iterator[Case]:
         }.items():
             yield _case(fault, what, page)
         if counted:
-            yield _case(
-                "reset", what,
-                lambda at, since, names=names: {
-                    **steady_picker(at),
-                    **{name: steady_picker(at, began=since)[name] for name in names},
-                },
-                lasts=True,
-            )  # fmt: skip
+            yield _case("reset", what, _reset(names), lasts=True)
     yield _case("restart", "", lambda at, since: steady_picker(at, began=since), lasts=True)
     yield _case("hung", "", lambda _, since: steady_picker(since))
     yield _case("no answer", "", lambda *_: None)

@@ -1,4 +1,4 @@
-"""Servers of the matrix of faulty inputs: the page of each after a time under a steady load, and its inputs."""
+"""Servers of the matrix of faulty inputs: the page of each after a time under a steady load."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def _vllm(seconds: float, began: float) -> Page:
         **_means("vllm:request_prompt_tokens", INPUT * done, done),
         **_means("vllm:request_generation_tokens", OUTPUT * done, done),
         **_means("vllm:time_to_first_token_seconds", TTFT * done, done),
-        **_means("vllm:inter_token_latency_seconds", (OUTPUT - 1) * ITL * done, (OUTPUT - 1) * done),
+        **_means(
+            "vllm:inter_token_latency_seconds", (OUTPUT - 1) * ITL * done, (OUTPUT - 1) * done
+        ),
         "vllm:generation_tokens_total": OUTPUT * done,
         "vllm:kv_cache_usage_perc": KV_SHARE,
         "vllm:num_preemptions_total": 0.0,
@@ -124,7 +126,9 @@ def _sglang(seconds: float, began: float) -> Page:
         "sglang:generation_tokens_total": OUTPUT * done,
         "sglang:cached_tokens_total": 0.25 * INPUT * done,
         **_means("sglang:time_to_first_token_seconds", TTFT * done, done),
-        **_means("sglang:inter_token_latency_seconds", (OUTPUT - 1) * ITL * done, (OUTPUT - 1) * done),
+        **_means(
+            "sglang:inter_token_latency_seconds", (OUTPUT - 1) * ITL * done, (OUTPUT - 1) * done
+        ),
         **_means("sglang:e2e_request_latency_seconds", (TTFT + (OUTPUT - 1) * ITL) * done, done),
         "sglang:token_usage": KV_SHARE,
         # Another number with every step that was measured.

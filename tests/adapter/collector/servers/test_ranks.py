@@ -164,7 +164,7 @@ def idle_sglang(seconds: float, *, several: bool) -> str:
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("interval", [5, 10, 15])
 def test_an_idle_sglang_does_not_hang(interval: int, *, several: bool) -> None:
-    """It shows requests in service for half a minute after the last one has ended; until then it says nothing."""
+    """It shows requests for half a minute after the last one has ended; until then it says nothing."""
     plausibility = Plausibility(interval=interval)
     for at in range(60 // interval):
         seconds = at * interval + 0.5

@@ -47,9 +47,13 @@ def test_pods_with_room_show_all_that_comes(source: VariantSource) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"waiting": 3.0}, {"running": 15.0}, {"kv_cache": 0.9}], ids=["queue", "batch", "cache"]
+    "more",
+    [{"waiting": 3.0}, {"running": 15.0}, {"kv_cache": 0.9}],
+    ids=["queue", "batch", "cache"],
 )
-def test_pods_without_room_turn_requests_away(source: VariantSource, more: dict[str, float]) -> None:
+def test_pods_without_room_turn_requests_away(
+    source: VariantSource, more: dict[str, float]
+) -> None:
     """The gateway alone may know those."""
     assert believed(source, observed(**more)) == COUNTED
 
