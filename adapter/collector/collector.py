@@ -224,8 +224,7 @@ class Collector:
         assessment = item.plausibility.assess(
             endpoint, page, now=now, started=started, batch=_largest_batch(item.source)
         )
-        if assessment.problem:
-            item.window.suspend(endpoint, forget=assessment.forget)
+        if _uncounted(item, endpoint, assessment):
             return
         before = item.window.sampled_at(endpoint)
         item.window.add(endpoint, _without(page, assessment), now=now, started=started)
@@ -330,6 +329,13 @@ def _with_series_pods(
         key: observation.with_series_pods(item, present.get(key, ()), now=now, oldest=oldest)
         for key, item in variants.items()
     }
+
+
+def _uncounted(item: CollectedVariant, endpoint: str, assessed: Assessment) -> bool:
+    """Whether a page does not count; after a silent one the next that moves has all that came since."""
+    if assessed.problem:
+        item.window.suspend(endpoint, forget=assessed.forget)
+    return bool(assessed.problem) or assessed.silent
 
 
 def _add_scraped(add: Callable[..., None]) -> OnPage:

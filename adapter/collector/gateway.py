@@ -71,9 +71,16 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Requests per second that arrive at the gateways, by namespace and model."""
+    """Requests per second that arrive at the gateways, by namespace and model.
+
+    Attributes:
+        rps: Their rates.
+        queued: Models of which requests waited at a gateway at its last scrape.
+
+    """
 
     rps: Mapping[ModelKey, float] = field(default_factory=dict)
+    queued: frozenset[ModelKey] = frozenset()
 
     def key(self, namespace: str, model: str) -> ModelKey | None:
         """The key that a variant's model is counted under; None where no gateway counts it."""
@@ -160,6 +167,7 @@ class GatewayWindow:
                 del self._counters[origin]
         scraped = any(self._counters)
         rates: dict[ModelKey, float] = {}
+        queued: set[ModelKey] = set()
         flat = (
             (origin, key, counter)
             for origin, counters in self._counters.items()
@@ -175,7 +183,8 @@ class GatewayWindow:
             came = sum(growth for _, growth, _ in counter.growth)
             rate = offered(came, 0.0, sum(rejected for *_, rejected in counter.growth)) / span
             rates[key] = rates.get(key, 0.0) + rate
-        return Rates(rps=rates)
+            queued |= {key} if counter.waiting > 0 else set()
+        return Rates(rps=rates, queued=frozenset(queued))
 
 
 @dataclass(slots=True)

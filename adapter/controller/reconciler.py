@@ -205,9 +205,9 @@ class Reconciler:
                 observations[source.key] = self._observed(source)
             await asyncio.sleep(0)
         now = self._clock.monotonic()
-        rates = self._gateways.window.rates(now=now)
-        observed = _arrival_rates(observations)
-        waiting = self._gateways.waiting
+        observed, waiting = _arrival_rates(observations), self._gateways.waiting
+        at_gateways = self._gateways.window.rates(now=now)
+        rates = demand.credible(at_gateways, variants, observations)
         sizing = Sizing(
             settings=settings,
             rates=rates,

@@ -169,7 +169,9 @@ class Informer:
         """Keep the error of a request; gives the least seconds until the next one."""
         absent, self._absent = self._absent, self._optional and isinstance(error, errors.NotFound)
         if self._absent and not absent:
-            log.info("the cluster has no such objects; looking for them now and then", path=self.path)
+            log.info(
+                "the cluster has no such objects; looking for them now and then", path=self.path
+            )
         elif self.problem != str(error) and not self._absent:
             log.warning("list or watch failed; retrying with back-off", error=str(error))
         if self._failing_since is None:

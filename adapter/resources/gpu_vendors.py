@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,12 +20,28 @@ _MORE = (
 )
 _UNLIKE = "the node has several models, and which of them a pod gets is not known"
 
-SPLIT = "hami.io/node-"
-"""Prefix of annotations of nodes whose GPUs HAMi splits."""
+_HAMI, _REGISTER = "hami.io/node-", "-register"
+"""Prefix of HAMi's annotations at nodes, and end of those that list the devices of one vendor."""
 
 _NO_PRODUCT = "no nvidia.com/gpu.product label; install NVIDIA GPU feature discovery"
 
 SLICE = re.compile(r"-MIG-|-[a-z]px_nps\d+")
+
+
+def split(annotations: Mapping[str, str]) -> bool:
+    """Whether HAMi gives a node's GPUs in shares: each is given `count` times, by the list of its plugin.
+
+    Older versions write the list otherwise, where once is not told from several times.
+    """
+    own = {name: text for name, text in annotations.items() if name.startswith(_HAMI)}
+    lists = [text for name, text in own.items() if name.endswith(_REGISTER)]
+    if not own:
+        return False
+    try:
+        listed = [device for text in lists for device in json.loads(text)]
+        return not listed or any(int(device.get("count", 0)) != 1 for device in listed)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return True
 
 
 def _nvidia(match: re.Match[str], node: Object) -> tuple[str, str]:
@@ -89,6 +106,8 @@ def _amd(match: re.Match[str], node: Object) -> tuple[str, str]:
         if any(label.startswith(counted) for label in labels):
             return "", _UNLIKE
         return "", f"no {_AMD_PRODUCTS[0]} label; run AMD's node labeller with -product-name"
+    if node["split"]:
+        return f"{name}{_SHARED}", ""
     partition = match["partition"] or first(labels, *_AMD_PARTITIONS)
     # SPX is the whole GPU as one.
     return (name if not partition or partition.startswith("spx") else f"{name}-{partition}"), ""

@@ -27,7 +27,6 @@ from adapter.resources.devices import dra, neuron, products, taints
 from adapter.resources.gpu_vendors import (
     INVALID,
     SLICE,
-    SPLIT,
     VENDORS,
     WHOLE,
     Object,
@@ -35,6 +34,7 @@ from adapter.resources.gpu_vendors import (
     memory_gib,
     of_node,
     of_vendors,
+    split,
 )
 from adapter.resources.pods import ENDED, devices
 
@@ -190,7 +190,7 @@ def trimmed(node: Object) -> Object:
         "cordoned": bool(spec.get("unschedulable")),
         # Taints by the name of a node's GPU resource are common, and pods that ask for it tolerate them.
         "taints": taints.of_node(spec, {*allocatable, *WHOLE}),
-        "split": any(name.startswith(SPLIT) for name in metadata.get("annotations") or ()),
+        "split": split(metadata.get("annotations") or {}),
     }
 
 

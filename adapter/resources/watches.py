@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,12 +112,9 @@ class ClusterObjects:
             )
         ]
         self._pickers = pools.Pickers(cluster, scope.namespaces, changed=changed)
-        self._monitors = informers(
-            monitors.VERSION, monitors.PLURAL, trim=monitors.trimmed, optional=True
-        )
-        self._service_monitors = informers(
-            monitors.VERSION, monitors.OF_SERVICES, trim=monitors.trimmed_of_services, optional=True
-        )
+        watch = functools.partial(informers, monitors.VERSION, optional=True)
+        self._monitors = watch(monitors.PLURAL, trim=monitors.trimmed)
+        self._service_monitors = watch(monitors.OF_SERVICES, trim=monitors.trimmed_of_services)
         self._services = informers(CORE, "services", trim=monitors.trimmed_service)
         self._all = [
             *self._variants,

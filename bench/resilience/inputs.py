@@ -1,8 +1,8 @@
 """Faulty inputs of every kind, each at one pod and at all: one table; exit status 1 where a target moved.
 
-Each input of a pod's page (absent, NaN, negative, stale, reset, wrong unit) and whole pages (restart, hung,
-no answer, two processes behind one address), read from the pods and from Prometheus, in virtual time. The
-load stays the same, so the target must.
+Each input of the pages of vLLM, SGLang, TGI, Triton and of an endpoint picker (absent, NaN, negative, stale,
+reset, jumps, wrong unit) and whole pages (restart, hung, no answer, two processes behind one address), read
+from the pods and from Prometheus, in virtual time. The load stays the same, so the target must.
 
     python -P bench/resilience/inputs.py
 """
@@ -20,7 +20,9 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from emulator.demo import scenario
+from tests.adapter.controller import chaos_faults as faults
 from tests.adapter.controller import chaos_matrix as chaos
+from tests.adapter.controller import chaos_pickers as pickers
 
 ORIGINS: tuple[chaos.Origin, ...] = ("direct", "prometheus")
 
@@ -30,7 +32,10 @@ async def outcomes() -> dict[chaos.Origin, list[chaos.Outcome]]:
     with tempfile.TemporaryDirectory() as name:
         objects = Path(name) / "objects"
         scenario.write_objects(objects)
-        return {origin: await chaos.matrix(objects, origin) for origin in ORIGINS}
+        return {
+            origin: await chaos.matrix(objects, origin, [*faults.cases(), *pickers.cases()])
+            for origin in ORIGINS
+        }
 
 
 def main() -> None:
@@ -38,7 +43,7 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     by_origin = asyncio.run(outcomes())
     print(
-        f"{'fault, input, where':<52} {'right':>5}  " + "  ".join(f"{name:>10}" for name in ORIGINS)
+        f"{'fault, input, where':<60} {'right':>5}  " + "  ".join(f"{name:>10}" for name in ORIGINS)
     )
     moved = 0
     for rows in zip(*by_origin.values(), strict=True):
@@ -48,7 +53,7 @@ def main() -> None:
         ]
         moved += sum(not item.holds for item in rows)
         shown = "  ".join(f"{cell:>10}" for cell in cells)
-        print(f"{rows[0].case.name:<52} {rows[0].right!s:>5}  {shown}")
+        print(f"{rows[0].case.name:<60} {rows[0].right!s:>5}  {shown}")
     print(f"{sum(map(len, by_origin.values()))} cases, {moved} targets moved")
     if moved:
         sys.exit(1)

@@ -47,6 +47,29 @@ _SHOULD_HAVE_ENDED = 5.0
 _LONG = 16.0
 """Number in service at which twice as many should have ended: a few may all be much longer than usual."""
 
+_EXACT_SHARE, _EXACT = 0.02, 3.0
+"""Share of requests, and number, by which two counts of the same ones may differ over several pages: what is
+counted between two lines of a page, and `_STEPS` where several processes write it."""
+
+_TIMED_SHARE, _TIMES_TIMED, _TIMES_FINISHED = 0.8, 1.1, 4.0
+"""Share of the tokens that a server times which times all, times these that ended requests may have had, and
+times the tokens of a usual one that each in service may have had before."""
+
+_APART = 4.0
+"""Tokens by which counts of the same ones may differ over several pages of one process."""
+
+_AT_ONCE = 2.0
+"""Requests whose sum of tokens may be on a page before they are counted."""
+
+_FEW = 3.0
+"""Requests from which on their tokens must be too."""
+
+_FASTEST_TOKENS, _TIMES_LONGER = 2000.0, 20.0
+"""Tokens per second that no request gets, and times the usual length from which they are looked at."""
+
+_TIMES_SERVED = 4.0
+"""Times those that ended which may be turned away though nothing waits, and `MORE`."""
+
 _COUNTERS = ("finished", "ttft", "itl", "generated", "generation_tokens")
 
 AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended: one of the two is wrong"
@@ -55,23 +78,37 @@ _LENGTHS = (
 )
 _TOKENS = "it has times of {counted:.0f} tokens where {generated:.0f} were generated: one of the two is wrong"
 _BEHIND = "it counts {ended:.0f} requests that ended for {begun:.0f} first tokens: one of the two is wrong"
+_FAST = (
+    "it counts {tokens:.0f} output tokens per second for each request in service, which no engine generates:"
+    " is the unit right?"
+)
+_LONG_REQUESTS = (
+    "it counts {tokens:.0f} tokens a request, which its KV cache does not hold: is the unit right?"
+)
+_TURNED_AWAY = (
+    "it counts {rejected:.0f} requests turned away though none waits and there is room in the batch"
+)
+_MORE_TOKENS = (
+    "its requests that ended had {tokens:.0f} output tokens where {timed:.0f} were timed: one of the two is"
+    " wrong"
+)
+_UNCOUNTED = "its sum of {what} grew though its count did not"
+_UNSUMMED = "its count of {what} grew by {count:.0f} requests though their sum did not"
 _SUM_FELL = "its sum of {what} fell though its process did not start anew"
 
 
 def problem(before: PodMetrics, after: PodMetrics) -> str:
     """What contradicts on two pages of one process; empty for nothing.
 
-    More requests ended than began or ran, many more began than ended or run, or a sum fell and its count did
-    not.
+    More requests ended than began or ran, many more began than ended or run, or a sum and its count do not
+    go together.
     """
-    for name, what in _SUMS.items():
-        (total, count), (was, number) = getattr(after, name), getattr(before, name)
-        if count >= number and total < was * (1.0 - _ROUNDING):
-            return _SUM_FELL.format(what=what)
+    if odd := _sums(before, after):
+        return odd
     begun = after.ttft[1] - before.ttft[1]
     ended = after.finished - before.finished
     measured = after.generation_tokens[1] - before.generation_tokens[1]
-    if measured > TIMES_FINISHED * max(ended, 0.0) + MORE:
+    if measured > TIMES_FINISHED * max(ended, 0.0) + MORE or measured >= _FEW > ended == 0:
         return _LENGTHS.format(measured=measured, ended=ended)
     if after.ttft[1] <= 0 and before.ttft[1] <= 0:
         counted = min(before.generation_tokens[1], measured) > 0
@@ -82,10 +119,84 @@ def problem(before: PodMetrics, after: PodMetrics) -> str:
         return AHEAD.format(begun=begun, ended=ended)
     if ended > TIMES_FINISHED * max(begun, 0.0) + before.stock + MORE:
         return _BEHIND.format(begun=begun, ended=ended)
-    return _more_than_generated(before, after)
+    return _more_than_generated(before, after, more=before.running + after.running + _STEPS)
 
 
-def _more_than_generated(before: PodMetrics, after: PodMetrics) -> str:
+def _sums(before: PodMetrics, after: PodMetrics) -> str:
+    """Sums that fell or grew alone, and output tokens that did not grow though each request has some."""
+    for name, what in _SUMS.items():
+        (total, count), (was, number) = getattr(after, name), getattr(before, name)
+        if count >= number and total < was * (1.0 - _ROUNDING):
+            return _SUM_FELL.format(what=what)
+        if count == number > 0 and total - was > _AT_ONCE * was / number:
+            return _UNCOUNTED.format(what=what)
+    (total, count), (was, number) = after.generation_tokens, before.generation_tokens
+    # Servers of embeddings never have any.
+    if was > 0 and count - number >= _FEW and 0 <= total - was < 0.5 * (count - number):
+        return _UNSUMMED.format(what=_SUMS["generation_tokens"], count=count - number)
+    return ""
+
+
+def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool) -> str:
+    """What contradicts on two pages of one process with others between them; empty for nothing.
+
+    What may differ between two pages by chance adds up over several where it is wrong. `timed`: whether the
+    server times the tokens of all requests.
+    """
+    begun, ended = last.ttft[1] - first.ttft[1], last.finished - first.finished
+    if begun < 0 or ended < 0:
+        return ""  # it began anew in between
+    running = max(last.running - first.running, 0.0)
+    if begun > TIMES_FINISHED * (ended + running) + MORE:
+        return AHEAD.format(begun=begun, ended=ended)
+    measured = last.generation_tokens[1] - first.generation_tokens[1]
+    # Of several processes that write a page each may be as far apart as at one page.
+    several = last.started_at is None and last.generated is not None
+    apart = _STEPS if several else _EXACT
+    counted = min(first.generation_tokens[1], last.generation_tokens[1]) > 0
+    if counted and abs(ended - measured) > _EXACT_SHARE * max(ended, measured) + apart:
+        return _LENGTHS.format(measured=measured, ended=ended)
+    if timed and (odd := _more_than_timed(first, last)):
+        return odd
+    more = _STEPS + first.running + last.running if several else _APART
+    return _more_than_generated(first, last, more=more)
+
+
+def _more_than_timed(first: PodMetrics, last: PodMetrics) -> str:
+    """Whether requests that ended had more tokens than were timed, on pages without what was generated.
+
+    Requests that were in service at first have tokens of the time before.
+    """
+    if first.generated is not None or min(first.itl[1], first.generation_tokens[1]) <= 0:
+        return ""
+    tokens = last.generation_tokens[0] - first.generation_tokens[0]
+    with_time = last.itl[1] - first.itl[1] + max(last.ttft[1] - first.ttft[1], 0.0)
+    mean = first.generation_tokens[0] / first.generation_tokens[1]
+    if tokens > _TIMES_TIMED * with_time + _TIMES_FINISHED * mean * (first.running + 1.0):
+        return _MORE_TOKENS.format(tokens=tokens, timed=with_time)
+    return ""
+
+
+def beyond_reach(before: PodMetrics, after: PodMetrics, *, batch: float) -> str:
+    """What no engine can have done between two pages, or need not have; empty for nothing.
+
+    `batch`: largest batch that a profile has; 0 without one.
+    """
+    tokens = after.generation_tokens[0] - before.generation_tokens[0]
+    ended = after.generation_tokens[1] - before.generation_tokens[1]
+    lengths = tokens + after.prompt_tokens[0] - before.prompt_tokens[0]
+    held = after.kv_tokens or 0.0
+    if held > 0 and ended > 0 and lengths > ended * held:
+        return _LONG_REQUESTS.format(tokens=lengths / ended)
+    rejected = (after.rejected or 0.0) - (before.rejected or 0.0)
+    served = max(after.finished - before.finished, 0.0)
+    empty = before.waiting == after.waiting == 0 and max(before.running, after.running) < batch
+    if empty and rejected > _TIMES_SERVED * served + MORE:
+        return _TURNED_AWAY.format(rejected=rejected)
+    return ""
+
+
+def _more_than_generated(before: PodMetrics, after: PodMetrics, *, more: float) -> str:
     """Whether more tokens had a time than were generated; empty where that is not so, or not known.
 
     Each first token and each gap to a next one is of one token; steps that verify drafts have fewer. Servers
@@ -103,7 +214,7 @@ def _more_than_generated(before: PodMetrics, after: PodMetrics) -> str:
     )
     # Where several processes write a page, it has no start of one, and its parts are of different moments.
     share = _APART_SHARE if after.started_at is None else 0.0
-    if counted > (1.0 + share) * generated + before.running + after.running + _STEPS:
+    if counted > (1.0 + share) * generated + more:
         return _TOKENS.format(counted=counted, generated=generated)
     return ""
 
@@ -114,13 +225,16 @@ class Residence:
 
     Attributes:
         silent_pages: Pages in a row on which no counter grew.
+        timed: Whether the server has timed the tokens of all requests: some time those that stream alone.
 
     """
 
     silent_pages: int = 0
+    timed: bool = False
     _in_service: float = 0.0
     _requests: float = 0.0
     _tokens: float = 0.0
+    _mean: float = 0.0
     _silent: float = 0.0
     _now: float = 0.0
 
@@ -139,6 +253,10 @@ class Residence:
         self._in_service = _KEPT * self._in_service + in_service
         self._requests = _KEPT * self._requests + ended
         self._tokens = _KEPT * self._tokens + tokens
+        self._mean = self._tokens / self._requests
+        with_time = page.itl[1] + page.ttft[1]
+        if page.finished >= _LEAST and with_time >= _TIMED_SHARE * page.generation_tokens[0]:
+            self.timed = True
 
     def doubt(self) -> None:
         """Note a page that cannot be learned from; busy servers are not doubted for longer than others."""
@@ -160,6 +278,20 @@ class Residence:
         if tokens > 0 and self._tokens > 0:
             share = min(share, tokens / self._tokens)
         return share * self._in_service / seconds
+
+    def too_fast(self, before: PodMetrics, page: PodMetrics, *, seconds: float) -> str:
+        """Why requests cannot have got so many tokens in the time that they were served; empty if they can.
+
+        Where inter-token latencies say it better, nothing is said. A batch of long requests may end at once,
+        so what was in service over all that is known counts.
+        """
+        ended, tokens = _grown(before, page)
+        longer = tokens > _TIMES_LONGER * self._mean * max(ended, 1.0) > 0
+        if page.itl[1] > 0 or not longer or seconds <= 0:
+            return ""
+        served = self._in_service + self._silent + max(before.running, page.running, 1.0) * seconds
+        speed = (self._tokens + tokens) / served
+        return _FAST.format(tokens=speed) if speed > _FASTEST_TOKENS else ""
 
     @property
     def stands_still(self) -> bool:

@@ -16,6 +16,7 @@ from adapter.collector.servers import consistency, ranks
 from adapter.collector.servers.consistency import Residence
 from adapter.collector.servers.queue import Queue, Service
 from adapter.collector.servers.ranks import Rank
+from adapter.collector.windows.growth import EMPTY
 
 SAME_START_SECONDS = 2.0
 """Tolerance between two reports of one start time."""
@@ -82,6 +83,7 @@ class Assessment:
         hung: Engines of the server that hang, while the others go on and count.
         left: Requests of the queue's gauge that do not wait, or are not known to.
         idle: Requests of the other gauge that are not in service as far as is known.
+        silent: True where it says nothing of the load: nothing moved though requests are in service.
 
     """
 
@@ -90,11 +92,12 @@ class Assessment:
     hung: tuple[Rank, ...] = ()
     left: float = 0.0
     idle: float = 0.0
+    silent: bool = False
 
 
 @dataclass(slots=True)
 class _Address:
-    """What is known of an address; `lost`: what its two counts of requests fell by, and at which page.
+    """What is known of an address; `lost`: what its counts fell by, and at which page.
 
     `part`: why its load is a part though its pages count; `standing`: of its engines.
     """
@@ -114,7 +117,7 @@ class _Address:
     queue: Queue = field(default_factory=Queue)
     service: Service = field(default_factory=Service)
     residence: Residence = field(default_factory=Residence)
-    lost: tuple[float, float, int] = (0.0, 0.0, 0)
+    lost: tuple[tuple[float, ...], int] = ((), 0)
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS))
     falls: deque[int] = field(default_factory=lambda: deque(maxlen=FALLS))
     recent: deque[PodMetrics] = field(default_factory=lambda: deque(maxlen=AHEAD_PAGES))
@@ -202,19 +205,16 @@ class Plausibility:
         verdict = Assessment(address.doubt, forget=True) if address.doubtful_pages else Assessment()
         _stands_still(address, page, now=now, doubtful=bool(doubt))
         engines = tuple(self._hung(address, page, now=now))
-        patience = max(self._interval, page.idle_seconds)
-        hung = address.still >= STILL_PAGES and now - address.still_since >= patience
-        if not verdict.problem and hung:
-            verdict = Assessment(HUNG.format(number=page.stock))
-        elif not verdict.problem and address.still and page.waiting > 0:
-            # A queue that stands must not be sized for before it is known whether its engine works.
-            verdict = Assessment(STILL.format(number=page.stock))
+        if not verdict.problem:
+            verdict = Assessment(self._standing(address, page, now=now))
         before, seconds = address.page, now - address.at
         _note(address, page, now)
         if not verdict.problem:
-            verdict = Assessment(_ahead(address))
+            verdict = Assessment(_over_pages(address))
         if doubt or verdict.problem:
             address.queue = Queue()
+        elif address.still:
+            verdict = Assessment(silent=True)  # requests that do not end are not fewer that come
         else:
             alone = self._alone(endpoint, since=now - 2.0 * self._interval)
             verdict = _gauges(address, before, seconds=seconds, batch=batch, alone=alone)
@@ -225,6 +225,16 @@ class Plausibility:
             address.part = ranks.HUNG.format(name=one.name, number=one.running + one.waiting)
             return replace(verdict, hung=engines)
         return verdict
+
+    def _standing(self, address: _Address, page: PodMetrics, *, now: float) -> str:
+        """Why an address that stands still is not counted; empty where it may be."""
+        patience = max(self._interval, page.idle_seconds)
+        if address.still >= STILL_PAGES and now - address.still_since >= patience:
+            return HUNG.format(number=page.stock)
+        if address.still and page.waiting > 0:
+            # A queue that stands must not be sized for before it is known whether its engine works.
+            return STILL.format(number=page.stock)
+        return ""
 
     def _alone(self, endpoint: str, *, since: float) -> bool:
         """Whether other addresses answered at or after monotonic `since`, none of them with a queue."""
@@ -270,6 +280,11 @@ def _note(address: _Address, page: PodMetrics, now: float) -> None:
         address.starts.append(start)
 
 
+def _over_pages(address: _Address) -> str:
+    """What contradicts on its last page and one some pages before; empty for nothing."""
+    return consistency.over_pages(address.recent[0], address.page, timed=address.residence.timed)
+
+
 def _known(address: _Address, start: float) -> bool:
     return any(abs(start - other) <= SAME_START_SECONDS for other in address.starts)
 
@@ -287,7 +302,7 @@ def _doubt(
             early = started is not None and started < address.at - SKEW_SECONDS and counts_on
             if _known(address, page.started_at) or early:
                 return SHARED.format(what="start time goes"), SHARED_PAGES
-            base, since = _NOTHING, address.at
+            base, since = EMPTY, address.at
         elif _fell(before, page) or _regained(address, before, page):
             _lose(address, before, page)
             return FELL, CLEAN_PAGES
@@ -296,52 +311,56 @@ def _doubt(
         often = len(address.falls) == FALLS and address.pages - address.falls[0] <= FALL_PAGES
         if often:
             return SHARED.format(what="counters go"), SHARED_PAGES
-        if page.finished > NEAR_ZERO_SHARE * before.finished and page.finished > 0:
+        counts_on = page.finished > NEAR_ZERO_SHARE * before.finished and page.finished > 0
+        if counts_on or _fell_alone(before, page):
             _lose(address, before, page)
             return f"{FELL}, or {SHARED.format(what='counters go')}", CLEAN_PAGES
-        base = _NOTHING
+        base = EMPTY
     elif _regained(address, before, page):
         return FELL, CLEAN_PAGES
     seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
     implied = seconds / (now - since)
-    odd = consistency.problem(base, page)
+    odd = consistency.problem(base, page) or consistency.beyond_reach(base, page, batch=batch)
     if not odd and implied > _TIMES_SEEN * max(address.most, batch) + _UNSEEN:
         odd = BEYOND.format(number=implied)
     implied = address.residence.implied(base, page, seconds=now - since)
     if not odd and implied > _TIMES_SEEN * max(address.most, batch, page.running) + _UNSEEN:
         odd = BEYOND.format(number=implied)
+    odd = odd or address.residence.too_fast(base, page, seconds=now - since)
+    if odd and base is before:
+        _lose(address, before, page)
     return odd, CLEAN_PAGES if odd else 0
+
+
+def _counts(page: PodMetrics) -> tuple[float, ...]:
+    """What may fall without a restart, and come back."""
+    return page.finished, page.ttft[1], page.prompt_tokens[0], page.generation_tokens[0]
 
 
 def _lose(address: _Address, before: PodMetrics, after: PodMetrics) -> None:
     """Note by how much counters fell, for what they lost may come back."""
-    lost = before.finished - after.finished, before.ttft[1] - after.ttft[1]
-    address.lost = (max(lost[0], 0.0), max(lost[1], 0.0), address.pages)
+    pairs = zip(_counts(before), _counts(after), strict=True)
+    address.lost = tuple(max(was - now, 0.0) for was, now in pairs), address.pages
 
 
 def _regained(address: _Address, before: PodMetrics, after: PodMetrics) -> bool:
     """Whether a counter that fell has at once what it lost: that is not what came in between."""
-    ended, begun, page = address.lost
-    regained = 0 < ended <= after.finished - before.finished
-    regained = regained or 0 < begun <= after.ttft[1] - before.ttft[1]
+    lost, page = address.lost
+    grown = (now - was for was, now in zip(_counts(before), _counts(after), strict=True))
+    regained = any(0 < fell <= more for fell, more in zip(lost, grown, strict=False))
     if regained or address.pages - page > REGAIN_PAGES:
-        address.lost = (0.0, 0.0, 0)
+        address.lost = (), 0
     return regained
-
-
-_NOTHING = PodMetrics(
-    finished=0.0,
-    running=0.0,
-    waiting=0.0,
-    prompt_tokens=(0.0, 0.0),
-    generation_tokens=(0.0, 0.0),
-    ttft=(0.0, 0.0),
-    itl=(0.0, 0.0),
-)
 
 
 def _fell(before: PodMetrics, after: PodMetrics) -> bool:
     return after.finished < before.finished or after.ttft[1] < before.ttft[1]
+
+
+def _fell_alone(before: PodMetrics, after: PodMetrics) -> bool:
+    """Whether one of two counts of requests fell and the other did not, which no restart does."""
+    counts = (before.finished, after.finished), (before.ttft[1], after.ttft[1])
+    return all(was > _FEW for was, _ in counts) and any(now >= was for was, now in counts)
 
 
 def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: bool) -> None:
@@ -376,14 +395,3 @@ def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: 
         if address.still == 0:
             address.still_since = address.at
         address.still += 1 if certain or not address.still else 0
-
-
-def _ahead(address: _Address) -> str:
-    """Whether many more requests had first tokens than ended or run."""
-    first, last = address.recent[0], address.recent[-1]
-    begun = last.ttft[1] - first.ttft[1]
-    ended = max(last.finished - first.finished, 0.0)
-    running = max(last.running - first.running, 0.0)
-    if begun > consistency.TIMES_FINISHED * (ended + running) + consistency.MORE:
-        return consistency.AHEAD.format(begun=begun, ended=ended)
-    return ""

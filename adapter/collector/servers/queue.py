@@ -11,7 +11,8 @@ server took up no more requests than before, does not count while it goes on as 
 Requests whose LoRA adapter has no slot wait beside room for as long as others have all: that queue counts.
 
 Whoever is in service has had a first token or is in prefill, and gets tokens from then on. Many more than a
-server ever had in service count from when its tokens say so.
+server ever had in service count from when its tokens say so; where a page does not time them, from when more
+end.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ _PREFILL = 16.0
 _SERVED = 0.25
 """Share of the requests in service that inter-token latencies must show."""
 
+_ENDED = 0.25
+"""Share of many more requests in service that must end beyond the usual number, where nothing else says that
+they are served."""
+
 LEFT = (
     "its queue of {number:.0f} is not counted: first tokens come without a wait, and there is room in the"
     " batch (the gauge keeps requests of disconnected clients; a restart of the pod clears it)"
@@ -54,8 +59,8 @@ NEW = (
     " seen by the next first tokens"
 )
 JUMPED = (
-    "{number:.0f} requests in service are not counted: no tokens of theirs came (the gauge jumped; a restart"
-    " of the pod clears it where it stays)"
+    "{number:.0f} requests in service are not counted: no tokens or ends of theirs came (the gauge jumped; a"
+    " restart of the pod clears it where it stays)"
 )
 
 
@@ -171,13 +176,17 @@ class Service:
     doubted: float = 0.0
     most: float = 0.0
     _begun: float = 0.0
+    _before: float = 0.0
+    _ended_rps: float = 0.0
 
     def note(self, before: PodMetrics, page: PodMetrics, *, seconds: float, batch: float) -> None:
         """Compare a page with the one before it; arguments as of a queue's."""
         begun, ended = page.ttft[1] - before.ttft[1], page.finished - before.finished
-        # Without times to first token nothing is known of those that are taken up.
-        if begun < 0 or ended < 0 or page.ttft[1] <= 0 or seconds <= 0:
+        if begun < 0 or ended < 0 or seconds <= 0:
             self.doubted, self.most = 0.0, max(self.most, page.running)
+            return
+        if page.ttft[1] <= 0:
+            self._note_untimed(before, page, ended=ended, seconds=seconds, batch=batch)
             return
         served = (page.itl[0] - before.itl[0]) / seconds
         self._begun += begun - ended  # those that went on are in service
@@ -188,6 +197,25 @@ class Service:
         if unexplained > max(self.most, batch) + _PREFILL:
             self.doubted += max(page.running - before.running, 0.0)
             self._begun = 0.0
+        self.most = max(self.most, page.running - self.doubted)
+
+    def _note_untimed(
+        self, before: PodMetrics, page: PodMetrics, *, ended: float, seconds: float, batch: float
+    ) -> None:
+        """Compare pages without times to first token: many more in service soon show in those that end."""
+        self._begun += ended - self._ended_rps * seconds
+        if self._begun >= _ENDED * self.doubted:
+            self.doubted = 0.0
+        self.doubted = min(self.doubted, max(page.running - self._before, 0.0))
+        more = page.running - before.running
+        if more > max(self.most, batch) + _PREFILL:
+            if not self.doubted:
+                self._before = before.running
+            self.doubted += more
+            self._begun = 0.0
+        elif not self.doubted:
+            share = _LESS if self._ended_rps else 0.0
+            self._ended_rps = share * self._ended_rps + (1.0 - share) * ended / seconds
         self.most = max(self.most, page.running - self.doubted)
 
     @property

@@ -1,7 +1,12 @@
 """The load that a variant is sized for: its arrival rate, what waits, and what its gateway counts."""
 
 from adapter.controller.demand.backlog import Queue, expected_waiting, queues_up
-from adapter.controller.demand.gateways import GatewayDemand, gateway_parts, variants_to_wake
+from adapter.controller.demand.gateways import (
+    GatewayDemand,
+    credible,
+    gateway_parts,
+    variants_to_wake,
+)
 from adapter.controller.demand.rates import RateSettings, SizingRate, rises_suddenly, sizing_rate
 from adapter.controller.demand.trend import (
     dispersion,
@@ -17,6 +22,7 @@ __all__ = [
     "Queue",
     "RateSettings",
     "SizingRate",
+    "credible",
     "dispersion",
     "exceeds_forecast",
     "expected",

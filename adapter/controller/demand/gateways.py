@@ -14,6 +14,9 @@ from adapter.collector.promql import GatewayCount
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 
+_ROOM = 0.75
+"""Largest share of batch and KV cache in use with which a pod takes up whatever comes."""
+
 REMEMBER_SECONDS = 5.0
 """Seconds for which requests wake a variant, though the gateway's next page does not show them any more."""
 
@@ -112,6 +115,43 @@ class GatewayDemand:
                 whole[key] = came
         if whole != self._waiting:
             self._waiting = whole
+
+
+def credible(
+    rates: Rates,
+    variants: Iterable[VariantSource],
+    observations: Mapping[str, Observation],
+) -> Rates:
+    """The rates at the gateways, without what cannot have come to a model's pods.
+
+    What a gateway forwards is at the pods at once. Where all of a model's pods are heard, none has a queue
+    and all have room, and nothing waits at the gateway, a gateway that counts more has a wrong counter, or
+    forwards to others besides: then the pods' rate counts.
+    """
+    places: dict[gateway.ModelKey, list[VariantSource]] = {}
+    for source in variants:
+        place = rates.key(source.namespace, source.model)
+        if place is not None:
+            places.setdefault(place, []).append(source)
+    rps = dict(rates.rps)
+    for place, sources in places.items():
+        if place in rates.queued:
+            continue
+        if all(_has_room(source, observations.get(source.key)) for source in sources):
+            traffics = (observations[source.key].traffic for source in sources)
+            seen = sum(item.arrival_rate_rps for item in traffics if item is not None)
+            rps[place] = min(rps[place], seen)
+    return replace(rates, rps=rps)
+
+
+def _has_room(source: VariantSource, observation: Observation | None) -> bool:
+    """Whether all pods of a variant are heard and would take up more at once; False where not known."""
+    traffic = None if observation is None else observation.traffic
+    if observation is None or traffic is None or not (observation.usable and observation.complete):
+        return False
+    batch = min((float(profile.max_batch) for profile in source.profiles), default=0.0)
+    empty = traffic.waiting < 1 and traffic.running < _ROOM * batch * source.ready
+    return empty and (traffic.kv_cache is None or traffic.kv_cache <= _ROOM)
 
 
 def gateway_parts(

@@ -159,11 +159,11 @@ def trimmed_rule(item: Object) -> Object:
         concerned = tuple(
             None if selector.get(name) is None else str(selector[name]) for name in _SELECTED
         )
-    more = selector.keys() - set(_SELECTED) if isinstance(selector, dict) else set()
+    others = {**selector} if isinstance(selector, dict) else {}
     return {
         "metadata": _metadata(item.get("metadata") or {}),
         "devices": concerned,
-        "doubtful": any(selector[name] not in (None, [], "") for name in more),
+        "doubtful": any(bool(value) for name, value in others.items() if name not in _SELECTED),
     }
 
 
@@ -174,9 +174,7 @@ def allocation(
     items, claims = list(slices), list(claims)
     rules = [item for item in rules if item["devices"] is not None]
     tainting = [item["devices"] for item in rules if not item["doubtful"]]
-    doubted = {
-        str(item["metadata"]["name"]): item["devices"] for item in rules if item["doubtful"]
-    }
+    doubted = {str(item["metadata"]["name"]): item["devices"] for item in rules if item["doubtful"]}
     doubtful: Counter[tuple[ProductOnNode, str]] = Counter()
     taken = {device for claim in claims if claim["pods"] for device in claim["devices"]}
     newest: dict[tuple[str, str], int] = {}

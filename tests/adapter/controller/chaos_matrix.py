@@ -8,227 +8,37 @@ is the one from before the fault.
 from __future__ import annotations
 
 import dataclasses
-import math
-import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import aiohttp
 
 from adapter.collector import exposition, promql
-from adapter.collector.collector import CollectionSettings, Collector
+from adapter.collector.collector import CollectionSettings
 from adapter.collector.instant_vector import Sample
 from adapter.collector.model_servers import STARTED, PodMetrics
+from adapter.collector.servers import lines
 from adapter.controller.demand import RateSettings
 from adapter.controller.loop import ControlLoop
 from adapter.controller.settings import LoopSettings
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources import folder
+from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 from emulator.demo import scenario
 from optimizer.stabilization import StabilizationLimits
+from tests.adapter.controller.chaos_faults import PODS, SECONDS, Case, text_of
+from tests.adapter.controller.chaos_pickers import Pickers, WithPickers, steady_picker
+from tests.adapter.controller.chaos_servers import Page, Server
 from tests.fakes.virtual_time import ManualClock
 
 Origin = Literal["direct", "prometheus"]
-Page = dict[str, float]
-"""Values of one pod by name of its series."""
 
-PODS, PER_SECOND, SECONDS = 4, 0.5, 10.0
 BEFORE, DURING, AFTER = 12, 12, 6
 """Cycles of ten seconds before, during and after the fault."""
-
-OUTPUT, ITL = 178.0, 0.02
-
-INPUTS = {
-    "finished": ("vllm:request_success_total",),
-    "running": ("vllm:num_requests_running",),
-    "waiting": ("vllm:num_requests_waiting",),
-    "prompt tokens": ("vllm:request_prompt_tokens_sum", "vllm:request_prompt_tokens_count"),
-    "output tokens": ("vllm:request_generation_tokens_sum", "vllm:request_generation_tokens_count"),
-    "first tokens": ("vllm:time_to_first_token_seconds_sum", "vllm:time_to_first_token_seconds_count"),
-    "token latencies": ("vllm:inter_token_latency_seconds_sum", "vllm:inter_token_latency_seconds_count"),
-    "KV cache": ("vllm:kv_cache_usage_perc",),
-}  # fmt: skip
-"""Series by input."""
-
-UNITS = {
-    "prompt tokens": "vllm:request_prompt_tokens_sum",
-    "output tokens": "vllm:request_generation_tokens_sum",
-    "first tokens": "vllm:time_to_first_token_seconds_sum",
-    "token latencies": "vllm:inter_token_latency_seconds_sum",
-    "KV cache": "vllm:kv_cache_usage_perc",
-}
-"""The series of an input that has a unit, which may be a thousandth of the right one."""
-
-
-def steady(seconds: float, *, began: float = 0.0) -> Page:
-    """A pod after that time under its load."""
-    done = PER_SECOND * (seconds - began)
-    return {
-        "vllm:num_requests_running": 2.0,
-        "vllm:num_requests_waiting": 0.0,
-        "vllm:request_success_total": done,
-        "vllm:request_prompt_tokens_sum": 128 * done,
-        "vllm:request_prompt_tokens_count": done,
-        "vllm:request_generation_tokens_sum": OUTPUT * done,
-        "vllm:request_generation_tokens_count": done,
-        "vllm:time_to_first_token_seconds_sum": 0.05 * done,
-        "vllm:time_to_first_token_seconds_count": done,
-        "vllm:inter_token_latency_seconds_sum": (OUTPUT - 1) * ITL * done,
-        "vllm:inter_token_latency_seconds_count": (OUTPUT - 1) * done,
-        "vllm:generation_tokens_total": OUTPUT * done,
-        "vllm:kv_cache_usage_perc": 0.2,
-    }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One fault.
-
-    Attributes:
-        fault: Its name.
-        what: Input that it is of; empty for all of a page.
-        pods: Number of pods that have it.
-        page: The page of a pod that has it, by the time in seconds and the time at which the fault began;
-            None where it does not answer.
-        lasts: Whether it stays: a process that began anew does not come back.
-
-    """
-
-    fault: str
-    what: str
-    pods: int
-    page: Callable[[float, float], Page | None]
-    lasts: bool = False
-
-    @property
-    def name(self) -> str:
-        """Name for tables."""
-        where = (
-            "one pod" if self.pods == 1 else "all pods" if self.pods == PODS else "half the pods"
-        )
-        return f"{self.fault}, {self.what or 'page'}, {where}"
-
-
-def _with(names: tuple[str, ...], change: Callable[[float], float | None]) -> Callable[..., Page]:
-    def page(at: float, _: float) -> Page:
-        values = {}
-        for name, value in steady(at).items():
-            changed = change(value) if name in names else value
-            if changed is not None:
-                values[name] = changed
-        return values
-
-    return page
-
-
-def _stale(names: tuple[str, ...]) -> Callable[..., Page]:
-    def page(at: float, since: float) -> Page:
-        return {**steady(at), **{name: steady(since)[name] for name in names}}
-
-    return page
-
-
-def _reset(names: tuple[str, ...]) -> Callable[..., Page]:
-    def page(at: float, since: float) -> Page:
-        fresh = steady(at, began=since)
-        return {name: fresh[name] if name in names else value for name, value in steady(at).items()}
-
-    return page
-
-
-def _moved(names: tuple[str, ...], change: Callable[[float, float], float]) -> Callable[..., Page]:
-    """Values changed by what they were when the fault began."""
-
-    def page(at: float, since: float) -> Page:
-        before = steady(since)
-        return {
-            name: change(value, before[name]) if name in names else value
-            for name, value in steady(at).items()
-        }
-
-    return page
-
-
-def _twice_started(at: float, _: float) -> Page:
-    """Two processes in turn, with counters that do not fall."""
-    return {**steady(at), "process_start_time_seconds": 9000.0 + 400.0 * (at // SECONDS % 2)}
-
-
-_HUGE: tuple[Callable[[float], float], ...] = (lambda _: math.inf, lambda _: 1e308)
-"""Values beyond what a measurement can be."""
-
-
-_GAUGES = ("running", "waiting")
-_JUMPS = {"jump": 60.0, "huge jump": 1e6}
-"""Requests that a gauge has at once besides those that are there: what clients left behind, and nonsense."""
-
-
-def counters_of(what: str) -> tuple[str, ...]:
-    """Series of an input that only grow; none for a gauge."""
-    return tuple(name for name in INPUTS[what] if name.endswith(("_total", "_sum", "_count")))
-
-
-def _of_counters(pods: int) -> Iterator[Case]:
-    """Faults of what only grows."""
-    for what, names in INPUTS.items():
-        counters = counters_of(what)
-        for fault, page in {
-            "half absent": _with(names[:1], lambda _: None),
-            "jump": _moved(counters, lambda value, before: value + 40.0 * max(before, 100.0)),
-            "fall": _moved(counters, lambda value, before: value - 0.3 * before),
-            "runs ahead": _moved(counters, lambda value, before: before + 12.0 * (value - before)),
-        }.items():
-            if counters and (fault != "half absent" or len(names) > 1):
-                yield Case(fault=fault, what=what, pods=pods, page=page)
-    everything = tuple(name for what in INPUTS for name in counters_of(what))
-    jump = _moved(everything, lambda value, before: value + 40.0 * max(before, 100.0))
-    yield Case(fault="jump", what="all counters", pods=pods, page=jump, lasts=True)
-
-
-def cases() -> Iterator[Case]:
-    """All faults."""
-    for pods in (1, PODS):
-        yield from _of_counters(pods)
-        yield Case(fault="two start times", what="", pods=pods, page=_twice_started)
-        yield Case(
-            fault="every second answer", what="", pods=pods,
-            page=lambda at, _: None if at // SECONDS % 2 else steady(at),
-        )  # fmt: skip
-        for what in _GAUGES:
-            for fault, more in _JUMPS.items():
-                page = _with(INPUTS[what], partial(operator.add, more))
-                yield Case(fault=fault, what=what, pods=pods, page=page)
-        for what, names in INPUTS.items():
-            unit = (UNITS[what],) if what in UNITS else ()
-            for fault, page in {
-                "absent": _with(names, lambda _: None),
-                "NaN": _with(names, lambda _: math.nan),
-                **(
-                    {"1e308" if what in UNITS else "Inf": _with(names, _HUGE[what in UNITS])}
-                    if pods == 1
-                    else {}
-                ),
-                "negative": _with(names, lambda value: -value - 1.0),
-                "stale": _stale(names),
-                "reset": _reset(names),
-                **({"wrong unit": _with(unit, lambda value: 1000.0 * value)} if unit else {}),
-            }.items():
-                lasts = fault == "reset"
-                yield Case(fault=fault, what=what, pods=pods, page=page, lasts=lasts)
-        everything = tuple(steady(0))
-        yield Case(fault="restart", what="", pods=pods, page=_reset(everything), lasts=True)
-        yield Case(fault="hung", what="", pods=pods, page=_stale(everything))
-        yield Case(fault="no answer", what="", pods=pods, page=lambda *_: None)
-        yield Case(
-            fault="twice the pods behind one address", what="", pods=pods,
-            page=lambda at, _: steady(at + 4000.0 * (at // SECONDS % 2)),
-        )  # fmt: skip
-    yield Case(fault="no answer", what="", pods=PODS // 2, page=lambda *_: None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,87 +67,120 @@ class Outcome:
         return self.right is not None and self.least == self.right == self.most
 
 
-def _read(page: Page, origin: Origin, endpoint: str, now: float) -> PodMetrics | None:
+class _All:
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def _read(
+    page: Page, server: Server, origin: Origin, endpoint: str, now: float
+) -> PodMetrics | None:
     """A page as one of the sources reads it; None where it is refused."""
     model = scenario.MODEL
+    text = text_of(page, {"model_name": model} if server.names_model else {})
     if origin == "direct":
-        label = f'{{model_name="{model}"}}'
-        lines = "".join(f"{name}{label} {value}\n" for name, value in page.items())
         try:
-            return exposition.parse(lines, model, endpoint)
+            return exposition.parse(text, model, endpoint)
         except exposition.ScrapeError:
             return None
-    labels = {
-        "namespace": "n",
-        "pod": endpoint,
-        "instance": endpoint,
-        "job": "j",
-        "model_name": model,
-    }
-    samples = [Sample({**labels, "quantity": "sampled_at"}, now, now)]
-    samples += [
-        Sample(
-            {**labels, "quantity": "started_at"}
-            if name == STARTED
-            else {**labels, "__name__": name},
-            value,
-            now,
-        )
-        for name, value in page.items()
-    ]
+    target = {"namespace": "n", "pod": endpoint, "instance": endpoint, "job": "j"}
+    named = {"model_name": model} if server.names_model else {}
+    samples = [Sample({**target, **named, "quantity": "sampled_at"}, now, now)]
+    for name, labels, value in lines.read(text, _All()):
+        own = {"quantity": "started_at"} if name == STARTED else {"__name__": name}
+        samples.append(Sample({**target, **labels, **own}, value, now))
     (pod,) = promql.pods(samples)
     return pod.page
 
 
-async def matrix(objects: Path, origin: Origin) -> list[Outcome]:
-    """Run all cases, with objects in that folder."""
-    clock, all_cases = ManualClock(10_000.0), list(cases())
+def _variants(source: VariantSource, cases: Iterable[Case]) -> dict[Case, VariantSource]:
+    """A variant with four pods for each case, in a namespace of its own."""
+    return {
+        case: dataclasses.replace(
+            source, name=f"v{number}", namespace=f"n{number}", replicas=PODS, spec_replicas=PODS,
+            uid=f"v{number}", endpoints=tuple(f"v{number}-{pod}" for pod in range(PODS)),
+            pods=tuple(f"p-{pod}" for pod in range(PODS)),
+        )
+        for number, case in enumerate(cases)
+    }  # fmt: skip
+
+
+async def _plan(snapshot: fleet.Fleet) -> planning.Plan:
+    return planning.plan(snapshot)
+
+
+def _loop(
+    collector: WithPickers, clock: ManualClock, collection: CollectionSettings
+) -> ControlLoop:
+    return ControlLoop(
+        collector=collector,
+        store=TargetStore(),
+        clock=clock,
+        planner=_plan,
+        settings=LoopSettings(
+            collection=collection,
+            rates=RateSettings(anticipate=False, drain_seconds=0, headroom=0),
+            limits=StabilizationLimits(down_seconds=30),
+            down_startups=0.0,
+            time_to_live=300,
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Moment:
+    """One cycle: the time from the beginning and that at which faults began, seconds."""
+
+    cycle: int
+    at: float
+    since: float
+
+    def faulty(self, case: Case) -> bool:
+        """Whether a case has its fault."""
+        during = BEFORE <= self.cycle < BEFORE + DURING
+        return during or (case.lasts and self.cycle >= BEFORE)
+
+    def page(self, case: Case, pod: int) -> Page | None:
+        """The page of a pod; None where it does not answer."""
+        if self.faulty(case) and pod < case.pods:
+            return case.page(self.at, self.since)
+        return case.server.steady(self.at)
+
+    def picker(self, case: Case) -> Page | None:
+        """The page of its picker, likewise."""
+        if case.picker is not None and self.faulty(case):
+            return case.picker(self.at, self.since)
+        return steady_picker(self.at)
+
+
+async def matrix(objects: Path, origin: Origin, cases: Iterable[Case]) -> list[Outcome]:
+    """Run cases, with objects in that folder."""
+    clock = ManualClock(10_000.0)
     collection = CollectionSettings(interval=SECONDS, window=60, long_window=0, source="direct")
     scenario.write_deployment(objects, ["http://127.0.0.1:1"], PODS)
     inputs = folder.read(objects)
-    (source,) = inputs.variants
-    variants = {
-        case: dataclasses.replace(
-            source, name=f"v{number}", replicas=PODS, spec_replicas=PODS, uid=f"v{number}",
-            endpoints=tuple(f"v{number}-{pod}" for pod in range(PODS)),
-        )
-        for number, case in enumerate(all_cases)
-    }  # fmt: skip
-
-    async def plan(snapshot: fleet.Fleet) -> planning.Plan:
-        return planning.plan(snapshot)
-
-    async with aiohttp.ClientSession() as session:
-        collector = Collector(session=session, clock=clock, settings=collection)
-        loop = ControlLoop(
-            collector=collector,
-            store=TargetStore(),
-            clock=clock,
-            planner=plan,
-            settings=LoopSettings(
-                collection=collection,
-                rates=RateSettings(anticipate=False, drain_seconds=0, headroom=0),
-                limits=StabilizationLimits(down_seconds=30),
-                down_startups=0.0,
-                time_to_live=300,
-            ),
-        )
+    variants = _variants(inputs.variants[0], cases)
+    async with aiohttp.ClientSession() as session, Pickers(session, origin) as pickers:
+        collector = WithPickers(session=session, clock=clock, settings=collection)
+        loop = _loop(collector, clock, collection)
         loop.apply_inputs(dataclasses.replace(inputs, variants=tuple(variants.values())))
         targets: dict[str, list[int | None]] = {source.key: [] for source in variants.values()}
         said: Mapping[str, str] = {}
-        began, since = clock.at, 0.0
         for cycle in range(BEFORE + DURING + AFTER):
             clock.at += SECONDS
-            at, faulty = clock.at - began, BEFORE <= cycle < BEFORE + DURING
-            since = at - SECONDS if cycle == BEFORE else since
+            moment = _Moment(cycle=cycle, at=SECONDS * (cycle + 1), since=SECONDS * BEFORE)
             for case, variant in variants.items():
-                for number, endpoint in enumerate(variant.endpoints):
-                    broken = faulty or (case.lasts and cycle >= BEFORE)
-                    broken = broken and number < case.pods
-                    page = case.page(at, since) if broken else steady(at)
-                    metrics = None if page is None else _read(page, origin, endpoint, clock.at)
-                    if metrics is not None:
+                for pod, endpoint in enumerate(variant.endpoints):
+                    page = moment.page(case, pod)
+                    metrics = page and _read(page, case.server, origin, endpoint, clock.at)
+                    if metrics:
                         collector.add(variant.key, endpoint, metrics, now=clock.at, source=origin)
+            shown = {
+                variant.namespace: moment.picker(case)
+                for case, variant in variants.items()
+                if case.picker is not None
+            }
+            await pickers.read(loop, collector, shown, now=clock.at)
             loop.record_scrape()
             await loop.reconcile()
             for key, state in loop.states.items():

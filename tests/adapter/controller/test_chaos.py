@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
+from tests.adapter.controller import chaos_faults as faults
 from tests.adapter.controller import chaos_matrix as chaos
+from tests.adapter.controller import chaos_pickers, chaos_servers
 
 
 @pytest.mark.parametrize("origin", ["direct", "prometheus"])
-async def test_no_faulty_input_moves_the_target(origin: chaos.Origin, objects: Path) -> None:
+@pytest.mark.parametrize(
+    ("cases", "least"),
+    [
+        *((lambda server=server: faults.cases_of(server), 100) for server in chaos_servers.SERVERS),
+        (chaos_pickers.cases, 50),
+    ],
+    ids=[*(server.name for server in chaos_servers.SERVERS), "picker"],
+)
+async def test_no_faulty_input_moves_the_target(
+    origin: chaos.Origin, cases: Callable[[], Iterable[faults.Case]], least: int, objects: Path
+) -> None:
     """Each input by each fault at one pod or at all, read from the pods and from Prometheus."""
-    outcomes = await chaos.matrix(objects, origin)
-    assert len(outcomes) > 140
+    outcomes = await chaos.matrix(objects, origin, cases())
+    assert len(outcomes) > least
     assert [
         f"{item.case.name}: {item.right} became {item.least} to {item.most}: {item.said}"
         for item in outcomes
@@ -22,17 +35,16 @@ async def test_no_faulty_input_moves_the_target(origin: chaos.Origin, objects: P
 
 
 @pytest.mark.parametrize("origin", ["direct", "prometheus"])
-@pytest.mark.parametrize("pods", [1, chaos.PODS])
+@pytest.mark.parametrize("pods", [1, faults.PODS])
 async def test_a_gauge_that_keeps_requests_holds_no_replicas(
-    origin: chaos.Origin, pods: int, objects: Path, monkeypatch: pytest.MonkeyPatch
+    origin: chaos.Origin, pods: int, objects: Path
 ) -> None:
     """The gauge of waiting requests keeps those of disconnected clients though there is room."""
 
-    def page(at: float, _: float) -> chaos.Page:
-        return {**chaos.steady(at), "vllm:num_requests_waiting": 60.0}
+    def page(at: float, _: float) -> chaos_servers.Page:
+        return {**chaos_servers.VLLM.steady(at), "vllm:num_requests_waiting": 60.0}
 
-    case = chaos.Case(fault="kept", what="waiting", pods=pods, page=page)
-    monkeypatch.setattr(chaos, "cases", lambda: iter([case]))
-    (outcome,) = await chaos.matrix(objects, origin)
+    case = faults.Case(fault="kept", what="waiting", pods=pods, page=page)
+    (outcome,) = await chaos.matrix(objects, origin, [case])
     assert outcome.right is not None
     assert set(outcome.targets) == {outcome.right}

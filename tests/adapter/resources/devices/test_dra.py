@@ -136,7 +136,9 @@ def test_a_rule_that_only_the_scheduler_evaluates_is_said(more: Object) -> None:
     held = allocated(slices, [claim("gpu-1", "a")], "a", rules=[rule])
     assert got(held, "NVIDIA-GB200") == {"NVIDIA-GB200": 1}
     told = held.closed()["NVIDIA-GB200"]
-    assert "node gb: 2 NVIDIA-GB200 not counted: DeviceTaintRule sick selects devices by class" in told
+    assert (
+        "node gb: 2 NVIDIA-GB200 not counted: DeviceTaintRule sick selects devices by class" in told
+    )
     other = allocated([resource_slice("gb", "x", driver="gpu.amd.com")], [], rules=[rule])
     assert got(other, "NVIDIA-GB200") == {"NVIDIA-GB200": 1}
 
