@@ -33,6 +33,13 @@ _MOST_LARGE = 2.0
 _LONG_ANSWERS = 5.0
 """Exponent of 1 + cv**2 in it, 6 without that cut."""
 
+FULLER = 0.5
+"""CALIBRATED: standard deviations by which the KV cache must be the smaller bound for preemption; on
+saturated replicas whose cache holds 0.6 to 1.4 times max_num_seqs."""
+
+_NEVER = 1e-6
+_DENSITY = float((2.0 * np.pi) ** -0.5)
+
 
 class Moments(NamedTuple):
     """Moments of lengths, each of shape (M,).
@@ -120,6 +127,24 @@ def crowding(lengths: Moments, kv_tokens: FloatArray, max_num_seqs: FloatArray) 
         uneven=np.sqrt(works) / work / 2.0,
         context_variance=np.maximum(square - context**2, 0.0),
     )
+
+
+def fuller(
+    kv_batch: FloatArray, max_num_seqs: FloatArray, context: FloatArray, variance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Share of the time in which a full batch is one of the KV cache, and its mean size; each of shape (M,).
+
+    As many requests as fill the cache are normal about `kv_batch` (renewal theory: of variance over mean that
+    of what one holds over the square of its mean); the smaller of that and max_num_seqs run. For preemption
+    half a standard deviation is taken off, since numbers fall short of a limit that they are bound by.
+    """
+    mean = np.minimum(kv_batch, LARGEST)
+    spread = np.sqrt(mean * np.maximum(variance, 1e-6 * context * context)) / context
+    score = (max_num_seqs - mean) / spread
+    full = np.maximum(below(score - FULLER) - _NEVER, 0.0)
+    most = max_num_seqs - (max_num_seqs - mean) * below(score)
+    most = most - spread * _DENSITY * np.exp(-0.5 * score * score)
+    return full, np.maximum(np.minimum(most, np.minimum(mean, max_num_seqs)), 1.0)
 
 
 def uneven_departures(share: FloatArray, input_cv: FloatArray, output_cv: FloatArray) -> FloatArray:

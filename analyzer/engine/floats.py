@@ -138,6 +138,7 @@ def formulas() -> Formulas:
             "columns",
             answers=lengths.answers,
             crowding=fill.crowding,
+            fuller=fill.fuller,
             uneven_departures=fill.uneven_departures,
         ),
         state=state,
