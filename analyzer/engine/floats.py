@@ -108,7 +108,7 @@ def formulas() -> Formulas:
     )
     below = lengths.below
     fill = _on_floats("crowding", below=below)
-    state = _on_floats("state", occupancy=_occupancy, below=below)
+    state = _on_floats("state", occupancy=_occupancy, below=below, beside=fill.beside)
 
     def below_each(at: float, spread: float) -> tuple[float, float, float, float]:
         twice = at + 2.0 * spread
