@@ -25,6 +25,7 @@ from analyzer.engine.crowding import (
     Crowding,
     Moments,
     crowding,
+    fuller,
     several_servers,
     uneven_departures,
 )
@@ -235,15 +236,14 @@ class Engines:
         )
         # A slot is held for the steps of the prompt, too.
         self.slot_steps = self.decodes + 1.0 + np.maximum(prompt / chunk - 0.5, 0.0)
-        # Nobody is preempted where max_num_seqs binds at about the same time.
-        spare = np.clip((self.max_num_seqs / self.kv_batch - 1.0) / 0.3, 0.0, 1.0)
-        growth = np.minimum(self.max_num_seqs, self.kv_batch) / output
-        self.preempted = preemptions(held / output, growth) * spare
+        binds, most = fuller(
+            self.kv_batch, self.max_num_seqs, self.context, filled.context_variance
+        )
+        self.preempted = binds * preemptions(held / output, most / output)
         self.regained = 1.0 + output / held
         # A preemption computes the prompt again, and what was generated.
         again = 1.0 + GENERATED * output / prompt
         prefill = self.prefill_ms * prompt * (1.0 + self.preempted * again)
-        most = np.maximum(np.minimum(self.max_num_seqs, self.kv_batch), 1.0)
         self.full_rate = most / (self.slot_steps * self.decode_ms(most) + prefill * most)
         leaving = uneven_departures(self.full_rate * prefill, self.input_cv, self.output_cv)
         self.uneven = np.where(filled.crowds, filled.uneven, leaving)

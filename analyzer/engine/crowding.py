@@ -21,6 +21,7 @@ import numpy as np
 
 from analyzer.engine.nodes import below
 from analyzer.replicas import BoolArray, FloatArray
+from analyzer.step_times import Lengths
 
 LARGEST = 1e9
 """Largest step time (ms) and length (tokens); what is beyond is a mistake and leaves the range of floats."""
@@ -32,6 +33,16 @@ _MOST_LARGE = 2.0
 
 _LONG_ANSWERS = 5.0
 """Exponent of 1 + cv**2 in it, 6 without that cut."""
+
+FULLER = 0.5
+"""CALIBRATED: standard deviations by which the KV cache must be the smaller bound for preemption; on
+saturated replicas whose cache holds 0.6 to 1.4 times max_num_seqs."""
+
+MOST_LOAD = 0.9
+"""Largest share of the time for prompts that observations are explained with."""
+
+_NEVER = 1e-6
+_DENSITY = float((2.0 * np.pi) ** -0.5)
 
 
 class Moments(NamedTuple):
@@ -119,6 +130,55 @@ def crowding(lengths: Moments, kv_tokens: FloatArray, max_num_seqs: FloatArray) 
         # CALIBRATED: square roots, as waits that long requests cause end with the first short one.
         uneven=np.sqrt(works) / work / 2.0,
         context_variance=np.maximum(square - context**2, 0.0),
+    )
+
+
+def fuller(
+    kv_batch: FloatArray, max_num_seqs: FloatArray, context: FloatArray, variance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Share of the time in which a full batch is one of the KV cache, and its mean size; each of shape (M,).
+
+    As many requests as fill the cache are normal about `kv_batch` (renewal theory: of variance over mean that
+    of what one holds over the square of its mean); the smaller of that and max_num_seqs run. For preemption
+    half a standard deviation is taken off, since numbers fall short of a limit that they are bound by.
+    """
+    mean = np.minimum(kv_batch, LARGEST)
+    spread = np.sqrt(mean * np.maximum(variance, 1e-6 * context * context)) / context
+    score = (max_num_seqs - mean) / spread
+    full = np.maximum(below(score - FULLER) - _NEVER, 0.0)
+    most = max_num_seqs - (max_num_seqs - mean) * below(score)
+    most = most - spread * _DENSITY * np.exp(-0.5 * score * score)
+    return full, np.maximum(np.minimum(most, np.minimum(mean, max_num_seqs)), 1.0)
+
+
+def beside(
+    load: FloatArray,
+    input_cv: FloatArray,
+    alike: FloatArray,
+    decodes: FloatArray,
+    steps: FloatArray,
+) -> FloatArray:
+    """Mean number of requests of its own cluster that a request decodes beside, shape (M,).
+
+    Of a cluster of C, the customers of a busy period of prompts, there are E[C (C - 1)] / E[C] others, which
+    run beside it for the share `alike` of the time, less as each begins the `steps` of a prompt after the
+    one before.
+    """
+    once = load / (1.0 - load)
+    pairs = once * (2.0 + once * (1.0 + input_cv**2))
+    lasting = alike * decodes
+    return np.asarray(alike * pairs * lasting / (lasting + steps / (1.0 - load)))
+
+
+def beside_of(lengths: Lengths, load: FloatArray, budget: int) -> FloatArray:
+    """The same by lengths of requests, and a budget of so many tokens in a step."""
+    spread = np.sqrt(np.log1p(lengths.output_cv**2))
+    return beside(
+        np.minimum(load, MOST_LOAD),
+        np.asarray(lengths.input_cv),
+        2.0 * below(-spread / np.sqrt(2.0)),
+        np.asarray(max(lengths.output_tokens - 1.0, 1e-3)),
+        np.asarray(max(lengths.input_tokens / budget, 1.0)),
     )
 
 

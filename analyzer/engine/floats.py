@@ -102,7 +102,8 @@ def formulas() -> Formulas:
     """The modules, loaded at the first call."""
     below = _on_floats("nodes").below
     each = _below_each(below)
-    state = _on_floats("state", occupancy=_occupancy, below=below, below_each=each)
+    beside = _on_floats("crowding", below=below).beside
+    state = _on_floats("state", occupancy=_occupancy, below=below, below_each=each, beside=beside)
     first, tokens = _latencies(_on_floats, _normal, math.lgamma)
     return Formulas(
         columns=_columns_module(_on_floats, Floats),
@@ -114,7 +115,7 @@ def formulas() -> Formulas:
 
 
 Test = Callable[[float, bool, bool], tuple[bool, float, float, float]]
-"""Test of a rate, requests per second: whether it is kept up with, who waits for a slot, misses of TTFT and ITL.
+"""Test of a rate, requests per second: if it is kept up with, who waits for a slot, misses of TTFT and ITL.
 
 Of means the latency over the target, of percentiles the misses over those allowed; 0 where not asked for.
 """
@@ -137,6 +138,7 @@ def compiled_test(*, tails: bool, short: bool) -> Callable[[Any, Any], Test]:
         occupancy=functools.partial(_noted_occupancy, notes),
         below=below,
         below_each=_below_each(below),
+        beside=load("crowding", below=below).beside,
     )
     first, tokens = _latencies(load, normal(notes), notes.log_gamma)
     percentiles = _percentiles(load, first, tokens)
@@ -208,6 +210,7 @@ def _columns_module(load: Callable[..., ModuleType], functions: Any) -> ModuleTy
         "columns",
         answers=lengths.answers,
         crowding=fill.crowding,
+        fuller=fill.fuller,
         several_servers=fill.several_servers,
         uneven_departures=fill.uneven_departures,
     )
