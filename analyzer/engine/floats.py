@@ -115,7 +115,7 @@ def formulas() -> Formulas:
 
 
 Test = Callable[[float, bool, bool], tuple[bool, float, float, float]]
-"""Test of a rate, requests per second: if it is kept up with, who waits for a slot, misses of TTFT and ITL.
+"""Test of a rate, requests per second: whether it is stable, who waits for a slot, misses of TTFT and ITL.
 
 Of means the latency over the target, of percentiles the misses over those allowed; 0 where not asked for.
 """

@@ -5,13 +5,14 @@ Of one priority, those that take the smallest part of what is left go first: mor
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Container, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
 
 from optimizer.placement import near, worth
-from optimizer.placement.gaps import objective
+from optimizer.placement.gaps import better
 from optimizer.placement.patterns import Patterns
 from optimizer.placement.problem import (
     FloatArray,
@@ -25,27 +26,30 @@ from optimizer.placement.problem import (
 _ROOM = 1e-9
 
 
-def _first_within(usage: FloatArray, room: FloatArray) -> int | None:
+def _first_within(usage: FloatArray, room: list[float]) -> int | None:
     """Index of the first pattern that takes no more than there is; None where none does."""
     if not len(usage):
         return None
-    if not len(room):
+    # Nearly always the cheapest one does, or none is asked for.
+    if all(map(operator.le, usage[0].tolist(), room)):
         return 0
-    limits = room.tolist()
-    fits = usage[:, 0] <= limits[0]
-    for column, limit in enumerate(limits[1:], 1):
+    fits = usage[:, 0] <= room[0]
+    for column, limit in enumerate(room[1:], 1):
         fits &= usage[:, column] <= limit
     first = int(fits.argmax())
     return first if fits[first] else None
 
 
-def _most_modest(usage: FloatArray, room: FloatArray) -> int | None:
+def _most_modest(usage: FloatArray, room: list[float]) -> int | None:
     """Index of the pattern whose largest part of what there is is least; None where none fits."""
     if not len(usage) or not len(room):
         return _first_within(usage, room)
-    parts = (usage / np.maximum(room, 1e-9)).max(axis=1)
+    # Column by column: rows of two or three numbers take numpy long.
+    parts = usage[:, 0] / max(room[0], 1e-9)
+    for column, limit in enumerate(room[1:], 1):
+        np.maximum(parts, usage[:, column] / max(limit, 1e-9), out=parts)
     place = int(parts.argmin())
-    return place if (usage[place] <= room).all() else None
+    return place if all(map(operator.le, usage[place].tolist(), room)) else None
 
 
 class Run:
@@ -71,26 +75,28 @@ class Run:
         modest: bool = False,
     ) -> None:
         self._known, self._partly, self._modest = known, partly, modest
-        self._free = np.array([resource.limit for resource in problem.resources])
+        self._free = [float(resource.limit) for resource in problem.resources]
         self.placed: dict[str, Placed] = {item.name: nothing(item) for item in problem.items}
 
-    def _room(self, item: Item) -> FloatArray:
-        free: FloatArray = self._free[list(item.resources)]
-        return free + _ROOM * np.maximum(np.abs(free), 1.0)
+    def _room(self, item: Item) -> list[float]:
+        free = [self._free[index] for index in item.resources]
+        return [left + _ROOM * max(abs(left), 1.0) for left in free]
 
-    def _take(self, item: Item, placed: Placed) -> None:
-        self._free[list(item.resources)] -= np.array(placed.counts) @ item.uses
-        self.placed[item.name] = placed
+    def _take(self, item: Item, counts: IntArray) -> None:
+        for index, used in zip(item.resources, (counts @ item.uses).tolist(), strict=True):
+            self._free[index] -= used
 
     def serve(self, items: Sequence[Item]) -> list[Item]:
         """Serve items in full; those that could not be."""
         unserved: list[Item] = []
-        for item in sorted(items, key=self._order):
+        free = self._free.copy()
+        for item in sorted(items, key=lambda item: self._order(item, free)):
             counts = self._fitting(item)
             if counts is None:
                 unserved.append(item)
                 continue
-            self._take(item, Placed(tuple(counts.tolist()), 1.0))
+            self._take(item, counts)
+            self.placed[item.name] = Placed(tuple(counts.tolist()), 1.0)
         return unserved
 
     def _fitting(self, item: Item) -> IntArray | None:
@@ -104,29 +110,28 @@ class Run:
         if item.name in self._partly and near.can_list(item) and item.demand > 0:
             # Of its patterns only the cheapest ones are known.
             prices = near.loaded(item, np.zeros(len(item.resources)))
-            return next(iter(near.cover(item, prices, room)), None)
+            return next(iter(near.cover(item, prices, np.array(room))), None)
         return None
 
-    def _order(self, item: Item) -> tuple[int, float, str]:
+    def _order(self, item: Item, free: Sequence[float]) -> tuple[int, float, str]:
         """Priority, then the largest part of any resource that the cheapest pattern takes, then the name."""
         usage = self._known[item.name].usage
         if not usage.shape[0] or not usage.shape[1]:
             return item.priority, 0.0, item.name
-        free = self._free[list(item.resources)].tolist()
-        part = max(
-            used / max(left, 1e-9) for used, left in zip(usage[0].tolist(), free, strict=True)
-        )
+        pairs = zip(usage[0].tolist(), item.resources, strict=True)
+        part = max([used / max(free[index], 1e-9) for used, index in pairs])
         return item.priority, round(part, 9), item.name
 
     def exhaust(self, items: Sequence[Item]) -> None:
         """One item after another gets as much of its demand as fits."""
         for item in items:
             counts = np.zeros(len(item.rows), dtype=np.int64)
-            room = self._room(item)
+            room = np.array(self._room(item))
             while (better := self._next(item, counts, room - counts @ item.uses)) is not None:
                 counts = better
             if counts.any():
-                self._take(item, worth.placed(item, counts))
+                self._take(item, counts)
+                self.placed[item.name] = worth.placed(item, counts)
 
     def share(self, items: Sequence[Item]) -> None:
         """One replica for each item, again and again."""
@@ -134,9 +139,9 @@ class Run:
         while active:
             still = []
             for item, counts in active:
-                better = self._next(item, counts, self._room(item))
+                better = self._next(item, counts, np.array(self._room(item)))
                 if better is not None:
-                    self._free[list(item.resources)] -= (better - counts) @ item.uses
+                    self._take(item, better - counts)
                     self.placed[item.name] = worth.placed(item, better)
                     still.append((item, better))
             active = still
@@ -179,7 +184,7 @@ def solve(
     if all(placed.served >= 1.0 for placed in run.placed.values()):
         return run.placed
     modest = _run(problem, Run(problem, known, partly, modest=True))
-    return min(run.placed, modest.placed, key=lambda placed: objective(problem, placed))
+    return better(problem, run.placed, modest.placed)
 
 
 def _run(problem: Problem, run: Run) -> Run:
