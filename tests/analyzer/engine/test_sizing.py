@@ -236,6 +236,45 @@ def test_short_answers_see_part_of_long_prompts() -> None:
     assert 0.88 * 1.226 <= capacity.rate_rps <= 1.03 * 1.235
 
 
+def test_prompts_that_come_together_decode_beside_each_other() -> None:
+    """Few long prompts, equal answers: the mean rate is what the emulator's engine held."""
+    capacity = size_engine(
+        engine(
+            steps=(6.81153, 0.0545668, 0.0746178, 0.000167136),
+            seqs=512,
+            budget=16384,
+            kv_tokens=316_368,
+            lengths=(10614.2, 51.0, 0.301, 0.0),
+        ),
+        ttft_ms=2978.0,
+        itl_ms=18.987,
+    )
+    assert 0.88 * 0.2981 <= capacity.rate_rps <= 1.03 * 0.301
+
+
+@pytest.mark.parametrize(
+    ("percentile", "least", "most"),
+    [(None, 0.88 * 8.7738, 1.03 * 8.8584), (0.95, 0.85 * 8.7385, 1.05 * 8.8228)],
+)
+def test_a_cache_of_about_max_num_seqs_requests(
+    percentile: float | None, least: float, most: float
+) -> None:
+    """Requests are preempted where either bound may be the smaller: the emulator's engine held this."""
+    capacity = size_engine(
+        engine(
+            steps=(9.45463, 0.041136, 0.0559146, 0.000145726),
+            seqs=128,
+            budget=8192,
+            kv_tokens=49_520,
+            lengths=(102.338, 548.0, 0.91, 0.0),
+        ),
+        ttft_ms=1002.2,
+        itl_ms=57.64,
+        percentile=percentile,
+    )
+    assert least <= capacity.rate_rps <= most
+
+
 def test_unreachable_target() -> None:
     """A target below what an idle replica gives has no rate, is named, and the best is told."""
     capacity = size_engine(engine(), itl_ms=5)
