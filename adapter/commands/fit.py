@@ -183,11 +183,9 @@ def _in_milliseconds(rows: Sequence[benchmarks.Row]) -> list[benchmarks.Row]:
     measured = [row.itl_ms for row in rows if not row.problem and not math.isnan(row.itl_ms)]
     if not measured or (median := statistics.median(measured)) < _LEAST_ITL_MS:
         return list(rows)
-    problem = (
-        f"ms beside a median of {median:.3g} ms; if it is in seconds, write it in milliseconds"
-    )
+    why = f"beside a median of {median:.3g} ms; if it is in seconds, write it in milliseconds"
     return [
-        dataclasses.replace(row, problem=f"itl_ms: {row.itl_ms:.3g} {problem}")
+        dataclasses.replace(row, problem=f"itl_ms: {row.itl_ms:.3g} ms {why}")
         if not row.problem and row.itl_ms < _LEAST_ITL_MS
         else row
         for row in rows

@@ -94,13 +94,7 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         raise UnusableError(f"request_throughput: is 0: {NOTHING_FINISHED}")
     limit = optional(document.get("max_concurrency"))
     _units(batch, limit, completed)
-    request_rate = document.get("request_rate")
-    endless = isinstance(request_rate, (int, float, str)) and str(request_rate).lower() in {
-        "inf",
-        "infinity",
-    }
-    # A trace with times of its own has an endless rate too, and never all of its requests inside.
-    timed = endless and optional(document.get("max_concurrent_requests")) < _AT_ONCE * completed
+    rated, unlimited = _arrivals(document, limit, completed)
     notes = [] if ttft > 0 else [NO_TTFT]
     notes += [note for note in (missing, itl_note, ttft_note) if note]
     if failed > 0.1 * completed:
@@ -113,9 +107,8 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         ttft_ms=ttft,
         output_tokens=output,
         throughput_rps=throughput,
-        open_loop=(timed or (not endless and not math.isnan(optional(request_rate))))
-        and not (limit > 0 and batch > _LIMITED * limit),
-        unlimited=endless and math.isnan(limit) and not timed,
+        open_loop=rated and not (limit > 0 and batch > _LIMITED * limit),
+        unlimited=unlimited,
         ttft_p50_ms=optional(document.get("median_ttft_ms")),
         ttft_p99_ms=optional(document.get("p99_ttft_ms")),
         itl_p50_ms=optional(document.get("median_tpot_ms")),
@@ -123,6 +116,17 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         model=str(document.get("model_id") or ""),
         note="; ".join(notes),
     )
+
+
+def _arrivals(document: Mapping[str, Any], limit: float, completed: float) -> tuple[bool, bool]:
+    """Whether a rate or a trace says when requests are sent, and whether all are sent at once."""
+    rate = document.get("request_rate")
+    endless = isinstance(rate, (int, float, str)) and str(rate).lower() in {"inf", "infinity"}
+    if not endless:
+        return not math.isnan(optional(rate)), False
+    # A trace with times of its own has an endless rate too, and never all of its requests inside.
+    timed = optional(document.get("max_concurrent_requests")) < _AT_ONCE * completed
+    return timed, math.isnan(limit) and not timed
 
 
 def _itl(document: Mapping[str, Any], decode_ms: float, output: float) -> tuple[float, str]:

@@ -76,8 +76,8 @@ def accelerator(
 ) -> tuple[str, fleet.Accelerator | None]:
     """Accelerator that the replicas run on, empty if unknown; and one that only the variant prices.
 
-    It is that of the label, by its name or device, else of the only profile, else the one whose device the pods' GPU product is,
-    else one at `spec.variantCost`, else the only one that has a price.
+    It is that of the label, by its name or device, else of the only profile, else the one whose device the
+    pods' GPU product is, else one at `spec.variantCost`, else the only one that has a price.
 
     Args:
         variant: the object.
@@ -124,9 +124,7 @@ def accelerator(
     )
 
 
-def _meant(
-    label: str, names: Sequence[str], accelerators: Mapping[str, fleet.Accelerator]
-) -> str:
+def _meant(label: str, names: Sequence[str], accelerators: Mapping[str, fleet.Accelerator]) -> str:
     """The one of `names` that a label means: in other case, or by its device, as nodes are labelled."""
     if not label or label in names:
         return label

@@ -124,7 +124,7 @@ def test_a_label_that_may_mean_two_accelerators_means_neither() -> None:
     """One device under two names, such as single GPUs and pairs."""
     spec = {"scaleTargetRef": REFERENCE, "modelID": "m"}
     labels = {"inference.optimization/acceleratorName": "NVIDIA-A100-SXM4-80GB"}
-    costs = {name: '{"device": "NVIDIA-A100", "cost": 40}' for name in ("A100", "2xA100")}
+    costs = dict.fromkeys(("A100", "2xA100"), '{"device": "NVIDIA-A100", "cost": 40}')
     (refused,) = read(
         spec, labels, accelerator_unit_costs=costs, service_classes_config={"premium": CLASS}
     ).refused
