@@ -63,7 +63,7 @@ def _printable_values(_: object, __: str, entry: MutableMapping[str, Any]) -> Ma
 class _Floods:
     """Leaves out what is more than `LINES_A_MINUTE`; the next line of its kind says how many that were."""
 
-    def __init__(self, dropped: Exception) -> None:
+    def __init__(self, dropped: type[BaseException]) -> None:
         self._dropped = dropped
         self._counted: dict[tuple[str, str], tuple[float, int]] = {}
 
@@ -101,7 +101,7 @@ def configure(style: Literal["auto", "text", "json"], *, quiet: bool = False) ->
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
-            _Floods(structlog.DropEvent()),
+            _Floods(structlog.DropEvent),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

@@ -225,6 +225,11 @@ class _Scraped:
             )
         return _increase(before, count)
 
+    def begins_to_name(self, names: bool) -> bool:  # noqa: FBT001 - what a page shows
+        """Whether it names servers with this page only: what failed before counted as forwarded."""
+        before, self.names_servers = self.names_servers, names
+        return names and before is False
+
     def record_use(self, problem: str) -> None:
         """Count how often on end a page could not be used; `problem` is empty where it could."""
         self.unusable = problem
@@ -295,10 +300,8 @@ class Gateways:
             scraped.load = None if page is None else page.load(namespace, known)
             if page is None:
                 continue
-            if scraped.names_servers is False and page.names_servers and window is not None:
-                # Until its first answer what failed was counted among the forwarded requests.
+            if scraped.begins_to_name(page.names_servers) and window is not None:
                 window.begin_anew(url)
-            scraped.names_servers = page.names_servers
             queue, requests, rejected, unnamed = (
                 page.queue,
                 page.requests,

@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ import structlog
 
 from adapter.controller import status as variant_status
 from adapter.controller.actuator import Unapplied
+from adapter.controller.live.events import VARIANT, EventWriter
 from adapter.controller.live.turns import FairWrites, Write, each
 from adapter.controller.state import VariantState
 from adapter.kube import advice, paths
@@ -33,19 +33,11 @@ log = structlog.get_logger()
 MANAGER = "variant-adapter"
 """Field manager of server-side apply."""
 
-CONTROLLER = "llmd.ai/variant-adapter"
-"""Reporting controller of Events."""
-
 CONCURRENCY = 8
 """Status writes in flight at the same time."""
 
 ATTEMPTS = 3
 """Attempts of one status write, of which all but the first follow a change of the object meanwhile."""
-
-NOTE_LIMIT = 1024
-"""Characters of an Event's note, the API's limit."""
-
-VARIANT = {"apiVersion": "llmd.ai/v1alpha1", "kind": "VariantAutoscaling"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,64 +60,6 @@ class _Record:
     version: str = ""
     unapplied: Unapplied | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
-
-
-class _Events:
-    """Records Events about variants."""
-
-    def __init__(self, cluster: Cluster, *, identity: str, now: Callable[[], float]) -> None:
-        self._cluster = cluster
-        self._identity = identity
-        self._now = now
-
-    async def record(
-        self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
-    ) -> None:
-        """Record Events for a new target and for conditions that turned bad."""
-        was, new = (item.get("desiredOptimizedAlloc") or {} for item in (before, after))
-        if new and (was.get("numReplicas"), was.get("accelerator")) != (
-            new["numReplicas"],
-            new["accelerator"],
-        ):
-            reason = variant_status.conditions(after)["OptimizationReady"]["message"]
-            from_ = was.get("numReplicas", "no target")
-            note = f"{from_} -> {new['numReplicas']} replicas of {new['accelerator']}: {reason}"
-            await self._create(key, uid, "Normal", "ScalingDecision", note)
-        last = variant_status.conditions(before)
-        noted = set()
-        for kind, item in variant_status.conditions(after).items():
-            former = last.get(kind) or {}
-            same = (former.get("status"), former.get("reason")) == (item["status"], item["reason"])
-            bad = item["status"] == "False" or item["reason"] == "CapacityShort"
-            if bad and not same and item["message"] not in noted:
-                noted.add(item["message"])
-                await self._create(key, uid, "Warning", str(item["reason"]), str(item["message"]))
-            elif kind == variant_status.ACCURATE and not bad and not same:
-                await self._create(key, uid, "Normal", str(item["reason"]), str(item["message"]))
-
-    async def _create(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
-        namespace, _, name = key.partition("/")
-        at = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        regarding = {**VARIANT, "namespace": namespace, "name": name, "uid": uid}
-        body = {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{name[:200]}-", "namespace": namespace},
-            "eventTime": at,
-            "reportingController": CONTROLLER,
-            "reportingInstance": self._identity[:128],
-            "action": "Optimize",
-            "type": kind,
-            "reason": reason,
-            "regarding": regarding,
-            "note": note[:NOTE_LIMIT],
-        }
-        try:
-            path = paths.collection("events.k8s.io/v1", "events", namespace=namespace)
-            await self._cluster.request("POST", path, body=body)
-        except ApiError as error:
-            # The conditions and the log say the same.
-            log.info("Event not written; continuing without", error=str(error))
 
 
 class StatusWriter:
@@ -157,14 +91,13 @@ class StatusWriter:
 
         """
         self._cluster = cluster
-        self._events = _Events(cluster, identity=identity, now=now)
+        self._events = EventWriter(cluster, identity=identity, now=now)
         self._watched, self._now = watched, now
         self._leads, self._transitions = leads, transitions
         self._refresh, self._owner_references = refresh_seconds, owner_references
         self._records: dict[str, _Record] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
-        self._statuses, self._unrecorded = FairWrites(CONCURRENCY), FairWrites(CONCURRENCY)
-        self._recorded = 0
+        self._statuses = FairWrites(CONCURRENCY)
 
     def start_leading(self) -> None:
         """Forget what was written: others' late writes must be refused. Each status is then written once."""
@@ -174,7 +107,7 @@ class StatusWriter:
     def stop(self) -> None:
         """Write no more of what is still due: another replica leads."""
         self._statuses.stop()
-        self._unrecorded.stop()
+        self._events.stop()
 
     async def write(
         self,
@@ -217,7 +150,7 @@ class StatusWriter:
 
     async def record_events(self) -> None:
         """Record the Events of the statuses written: later, as nothing may wait for what only people read."""
-        await self._unrecorded.wait()
+        await self._events.write()
 
     async def _write_state(self, state: VariantState) -> None:
         source = state.source
@@ -265,14 +198,10 @@ class StatusWriter:
             if written is None:
                 return
             version = str((written.get("metadata") or {}).get("resourceVersion"))
-            # What is unknown here has gone meanwhile.
             record = self._records.get(key, record)
             self._records[key] = replace(record, uid=uid, status=after, seen=seen, version=version)
             self._succeeded(key, "status")
-            # An Event is of one change: none takes the place of another.
-            self._recorded += 1
-            event = partial(self._events.record, key, uid, before, after)
-            self._unrecorded.add(f"{key}#{self._recorded}", event)
+            self._events.add(key, uid, before, after)
 
     async def _fenced(
         self, key: str, uid: str, version: str, status: Mapping[str, Any]
@@ -333,20 +262,13 @@ class StatusWriter:
         item = self._watched(source.key)
         if item is None or not self._leads():
             return
-        metadata = item["metadata"]
-        owners = list(metadata.get("ownerReferences") or ())
+        owners = list(item["metadata"].get("ownerReferences") or ())
         if any(owner.get("uid") == source.target_uid for owner in owners):
             return
-        reference = source.reference
-        owner = {
-            "apiVersion": reference.api_version,
-            "kind": reference.kind,
-            "name": reference.name,
-            "uid": source.target_uid,
-        }
         # The resource version protects owners that others add meanwhile.
-        version = metadata.get("resourceVersion")
-        body = {"metadata": {"resourceVersion": version, "ownerReferences": [*owners, owner]}}
+        version = item["metadata"].get("resourceVersion")
+        owners.append(_owner(source))
+        body = {"metadata": {"resourceVersion": version, "ownerReferences": owners}}
         try:
             await self._cluster.request(
                 "PATCH",
@@ -360,6 +282,17 @@ class StatusWriter:
             self._failed(source.key, error, "ownerReferences")
             return
         self._succeeded(source.key, "ownerReferences")
+
+
+def _owner(source: VariantSource) -> dict[str, str]:
+    """The scale target as an owner."""
+    reference = source.reference
+    return {
+        "apiVersion": reference.api_version,
+        "kind": reference.kind,
+        "name": reference.name,
+        "uid": source.target_uid,
+    }
 
 
 def _path(namespace: str, name: str, *, subresource: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,7 @@ def test_lines_about_thousands_of_objects_do_not_fill_the_log(
 ) -> None:
     """Of one message and namespace so many a minute; those of others come, and the rest is counted."""
     now = [0.0]
-    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     logs.configure("json")
     try:
         log = structlog.get_logger()

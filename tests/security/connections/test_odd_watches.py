@@ -1,0 +1,108 @@
+"""Lines of a watch of every odd shape: the objects that come after them are read all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from adapter import tasks
+from adapter.kube import client, informer
+from tests.fakes.cluster_world import until
+
+PODS = "/api/v1/pods"
+
+
+def event(kind: str, document: Any) -> bytes:
+    """A line of a watch."""
+    return json.dumps({"type": kind, "object": document}).encode()
+
+
+def pod(name: str, **more: Any) -> dict[str, Any]:
+    """A pod with a resource version."""
+    return {"metadata": {"namespace": "a", "name": name, "resourceVersion": "5", **more}}
+
+
+GOOD, LAST = event("ADDED", pod("first", uid="1")), event("ADDED", pod("last"))
+ODD: dict[str, bytes] = {
+    "byte order mark": b"\xef\xbb\xbf" + GOOD,
+    "UTF-16": GOOD.decode().encode("utf-16-le"),
+    "half a character": GOOD.replace(b"first", b"fi\xc3"),
+    "half a pair": GOOD.replace(b"first", b"\\ud800"),
+    "a number of 5,000 digits": GOOD.replace(b'"5"', b"9" * 5000),
+    "not a number": GOOD.replace(b'"5"', b"NaN"),
+    "keys twice": b'{"type": "ERROR", ' + GOOD[1:],
+    "brackets": b'{"type": "ADDED", "object": ' + b'{"a": ' * 50_000,
+    "a bookmark of version null": event("BOOKMARK", {"metadata": {"resourceVersion": None}}),
+    "a bookmark of a list": event("BOOKMARK", {"metadata": {"resourceVersion": [1]}}),
+    "a bookmark of a large number": event("BOOKMARK", {"metadata": {"resourceVersion": 10**300}}),
+    "a bookmark of blanks": event("BOOKMARK", {"metadata": {"resourceVersion": " \r\n&watch=0#"}}),
+    "a bookmark without metadata": event("BOOKMARK", {}),
+    "an error of code true": event("ERROR", {"code": True}),
+    "an error of code -1": event("ERROR", {"code": -1}),
+    "an error of code 10^300": event("ERROR", {"code": 10**300}),
+    "an error of a text": event("ERROR", {"code": "410", "message": ["\n"] * 10_000}),
+    "an error of code 200": event("ERROR", {"code": 200}),
+    "an error of code 429": event("ERROR", {"code": 429, "details": {"retryAfterSeconds": 10**9}}),
+    "a type of its own": event("SURPRISE", pod("first")),
+    "deleted and never seen": event("DELETED", pod("never")),
+    "deleted without a name": event("DELETED", {"metadata": None}),
+    "another object of the name": GOOD + b"\n" + event("MODIFIED", pod("first", uid="2")),
+    "a namespace that is none": event("MODIFIED", pod("first", namespace={"a": [1]})),
+    "a name that is none": event("ADDED", pod(["x"])),  # type: ignore[arg-type]
+    "metadata of another form": event("ADDED", {"metadata": [[1]]}),
+    "labels of another form": event("ADDED", pod("first", labels=[1], annotations={"a": 1})),
+    "blank lines": b"\n\r\n\n",
+}
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("shape", ODD)
+async def test_what_comes_after_an_odd_line_is_read(shape: str, unused_tcp_port: int) -> None:
+    """Whether the line is left out, or the watch begins again; soon, and without a flood of requests."""
+    requests: list[str] = []
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        version = request.query.get("resourceVersion", "")
+        requests.append(version)
+        if "watch" not in request.query:
+            return web.json_response({"metadata": {"resourceVersion": "4"}, "items": []})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        if sum(map(bool, requests)) == 1:
+            await response.write(ODD[shape] + b"\n")
+        # Half a line comes on its own, cut within a character.
+        await response.write(LAST[:30])
+        await asyncio.sleep(0.1)
+        await response.write(LAST[30:] + b"\n")
+        await asyncio.sleep(3600)
+        return response
+
+    app = web.Application()
+    app.router.add_get(PODS, serve)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+
+    async def authorize(_: dict[str, str]) -> None:
+        return None
+
+    async with aiohttp.ClientSession() as session:
+        server = f"http://127.0.0.1:{unused_tcp_port}"
+        api = client.Cluster(client.Connection(session=session, server=server, authorize=authorize))
+        follower = informer.Informer(api, PODS)
+        task = asyncio.create_task(follower.run())
+        started = asyncio.get_running_loop().time()
+        await until(lambda: ("a", "last") in follower.objects)
+        waited = asyncio.get_running_loop().time() - started
+        await asyncio.sleep(1.0)
+        assert not task.done()
+        assert follower.objects["a", "last"]["metadata"]["name"] == "last"
+        assert len(requests) <= 5
+        assert waited <= 61.0
+        await tasks.cancel(task)
+    await runner.cleanup()
