@@ -46,7 +46,13 @@ def need(
     serving = {"pods": PODS[:ready], "pods_known": True, "replicas": ready}
     sources = [replace(SOURCES[0], startup_seconds=START, **serving)]
     return demanded.sized(
-        record, sources, traffic, at or AtGateway(), ordered=max(ready, 3), partial=False, cycle=cycle(now)
+        record,
+        sources,
+        traffic,
+        at or AtGateway(),
+        ordered=max(ready, 3),
+        partial=False,
+        cycle=cycle(now),
     )
 
 
