@@ -188,11 +188,9 @@ def sized(
     settings = cycle.settings
     serving = [source for source in sources if source.spec_replicas > 0] or sources
     seconds = max(startup(record, source, settings) for source in serving)
-    if record.outage is not None and record.outage.ended is None:
-        traffic = _unseen(traffic, record.outage, at, start=seconds + settings.interval, cycle=cycle)
-        expected = 0.0
-    elif record.outage is not None:
-        traffic = _apart(traffic, record.outage)
+    if record.outage is not None:
+        start = seconds + settings.interval
+        traffic = _of_outage(traffic, record.outage, at, start=start, cycle=cycle)
     serves = sum(ready(source) for source in sources)
     queue = _queue(
         record, traffic, at, start=seconds, ready_now=serves, ordered=ordered, cycle=cycle
@@ -222,6 +220,15 @@ def sized(
         ),
         record,
     )
+
+
+def _of_outage(
+    traffic: Traffic, outage: Outage, at: AtGateway, *, start: float, cycle: Cycle
+) -> Traffic:
+    """The traffic of a group of which nothing serves, or did not until a moment ago."""
+    if outage.ended is not None:
+        return _apart(traffic, outage)
+    return _unseen(traffic, outage, at, start=start, cycle=cycle)
 
 
 def _unseen(

@@ -86,7 +86,7 @@ class GroupRecord:
         demands: What it was sized for within the stabilization window, oldest first.
         raised_at: Monotonic time of the last target of it that was higher than before; None before it.
         limits: Replicas that can run, by variant key, where something keeps others from it.
-        outage: Since when none of its replicas serves, though requests were offered; None where some do.
+        outage: Time in which none of its replicas serves, though requests were offered; None without one.
         startups: Start-up times of its variants as last seen, seconds, by key: none shows at zero replicas.
         traffic: Its last traffic with known lengths of requests; None before the first.
         rates: Arrival rates of members since the last one of the trend, with their times, by key.

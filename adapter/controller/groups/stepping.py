@@ -15,7 +15,7 @@ from adapter.controller.groups.transitions import Part, Step
 from adapter.controller.stabilization import StableTarget
 from adapter.controller.state import VariantRecord
 from adapter.planning import plan as planning
-from adapter.planning.groups import Floor, GroupDecision, Member
+from adapter.planning.groups import Floor, GroupDecision, Member, Routing
 from adapter.resources.variant import VariantSource
 from optimizer import returns
 from optimizer.returns import Returns
@@ -67,11 +67,8 @@ def step(
     since = cycle.now if record.since is None else record.since
     carried = transitions.carries(parts, demand_rps=demand_rps, routing=routing)
     move_since = _move_since(record, parts, cycle) if carried else None
-    if move_since is not None and cycle.now - move_since < MOVE_SECONDS:
-        stepped = _unmoved(parts, MOVE_SECONDS - cycle.now + move_since)
-    else:
-        stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
-    stepped = transitions.recalled(stepped, parts, demand_rps=demand_rps, routing=routing)
+    left = 0.0 if move_since is None else move_since + MOVE_SECONDS - cycle.now
+    stepped = _next(parts, left, demand_rps=demand_rps, routing=routing)
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
     stepped = _served_first(_steady(stepped, parts, item, cycle), parts, records)
     record = replace(
@@ -86,6 +83,18 @@ def step(
         key: _target(key, stepped, records[key], chosen.candidate.accelerator)
         for key, chosen in decided.items()
     }
+
+
+def _next(parts: Sequence[Part], left: float, *, demand_rps: float, routing: Routing) -> Step:
+    """The next step; `left`: seconds until a move of load between variants that carry it may begin.
+
+    What was given up and still serves stays where replicas that are ready are too few.
+    """
+    if left > 0:
+        stepped = _unmoved(parts, left)
+    else:
+        stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
+    return transitions.recalled(stepped, parts, demand_rps=demand_rps, routing=routing)
 
 
 def _move_since(record: GroupRecord, parts: Sequence[Part], cycle: Cycle) -> float | None:

@@ -124,7 +124,7 @@ def step(
 def recalled(before: Step, parts: Sequence[Part], *, demand_rps: float, routing: Routing) -> Step:
     """The step with replicas that were given up, where load has come that what is ready does not carry.
 
-    An autoscaler follows a moment later: what still serves then costs no start-up, and bridges that of others.
+    An autoscaler follows a moment later: what still serves costs no start-up, and bridges that of others.
     Arguments as of `step`.
     """
     planned = {part.key: part.planned for part in parts}

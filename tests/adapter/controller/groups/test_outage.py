@@ -43,10 +43,16 @@ def need(
     ready: int = 0,
 ) -> Sized:
     """What a group is sized for."""
-    serving = {"pods": PODS[:ready], "pods_known": True, "replicas": ready}
-    sources = [replace(SOURCES[0], startup_seconds=START, **serving)]
+    anchor = replace(SOURCES[0], startup_seconds=START, pods_known=True)
+    sources = [replace(anchor, pods=PODS[:ready], replicas=ready)]
     return demanded.sized(
-        record, sources, traffic, at or AtGateway(), ordered=max(ready, 3), partial=False, cycle=cycle(now)
+        record,
+        sources,
+        traffic,
+        at or AtGateway(),
+        ordered=max(ready, 3),
+        partial=False,
+        cycle=cycle(now),
     )
 
 

@@ -145,7 +145,7 @@ def test_replicas_that_do_not_come_carry_nothing() -> None:
 
 
 def test_given_up_replicas_that_still_serve_bridge_the_start_of_others() -> None:
-    """A moment after ten were given up the load doubled: six fast ones come, and what is left of the ten stays."""
+    """A moment after ten were given up the load doubled: six fast ones come, and eight of the ten stay."""
     fast = part("fast", 12, 12, ready=6, rate_rps=3.0)
     slow = part("slow", 0, 0, ready=10, present=10)
     rate: dict[str, Any] = {"demand_rps": 26.0, "routing": "least-loaded"}
