@@ -21,7 +21,6 @@ import numpy as np
 
 from analyzer.engine.nodes import below
 from analyzer.replicas import BoolArray, FloatArray
-from analyzer.step_times import Lengths
 
 LARGEST = 1e9
 """Largest step time (ms) and length (tokens); what is beyond is a mistake and leaves the range of floats."""
@@ -37,9 +36,6 @@ _LONG_ANSWERS = 5.0
 FULLER = 0.5
 """CALIBRATED: standard deviations by which the KV cache must be the smaller bound for preemption; on
 saturated replicas whose cache holds 0.6 to 1.4 times max_num_seqs."""
-
-MOST_LOAD = 0.9
-"""Largest share of the time for prompts that observations are explained with."""
 
 _NEVER = 1e-6
 _DENSITY = float((2.0 * np.pi) ** -0.5)
@@ -149,37 +145,6 @@ def fuller(
     most = max_num_seqs - (max_num_seqs - mean) * below(score)
     most = most - spread * _DENSITY * np.exp(-0.5 * score * score)
     return full, np.maximum(np.minimum(most, np.minimum(mean, max_num_seqs)), 1.0)
-
-
-def beside(
-    load: FloatArray,
-    input_cv: FloatArray,
-    alike: FloatArray,
-    decodes: FloatArray,
-    steps: FloatArray,
-) -> FloatArray:
-    """Mean number of requests of its own cluster that a request decodes beside, shape (M,).
-
-    Of a cluster of C, the customers of a busy period of prompts, there are E[C (C - 1)] / E[C] others, which
-    run beside it for the share `alike` of the time, less as each begins the `steps` of a prompt after the
-    one before.
-    """
-    once = load / (1.0 - load)
-    pairs = once * (2.0 + once * (1.0 + input_cv**2))
-    lasting = alike * decodes
-    return np.asarray(alike * pairs * lasting / (lasting + steps / (1.0 - load)))
-
-
-def beside_of(lengths: Lengths, load: FloatArray, budget: int) -> FloatArray:
-    """The same by lengths of requests, and a budget of so many tokens in a step."""
-    spread = np.sqrt(np.log1p(lengths.output_cv**2))
-    return beside(
-        np.minimum(load, MOST_LOAD),
-        np.asarray(lengths.input_cv),
-        2.0 * below(-spread / np.sqrt(2.0)),
-        np.asarray(max(lengths.output_tokens - 1.0, 1e-3)),
-        np.asarray(max(lengths.input_tokens / budget, 1.0)),
-    )
 
 
 def uneven_departures(share: FloatArray, input_cv: FloatArray, output_cv: FloatArray) -> FloatArray:

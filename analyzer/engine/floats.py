@@ -102,8 +102,7 @@ def formulas() -> Formulas:
     """The modules, loaded at the first call."""
     below = _on_floats("nodes").below
     each = _below_each(below)
-    beside = _on_floats("crowding", below=below).beside
-    state = _on_floats("state", occupancy=_occupancy, below=below, below_each=each, beside=beside)
+    state = _on_floats("state", occupancy=_occupancy, below=below, below_each=each)
     first, tokens = _latencies(_on_floats, _normal, math.lgamma)
     return Formulas(
         columns=_columns_module(_on_floats, Floats),
@@ -138,7 +137,6 @@ def compiled_test(*, tails: bool, short: bool) -> Callable[[Any, Any], Test]:
         occupancy=functools.partial(_noted_occupancy, notes),
         below=below,
         below_each=_below_each(below),
-        beside=load("crowding", below=below).beside,
     )
     first, tokens = _latencies(load, normal(notes), notes.log_gamma)
     percentiles = _percentiles(load, first, tokens)

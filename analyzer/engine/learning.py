@@ -3,13 +3,13 @@
 The filter is that of `tuner`: state are the logarithms of the step times over their seed, observed are the
 logarithms of ITL and TTFT. The function between them needs no steady state and is finite everywhere, because
 the batch is not predicted but observed: by Little's law n = rate * ITL * (out - 1), and a token is decoded
-beside j = 1 + `crowding.beside` requests more. With r the prompt tokens per millisecond,
+beside one request more than that (arrivals see the average). With r the prompt tokens per millisecond,
 
-    ITL  = base + (n + j) (per_request + per_context ctx) + per_prefill r ITL
+    ITL  = base + (n + 1) (per_request + per_context ctx) + per_prefill r ITL
     TTFT = ITL / 2 + S + W,   S = ITL + per_prefill in,   W = rho / (1 - rho) (1 + cv_in**2) / 2 S'
 
 where S' = per_prefill in + ITL in / budget is what a prompt takes of the queue and rho = rate S'. Where a
-gateway chooses the least loaded of N replicas, it sends others elsewhere: j is divided by N, and W multiplied
+gateway chooses the least loaded of N replicas, it sends others elsewhere: the 1 is 1/N, and W is multiplied
 by 1/N + (1 - 1/N) (1 - per_prefill r)**2 (`token_times.py`). The TTFT tells prefill from the rest, which
 ITL at one pair of lengths cannot; windows at other batches tell base from slope. Step times start from one
 of three seeds: a profile that was measured, an estimate (of a catalog) with its expected error, or the wide
@@ -28,7 +28,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analyzer.engine.crowding import beside_of
 from analyzer.engine.seeds import (
     ESTIMATE_DEVIATION,
     PRIOR_DEVIATIONS,
@@ -381,9 +380,9 @@ def _linearized(
     held = lengths.cached_tokens + lengths.input_tokens
     held += lengths.output_tokens * (1.0 + lengths.output_cv**2) / 2.0
     own = 1.0 / seen.sharing
+    batch = seen.batch + own
+    root = seed.per_sqrt_request_ms * np.exp(points[:, 1]) * math.sqrt(batch)
     prompt = prefill * lengths.input_tokens + seed.per_prompt_ms * np.exp(points[:, 2])
-    batch = seen.batch + own * (1.0 + beside_of(lengths, rate * prompt, seen.budget))
-    root = seed.per_sqrt_request_ms * np.exp(points[:, 1]) * np.sqrt(batch)
     itl = base + batch * (request + context * held) + root + rate * prompt * seen.itl_ms
     served = prompt + seen.itl_ms * lengths.input_tokens / seen.budget
     load = np.minimum(rate * served, _FULL)
@@ -393,6 +392,9 @@ def _linearized(
     expected = np.log(np.stack([itl, ttft]))[:numbers]
     slopes = (expected[:, 1 : size + 1] - expected[:, size + 1 :]) / (2.0 * _STEP)
     # Waiting swings far more than its mean, the less requests the more.
-    swings = (2.0 * float(waiting[0] / ttft[0])) ** 2 * (1.0 / seen.requests + 0.25)
-    noise = [_ITL_NOISE**2 + 0.05 / seen.requests, _TTFT_NOISE**2 + swings]
+    waits = float(waiting[0] / ttft[0])
+    noise = [
+        _ITL_NOISE**2 + 0.05 / seen.requests,
+        _TTFT_NOISE**2 + (2.0 * waits) ** 2 * (1.0 / seen.requests + 0.25),
+    ]
     return expected[:, 0], slopes, np.diag(noise[:numbers])

@@ -38,7 +38,6 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.engine.columns import Engines
-from analyzer.engine.crowding import beside
 from analyzer.engine.nodes import below
 from analyzer.engine.occupancy import FULL, occupancy
 from analyzer.replicas import BoolArray, FloatArray
@@ -349,10 +348,7 @@ def _running(
     paced = rate * engines.decodes / free
     # Who joins finds others by chance; the replica with the fewest is where the numbers hardly vary.
     own = 1.0 / engines.sharing
-    steps = np.maximum(engines.input_tokens / cycle.room, 1.0)
-    mates = own * beside(1.0 - free, engines.input_cv, engines.alike, engines.decodes, steps)
-    joins = (own + mates) * engines.slope_ms
-    alone = paced * (engines.base_ms + joins) + rate * (own * more + prompt)
+    alone = paced * (engines.base_ms + own * engines.slope_ms) + rate * (own * more + prompt)
     slowed, bend = paced * engines.slope_ms, paced * engines.root_ms
     # The square root is straight enough about its mean.
     unloaded = np.maximum(1.0 - slowed, LEAST_LEFT)
@@ -385,9 +381,7 @@ def _running(
     batch = np.maximum(chain.mean * large + fixed - rate * prompt, fewest)
     return {
         "batch": batch,
-        "joined": np.minimum(
-            batch + (own + mates) * (1.0 - chain.waits), np.maximum(engines.room, 1.0)
-        ),
+        "joined": np.minimum(batch + own * (1.0 - chain.waits), np.maximum(engines.room, 1.0)),
         "variance": chain.variance * large * large * clusters.many / (crowding * wider),
         "slot_waits": chain.waits * engines.clumped,
         "slot_rate": engines.full_rate * (1.0 - most) * engines.clumped / uneven,

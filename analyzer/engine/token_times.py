@@ -6,8 +6,9 @@ m, of variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and more at high load
 prompt arrives have none of it, and no step is longer than a full one.
 What other requests add follows their number and contexts, of which an answer sees the mean over its own time.
 Who arrives meanwhile adds both, its prompt and then its part of the steps that are left (`_both_variance`).
-Replicas that share arrivals have less of both (`_shared`). Sums are gamma distributed, log-normal where they
-vary more. Preempted requests stall besides. CALIBRATED numbers were set by `bench/replica_tails.py`.
+Replicas that share their arrivals have less of both (`_shared`). Sums are gamma distributed, log-normal where
+they vary more. Preempted requests stall besides.
+Numbers marked CALIBRATED were set by `bench/replica_tails.py`, on replicas that it draws.
 """
 
 from __future__ import annotations
@@ -166,15 +167,12 @@ class _Added(NamedTuple):
     @classmethod
     def of(cls, engines: Engines, state: State) -> _Added:
         free = 1.0 - state.prefill_share
-        decode, room = engines.decode_ms(state.joined), engines.prefill_ms * state.prompts.room
-        # When an answer ends, what is left of a prompt that takes several steps is not seen.
-        left = np.maximum(engines.square_input / engines.input_tokens - state.prompts.room, 0.0)
-        first = (state.prompts.excess - 0.5 * (1.0 - free) * decode / room * left) / free
+        decode = engines.decode_ms(state.joined)
         return cls(
             decode_ms=decode,
-            room_ms=room,
+            room_ms=engines.prefill_ms * state.prompts.room,
             free=free,
-            first_ms=engines.prefill_ms * np.maximum(first, 0.0),
+            first_ms=engines.prefill_ms * state.prompts.excess / free,
             each_ms=decode * (1.0 / free - 1.0),
         )
 
@@ -198,7 +196,8 @@ class _Noise(NamedTuple):
         own_ms: time of a prompt's own computation.
         wide_ms: what other requests add to a step.
         during: variance by prompts that arrive during the answer, times its steps.
-        behind: what prompts that arrive while its own waits or is computed count, of one replica alone.
+        behind: what prompts that arrive while a request's own waits or is computed count, of one replica
+            alone.
         began: variance by those that waited when it began, times their square.
         fades: part of a step after which other requests have changed.
         others: variance by the numbers of other requests.

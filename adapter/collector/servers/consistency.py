@@ -165,14 +165,17 @@ def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool) -> str:
 def _more_than_timed(first: PodMetrics, last: PodMetrics) -> str:
     """Whether requests that ended had more tokens than were timed, on pages without what was generated.
 
-    Requests that were in service at first have tokens of the time before.
+    Requests that were in service at first have tokens of the time before: what was timed until then and is not
+    of requests that had ended.
     """
     if first.generated is not None or min(first.itl[1], first.generation_tokens[1]) <= 0:
         return ""
     tokens = last.generation_tokens[0] - first.generation_tokens[0]
     with_time = last.itl[1] - first.itl[1] + max(last.ttft[1] - first.ttft[1], 0.0)
     mean = first.generation_tokens[0] / first.generation_tokens[1]
-    if tokens > _TIMES_TIMED * with_time + _TIMES_FINISHED * mean * (first.running + 1.0):
+    had = first.itl[1] + first.ttft[1] - first.generation_tokens[0]
+    had = max(had, _TIMES_FINISHED * mean * (first.running + 1.0))
+    if tokens > _TIMES_TIMED * with_time + had:
         return _MORE_TOKENS.format(tokens=tokens, timed=with_time)
     return ""
 

@@ -28,14 +28,12 @@ from tests.fakes.replay.scheduled_windows import (
     windows,
 )
 
-TOPS = {(SMALL, SHORT): 28.0, (SMALL, LONG): 6.8, (LARGE, SHORT): 9.8, (LARGE, LONG): 2.5}
-"""What the replicas hold at 2.5 times their base time, req/s; fixed, since other rates draw other windows."""
-
 
 @functools.cache
 def ten_minutes(true: StepTimes, lengths: Lengths, swing: float) -> tuple[StepObservation, ...]:
     """Windows of load around half of what the replica holds, by a share of it to both sides."""
-    top = TOPS[true, lengths]
+    # Two digits: what is drawn does not follow the last ones of the model.
+    top = float(f"{capacity(true, lengths, 2.5 * true.base_ms):.2g}")
     rates = top * (0.5 + swing * np.sin(np.arange(10) / 10 * 2 * np.pi))
     return tuple(windows(true, lengths, rates))
 

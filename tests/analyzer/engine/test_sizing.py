@@ -236,22 +236,6 @@ def test_short_answers_see_part_of_long_prompts() -> None:
     assert 0.88 * 1.226 <= capacity.rate_rps <= 1.03 * 1.235
 
 
-def test_prompts_that_come_together_decode_beside_each_other() -> None:
-    """Few long prompts, equal answers: the mean rate is what the emulator's engine held."""
-    capacity = size_engine(
-        engine(
-            steps=(6.81153, 0.0545668, 0.0746178, 0.000167136),
-            seqs=512,
-            budget=16384,
-            kv_tokens=316_368,
-            lengths=(10614.2, 51.0, 0.301, 0.0),
-        ),
-        ttft_ms=2978.0,
-        itl_ms=18.987,
-    )
-    assert 0.88 * 0.2981 <= capacity.rate_rps <= 1.03 * 0.301
-
-
 @pytest.mark.parametrize(
     ("percentile", "least", "most"),
     [(None, 0.88 * 8.7738, 1.03 * 8.8584), (0.95, 0.85 * 8.7385, 1.05 * 8.8228)],
