@@ -54,7 +54,7 @@ def _places(
 ) -> tuple[dict[str, int | None], set[str]]:
     """Column of each name of `COLUMNS`, and the names whose columns are in seconds."""
     header = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in lines[0]] if lines else []
-    header = [re.sub(r"_?\[(.*)\]$", r"_(\1)", name) for name in header]
+    header = [re.sub(r"_?\[([^\[\]]{1,20})\]$", r"_(\1)", name) for name in header]
     header = [re.sub(r"_?\((s|ms)\)$", r"_\1", name) for name in header]
     header = [re.sub(r"_?\((req|requests)/s(ec|econd)?\)$", "", name) for name in header]
     places: dict[str, int | None] = {}
