@@ -174,6 +174,7 @@ class Sizing:
         start = (start or DEFAULT_STARTUP_SECONDS) + self.settings.interval
         raised_at = record.stabilization.raised_at
         loading = start if raised_at is None else start - (self.now - raised_at)
+        seen = 0.25 * self.settings.collection.window
         return Queue(
             running=traffic.running,
             waiting=traffic.waiting,
@@ -182,7 +183,8 @@ class Sizing:
             queued_at=traffic.queued_at,
             elsewhere=traffic.waiting_elsewhere,
             expected=demand.expected_waiting(traffic, record.state.decision, source.targets),
-            growth_rps=_queue_growth(traffic, 0.25 * self.settings.collection.window),
+            growth_rps=_queue_growth(traffic, seen),
+            seen_seconds=seen,
             ready=source.ready,
             ordered=ordered_replicas(source, record.state.desired),
             start_seconds=start,

@@ -24,6 +24,9 @@ QUEUE_ERRORS = 2.0
 GROWTH_ERRORS = 1.5
 """Standard errors up to which the growth of a queue is attributed to chance."""
 
+GROWTH_TIMES = 4.0
+"""Times the time over which a queue's growth was seen for which it is expected to go on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
@@ -42,6 +45,7 @@ class Queue:
         ordered: Replicas that are published or asked for, those that serve included.
         start_seconds: Seconds until a replica that is created now is ready.
         loading_seconds: Time until the replicas that were asked for last are ready.
+        seen_seconds: Time over which its growth was seen; infinite where it is known to go on.
 
     """
 
@@ -57,6 +61,7 @@ class Queue:
     queued_at: int = 0
     elsewhere: float = 0.0
     expected: float = 0.0
+    seen_seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +168,8 @@ def backlog_of(
     if queue.served_rps is not None and (queued or queue.waiting > usual):
         # Sooner than the queue shows it: what arrives beyond what those that are full serve will wait.
         growth = max(growth, rate_rps - queue.served_rps)
-    requests = queue.waiting + growth * seconds
+    # A batch of requests at once looks like growth: it is not taken to go on for a start-up of minutes.
+    requests = queue.waiting + growth * min(seconds, GROWTH_TIMES * queue.seen_seconds)
     extra = requests / drain_seconds if drain_seconds > 0 else 0.0
     return Backlog(
         requests=requests,

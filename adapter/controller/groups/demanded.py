@@ -359,9 +359,9 @@ def _queue(
     settings = cycle.settings
     start += settings.interval
     loading = start
-    asked_at = record.raised_at
+    asked_at, seen = record.raised_at, 0.25 * settings.collection.window
     if record.outage is not None and record.outage.ended is None:
-        asked_at = record.outage.since
+        asked_at, seen = record.outage.since, math.inf
     if asked_at is not None:
         loading = start - (cycle.now - asked_at)
     waiting = traffic.waiting + at.waiting
@@ -372,6 +372,7 @@ def _queue(
         running=traffic.running,
         waiting=waiting,
         growth_rps=_certain(traffic.waiting_growth_rps, traffic, settings),
+        seen_seconds=seen,
         queued_at=traffic.queued_at,
         elsewhere=traffic.waiting_elsewhere + at.waiting,
         ready=ready_now,

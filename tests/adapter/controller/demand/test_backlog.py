@@ -38,6 +38,16 @@ def test_a_queue_is_worked_off_within_the_drain_time() -> None:
     assert asked.extra_rps == pytest.approx(80 / 60)
 
 
+def test_growth_goes_on_for_four_times_as_long_as_it_was_seen() -> None:
+    """20 that came within 15 s are no 20 in every 15 s of a start-up of ten minutes: 20, and as many four times."""
+    batch = replace(QUEUE, growth_rps=20 / 15, start_seconds=600.0, loading_seconds=600.0)
+    assert backlog_of(batch, drain_seconds=60.0).requests == pytest.approx(820)
+    seen = replace(batch, seen_seconds=15.0)
+    assert backlog_of(seen, drain_seconds=60.0).requests == pytest.approx(100)
+    short = replace(seen, start_seconds=30.0)
+    assert backlog_of(short, drain_seconds=60.0).requests == pytest.approx(60)
+
+
 def test_all_in_flight_are_to_be_served() -> None:
     """What runs counts beside what waits."""
     assert backlog_of(QUEUE, drain_seconds=60.0).in_flight == pytest.approx(28)
