@@ -39,8 +39,8 @@ class OneVariant(Cluster):
         path: str,
         *,
         body: Any = None,
-        query: Sequence[tuple[str, str]] = (),
-        content_type: str = "",
+        query: Sequence[tuple[str, str]] = (),  # noqa: ARG002 - as of a cluster
+        content_type: str = "",  # noqa: ARG002
     ) -> dict[str, Any]:
         if method == "GET" or path.endswith("/events"):
             return self.item
