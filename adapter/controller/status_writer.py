@@ -8,6 +8,7 @@ Failed writes are retried at the next reconcile cycle.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ import structlog
 from adapter.controller import status as variant_status
 from adapter.controller.actuator import Unapplied
 from adapter.controller.live.events import VARIANT, EventWriter
-from adapter.controller.live.turns import FairWrites, Write, each
+from adapter.controller.live.turns import PATIENCE_SECONDS, FairWrites, Write, each, in_turn
 from adapter.controller.state import VariantState
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
@@ -144,13 +145,25 @@ class StatusWriter:
         await self._statuses.wait()
         await self.record_events()
 
-    async def write_now(self, states: Mapping[str, VariantState]) -> None:
-        """Write the statuses of some variants between two writes of all; their Events are still to record."""
+    async def write_now(self, states: Mapping[str, VariantState]) -> frozenset[str]:
+        """Write the statuses of some variants between two writes of all; their Events are still to record.
+
+        Returns:
+            Keys of those whose turn came, of each namespace in turn; none begins after some seconds.
+
+        """
         for key in states:
             self._records.setdefault(key, _Record())
-        turn = self._next_turn()
-        work = [partial(self._write_state, state, turn) for state in states.values()]
-        await each(work, at_once=CONCURRENCY)
+        now, turn, told = asyncio.get_running_loop().time, self._next_turn(), set[str]()
+        ends_at = now() + PATIENCE_SECONDS
+
+        async def one(key: str) -> None:
+            if now() < ends_at:
+                await self._write_state(states[key], turn)
+                told.add(key)
+
+        await each([partial(one, key) for key in in_turn(states)], at_once=CONCURRENCY)
+        return frozenset(told)
 
     async def record_events(self) -> None:
         """Record the Events of the statuses written: later, as nothing may wait for what only people read."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from adapter.controller.live import turns
 from adapter.controller.state import VariantState
-from adapter.controller.status_writer import StatusWriter
+from adapter.controller.status_writer import CONCURRENCY, StatusWriter
 from adapter.kube.client import Cluster
 from adapter.kube.errors import Conflict
 from adapter.planning import fleet
@@ -136,3 +137,20 @@ async def test_one_slow_namespace_leaves_room_for_others() -> None:
     await writes.wait(5.0)
     assert done == [began]
     writes.stop()
+
+
+async def test_what_is_written_at_once_begins_no_other_after_a_while(
+    api: OneVariant, writer: StatusWriter
+) -> None:
+    """Thousands that are woken together let nobody wait for all of them; who was told is known."""
+    api.late = [3 * turns.PATIENCE_SECONDS] * 100
+    names = [f"b{number}" for number in range(50)]
+    many = {
+        f"n/{name}": replace(item, source=replace(item.source, name=name))
+        for name in names
+        for item in state(1).values()
+    }
+    other = replace(state(1)["n/v"].source, namespace="a")
+    many["a/v"] = replace(state(1)["n/v"], source=other)
+    told = await writer.write_now(many)
+    assert told == {"n/b0", "a/v", *(f"n/b{number}" for number in range(1, CONCURRENCY - 1))}
