@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -84,6 +85,7 @@ class GatewayWatch:
         self._join_at = float("-inf")
         self._due = asyncio.Event()
         self._endpoints = tuple(dict.fromkeys(installation.gateways))
+        self._numbers = Counter(namespace for namespace, _ in self._endpoints)
         self._changed = asyncio.Event()
 
     def use(self, discovered: Iterable[_Endpoint]) -> None:
@@ -94,6 +96,7 @@ class GatewayWatch:
         endpoints = (*configured, *more)
         if endpoints != self._endpoints:
             self._endpoints = endpoints
+            self._numbers = Counter(namespace for namespace, _ in endpoints)
             self._changed.set()
 
     async def run(self) -> None:
@@ -139,7 +142,7 @@ class GatewayWatch:
 
     def _pause(self, namespace: str, *, quick: bool) -> float:
         """Seconds until the next reading of one gateway: many of one namespace share what it may have."""
-        number = sum(place == namespace for place, _ in self._endpoints)
+        number = self._numbers[namespace]
         seconds = self._installation.gateway_seconds * max(number / PICKERS, 1.0)
         if quick:
             seconds = min(
