@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 LINES_A_MINUTE = 200
 """Lines with one message about one namespace: whoever has thousands of objects does not fill the log."""
 
+_ABOUT, _LONGEST = ("variant", "namespace", "service", "group", "object", "problem"), 100
+"""Values that say which namespace a line is about, the first that is there, and the characters that count."""
+
 _MOST_COUNTED = 10_000
 """Messages and namespaces that are counted at the same time."""
 
@@ -71,7 +74,11 @@ class _Floods:
         self, _: object, __: str, entry: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
         """The entry; raises `dropped` for one too many."""
-        about = str(entry.get("variant") or entry.get("problem") or "").partition("/")[0]
+        about = next((entry[name] for name in _ABOUT if entry.get(name)), "")
+        if isinstance(about, tuple):
+            about = next(iter(about), "")
+        # A problem begins with kind, namespace and name, and a key with the namespace.
+        about = str(about).partition("/")[0][:_LONGEST]
         kind, now = (str(entry.get("event")), about), time.monotonic()
         since, lines = self._counted.get(kind, (now, 0))
         if now - since >= 60.0:

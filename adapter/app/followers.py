@@ -176,22 +176,29 @@ class Announcement:
         self._objects = objects
         self._write_managed = write_managed
 
-    async def make(self, states: Mapping[str, VariantState]) -> dict[str, Consent]:
+    async def make(
+        self, states: Mapping[str, VariantState]
+    ) -> tuple[frozenset[str], dict[str, Consent]]:
         """Write these targets, and wait until the other replicas serve them.
 
         An HPA that queries one of these must not get the former zero: it would scale down again. Who allows
         the patches that follow is read meanwhile.
+
+        Returns:
+            Keys of the variants that this could be done for within some seconds, and the consents.
+
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._write(states), name="targets for the followers")
+            told = group.create_task(self._write(states), name="targets for the followers")
             read = group.create_task(
                 self._actuator.consents(states, frozenset(states)), name="consents"
             )
-        return read.result()
+        return told.result(), read.result()
 
-    async def _write(self, states: Mapping[str, VariantState]) -> None:
+    async def _write(self, states: Mapping[str, VariantState]) -> frozenset[str]:
         managed = any(self._objects.variant(key) is None for key in states)
-        await self._reporter.write_now(states)
+        told = await self._reporter.write_now(states)
         if managed:
             await self._write_managed()
         await asyncio.sleep(FOLLOW_MANAGED_SECONDS if managed else FOLLOW_SECONDS)
+        return told

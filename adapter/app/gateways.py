@@ -6,7 +6,9 @@ Each gateway is read on its own, so that one that does not answer delays no othe
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -20,6 +22,7 @@ from adapter.collector.pickers.loads import Pod, PoolLoad, merged
 from adapter.collector.pickers.pages import Known
 from adapter.collector.transport.access import Access
 from adapter.collector.transport.reading import PageReader
+from adapter.controller.live.turns import in_turn
 from adapter.controller.loop import ControlLoop
 from adapter.resources.variant import VariantSource
 
@@ -27,6 +30,10 @@ log = structlog.get_logger()
 
 AGAIN_SECONDS = 2.0
 """Real seconds after which a variant that was woken and is still at zero is woken again."""
+
+WOKEN_AT_ONCE = 32
+"""Variants that are woken together, of each namespace in turn: a request of another namespace does not
+wait until the targets of thousands are written."""
 
 _Endpoint = tuple[str, str]
 
@@ -78,6 +85,7 @@ class GatewayWatch:
         self._join_at = float("-inf")
         self._due = asyncio.Event()
         self._endpoints = tuple(dict.fromkeys(installation.gateways))
+        self._numbers = Counter(namespace for namespace, _ in self._endpoints)
         self._changed = asyncio.Event()
 
     def use(self, discovered: Iterable[_Endpoint]) -> None:
@@ -88,6 +96,7 @@ class GatewayWatch:
         endpoints = (*configured, *more)
         if endpoints != self._endpoints:
             self._endpoints = endpoints
+            self._numbers = Counter(namespace for namespace, _ in endpoints)
             self._changed.set()
 
     async def run(self) -> None:
@@ -133,7 +142,7 @@ class GatewayWatch:
 
     def _pause(self, namespace: str, *, quick: bool) -> float:
         """Seconds until the next reading of one gateway: many of one namespace share what it may have."""
-        number = sum(place == namespace for place, _ in self._endpoints)
+        number = self._numbers[namespace]
         seconds = self._installation.gateway_seconds * max(number / PICKERS, 1.0)
         if quick:
             seconds = min(
@@ -196,17 +205,24 @@ class GatewayWatch:
 
     def _to_wake(self) -> frozenset[str]:
         """Variants at zero that were not woken a moment ago."""
-        now = asyncio.get_running_loop().time()
-        self._woken = {key: at for key, at in self._woken.items() if now - at < AGAIN_SECONDS}
-        return self._loop.waking.variants - self._woken.keys()
+        now, variants = asyncio.get_running_loop().time(), self._loop.waking.variants
+        recent = {key for key, at in self._woken.items() if now - at < AGAIN_SECONDS}
+        self._woken = {key: at for key, at in self._woken.items() if key in recent | variants}
+        return variants - recent
 
     async def _wake_those_due(self) -> None:
         while True:
             await self._due.wait()
             self._due.clear()
-            keys = self._to_wake()
-            if not keys or not self._loop.leading:
+            due = self._to_wake()
+            if not due or not self._loop.leading:
                 continue
+            # Those that do not start though they were woken come last.
+            order = in_turn(sorted(due, key=lambda key: (self._woken.get(key, -math.inf), key)))
+            keys = frozenset(order[:WOKEN_AT_ONCE])
+            if len(keys) < len(due):
+                self._due.set()
+                await asyncio.sleep(0)
             self._woken |= dict.fromkeys(keys, asyncio.get_running_loop().time())
             try:
                 await self._wake(keys)

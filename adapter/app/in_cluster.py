@@ -298,7 +298,7 @@ class _Site:
         consents: Mapping[str, Consent] = {}
         if to_wake:
             states = self._loop.states
-            consents = await self._announcement.make(
+            to_wake, consents = await self._announcement.make(
                 {key: states[key] for key in to_wake & states.keys()}
             )
         unapplied = await self._actuator.act(self._loop.states, to_wake, consents)
@@ -310,8 +310,8 @@ class _Site:
         states = self._loop.live.wake(keys)
         if not states:
             return
-        consents = await self._announcement.make(states)
-        await self._actuator.act(states, frozenset(states), consents)
+        told, consents = await self._announcement.make(states)
+        await self._actuator.act({key: states[key] for key in told}, told, consents)
         await self._reporter.record_events()
 
     async def _write_managed(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -80,10 +80,11 @@ OnPage = Callable[[ScrapeJob, PodMetrics, float], None]
 
 @dataclass(slots=True)
 class _Round:
-    """One reading of a variant's pods: what is left of its budget."""
+    """One reading of a variant's pods: what is left of its budget, and how long it waited for others."""
 
     on_page: OnPage
     bytes_left: int
+    waited: float = 0.0
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(VARIANT_CONCURRENT))
 
 
@@ -200,29 +201,50 @@ class PodScraper:
         finally:
             self._under_way.pop(key, None)
         # Not where the scrape is cancelled: the program ends, and no budget is at fault.
+        crowded = turn.waited > seconds / 2
         if pending:
             log.warning(
-                "budget of a variant's scrapes used up; the rest is due in the next cycle",
+                "scrapes of a variant waited for those of others; the rest is due in the next cycle"
+                if crowded
+                else "budget of a variant's scrapes used up; the rest is due in the next cycle",
                 variant=key,
                 pods=len(pending),
             )
         for endpoint in pending:
-            self._leave_out(key, endpoint, seconds)
+            self._leave_out(key, endpoint, seconds, crowded=crowded)
 
-    def _leave_out(self, key: str, endpoint: str, seconds: float) -> None:
-        """Note that the variant's budget did not suffice for a pod; it is due in the next cycle."""
+    def _leave_out(self, key: str, endpoint: str, seconds: float, *, crowded: bool = False) -> None:
+        """Note that a pod was not read; it is due in the next cycle.
+
+        `crowded`: because those of others were read most of the time, and not for the variant's budget.
+        """
         error = (
-            f"{_LEFT_OUT}: a scrape cycle reads at most {VARIANT_PODS} pods, {VARIANT_BYTES // 2**20} MiB and"
-            f" {seconds:.0f} s of one variant"
+            f"{_LEFT_OUT}: for {seconds:.0f} s as many others were read as may be at the same time,"
+            f" {NAMESPACE_CONCURRENT} pods of one namespace and {MAX_CONCURRENT} of all"
+            if crowded
+            else f"{_LEFT_OUT}: a scrape cycle reads at most {VARIANT_PODS} pods,"
+            f" {VARIANT_BYTES // 2**20} MiB and {seconds:.0f} s of one variant"
         )
         self._failing[key, endpoint] = _Failing(error, 0, self._clock.monotonic())
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, turn: _Round, namespace: str) -> AsyncIterator[None]:
+        """Hold one of the slots that all share; notes the seconds spent waiting for it."""
+        now = asyncio.get_running_loop().time
+        async with contextlib.AsyncExitStack() as stack:
+            began = now()
+            try:
+                await stack.enter_async_context(self._in_flight.one(namespace))
+            finally:
+                turn.waited = max(turn.waited, now() - began)
+            yield
 
     async def _scrape_pod(self, job: ScrapeJob, turn: _Round, delay: float) -> None:
         if delay > 0:
             await self._clock.sleep(delay)
         pod = (job.key, job.endpoint)
         namespace = job.key.partition("/")[0]
-        async with turn.slots, self._in_flight.one(namespace):
+        async with turn.slots, self._slot(turn, namespace):
             if turn.bytes_left <= 0:
                 self._leave_out(job.key, job.endpoint, VARIANT_SECONDS)
                 return

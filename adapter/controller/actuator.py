@@ -98,6 +98,7 @@ class Actuator:
         self._leads = leads
         self._transitions = transitions
         self._logged: dict[str, Unapplied] = {}
+        self._turns, self._asked = 0, dict[str, int]()
 
     async def consents(
         self, states: Mapping[str, VariantState], waking: frozenset[str]
@@ -108,18 +109,17 @@ class Actuator:
         """
         read: dict[str, Consent] = {}
 
-        async def one(key: str, state: VariantState) -> None:
-            source = state.source
-            if self._replicas(state, wake=key in waking) is not None:
-                try:
-                    workload = await self._scales.workload(source.namespace, source.reference)
-                except ApiError:
-                    return  # `act` meets it again, and tells
-                # Namespaces may be read with the overlay only: not before a patch is due.
-                given = True if allows(workload.annotations) else None
-                read[key] = Consent(workload.version, given)
+        async def one(key: str, _: int) -> None:
+            source = states[key].source
+            try:
+                workload = await self._scales.workload(source.namespace, source.reference)
+            except ApiError:
+                return  # `act` meets it again, and tells
+            # Namespaces may be read with the overlay only: not before a patch is due.
+            given = True if allows(workload.annotations) else None
+            read[key] = Consent(workload.version, given)
 
-        await self._for_each(states, one)
+        await self._for_each_due(states, waking, one)
         return read
 
     async def act(
@@ -138,10 +138,12 @@ class Actuator:
         """
         unapplied: dict[str, Unapplied] = {}
 
-        async def one(key: str, state: VariantState) -> None:
-            replicas = self._replicas(state, wake=key in waking)
-            if replicas is None or not self._leads():
+        async def one(key: str, replicas: int) -> None:
+            state = states[key]
+            if not self._leads():
                 return
+            self._turns += 1
+            self._asked[key] = self._turns
             problem = await self._patch(state.source, replicas, (consents or {}).get(key))
             if problem is None:
                 log.info(
@@ -160,30 +162,48 @@ class Actuator:
                     error=problem.message,
                 )
 
-        await self._for_each(states, one)
+        left = await self._for_each_due(states, waking, one)
+        unapplied |= {key: self._logged[key] for key in left & self._logged.keys()}
         others = {key: why for key, why in self._logged.items() if key not in states}
         self._logged = others | unapplied
         return unapplied
 
-    async def _for_each(
+    async def _for_each_due(
         self,
         states: Mapping[str, VariantState],
-        do: Callable[[str, VariantState], Awaitable[None]],
-    ) -> None:
-        """Do it for each variant, of each namespace in turn, a few at a time; the next cycle does the rest.
+        waking: frozenset[str],
+        do: Callable[[str, int], Awaitable[None]],
+    ) -> set[str]:
+        """Do it with the replicas of each variant that needs a patch, of each namespace in turn.
 
         One that the API server is slow for delays no other, nor do thousands of one namespace.
+
+        Returns:
+            Keys for which the time did not suffice: they come first in the next cycle.
+
         """
+        due = {
+            key: replicas
+            for key, state in states.items()
+            if (replicas := self._replicas(state, wake=key in waking)) is not None
+        }
+        self._asked = {
+            key: turn for key, turn in self._asked.items() if key in due or key not in states
+        }
         now = asyncio.get_running_loop().time
-        items, ends_at = iter(in_turn(states)), now() + PATIENCE_SECONDS
+        longest_ago = sorted(due, key=lambda key: self._asked.get(key, 0))
+        items, ends_at = iter(in_turn(longest_ago)), now() + PATIENCE_SECONDS
+        left = set(due)
 
         async def some() -> None:
             for key in items:
                 if now() >= ends_at:
                     return
-                await do(key, states[key])
+                left.remove(key)
+                await do(key, due[key])
 
-        await asyncio.gather(*(some() for _ in range(min(CONCURRENCY, len(states)))))
+        await asyncio.gather(*(some() for _ in range(min(CONCURRENCY, len(due)))))
+        return left
 
     async def _patch(
         self, source: VariantSource, replicas: int, consent: Consent | None

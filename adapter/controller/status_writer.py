@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +21,7 @@ import structlog
 from adapter.controller import status as variant_status
 from adapter.controller.actuator import Unapplied
 from adapter.controller.live.events import VARIANT, EventWriter
-from adapter.controller.live.turns import FairWrites, Write, each
+from adapter.controller.live.turns import PATIENCE_SECONDS, FairWrites, Write, each, in_turn
 from adapter.controller.state import VariantState
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
@@ -51,6 +52,7 @@ class _Record:
         version: resource version that the write made.
         unapplied: what kept its scale target from being patched; None where nothing did.
         problems: error of the last write by field, of the fields whose last write failed.
+        turn: number of the newest call that began to write: what older calls decided is not written any more.
 
     """
 
@@ -60,6 +62,7 @@ class _Record:
     version: str = ""
     unapplied: Unapplied | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
+    turn: int = 0
 
 
 class StatusWriter:
@@ -96,8 +99,8 @@ class StatusWriter:
         self._leads, self._transitions = leads, transitions
         self._refresh, self._owner_references = refresh_seconds, owner_references
         self._records: dict[str, _Record] = {}
-        self._slots = asyncio.Semaphore(CONCURRENCY)
-        self._statuses = FairWrites(CONCURRENCY)
+        self._in_flight: Counter[str] = Counter()
+        self._statuses, self._turn = FairWrites(CONCURRENCY), 0
 
     def start_leading(self) -> None:
         """Forget what was written: others' late writes must be refused. Each status is then written once."""
@@ -133,41 +136,68 @@ class StatusWriter:
                 key: replace(record, unapplied=unapplied.get(key))
                 for key, record in self._records.items()
             }
+        turn = self._next_turn()
         writes: dict[str, Write] = {
-            **{key: partial(self._write_state, state) for key, state in states.items()},
-            **{refusal.key: partial(self._write_refusal, refusal) for refusal in refused},
+            **{key: partial(self._write_state, state, turn) for key, state in states.items()},
+            **{refusal.key: partial(self._write_refusal, refusal, turn) for refusal in refused},
         }
         self._statuses.replace(writes)
         await self._statuses.wait()
         await self.record_events()
 
-    async def write_now(self, states: Mapping[str, VariantState]) -> None:
-        """Write the statuses of some variants between two writes of all; their Events are still to record."""
+    async def write_now(self, states: Mapping[str, VariantState]) -> frozenset[str]:
+        """Write the statuses of some variants between two writes of all; their Events are still to record.
+
+        Returns:
+            Keys of those whose turn came, of each namespace in turn; none begins after some seconds.
+
+        """
         for key in states:
             self._records.setdefault(key, _Record())
-        work = [partial(self._write_state, state) for state in states.values()]
-        await each(work, at_once=CONCURRENCY)
+        now, turn, told = asyncio.get_running_loop().time, self._next_turn(), set[str]()
+        ends_at = now() + PATIENCE_SECONDS
+
+        async def one(key: str) -> None:
+            if now() < ends_at:
+                await self._write_state(states[key], turn)
+                told.add(key)
+
+        await each([partial(one, key) for key in in_turn(states)], at_once=CONCURRENCY)
+        return frozenset(told)
 
     async def record_events(self) -> None:
         """Record the Events of the statuses written: later, as nothing may wait for what only people read."""
         await self._events.write()
 
-    async def _write_state(self, state: VariantState) -> None:
+    def _next_turn(self) -> int:
+        """The number of a call: statuses of later calls are newer, in whatever order they are written."""
+        self._turn += 1
+        return self._turn
+
+    def _begin(self, key: str, turn: int) -> Mapping[str, Any] | None:
+        """The status that a write replaces; None where it is gone, or a newer one was begun."""
+        before = self._before(key)
+        if before is None or turn < self._records[key].turn:
+            return None
+        self._records[key] = replace(self._records[key], turn=turn)
+        return before
+
+    async def _write_state(self, state: VariantState, turn: int) -> None:
         source = state.source
-        before = self._before(source.key)
+        before = self._begin(source.key, turn)
         if before is None:
-            return  # also where the variant is gone since this was due
+            return
         unapplied = self._records[source.key].unapplied
         after = variant_status.of_state(state, before, now=self._now(), unapplied=unapplied)
-        await self._write(source.key, before, after)
+        await self._write(source.key, before, after, turn)
         if self._owner_references and source.target_uid:
             await self._own(source)
 
-    async def _write_refusal(self, refusal: InvalidVariant) -> None:
-        before = self._before(refusal.key)
+    async def _write_refusal(self, refusal: InvalidVariant, turn: int) -> None:
+        before = self._begin(refusal.key, turn)
         if before is not None:
             after = variant_status.of_refusal(refusal, before, now=self._now())
-            await self._write(refusal.key, before, after)
+            await self._write(refusal.key, before, after, turn)
 
     def _before(self, key: str) -> Mapping[str, Any] | None:
         """The current status: the one written last while the watch lags; None where the object is gone."""
@@ -180,33 +210,51 @@ class StatusWriter:
         status = item.get("status")
         return status if isinstance(status, dict) else {}
 
-    async def _write(self, key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    async def _write(
+        self, key: str, before: Mapping[str, Any], after: Mapping[str, Any], turn: int
+    ) -> None:
         record, item, now = self._records[key], self._watched(key), self._now()
         if item is None or (
             record.uid
+            and not self._in_flight[key]  # an older one may arrive after what was written last
             and not variant_status.differs(before, after, refresh_seconds=self._refresh, now=now)
         ):
             return
         seen, uid = str(item["metadata"]["resourceVersion"]), str(item["metadata"].get("uid"))
-        lags = record.uid == uid and record.seen == seen
-        async with self._slots:
-            try:
-                written = await self._fenced(key, uid, record.version if lags else seen, after)
-            except ApiError as error:
-                self._failed(key, error, "status")
-                return
-            if written is None:
-                return
+        version = record.version if record.uid == uid and record.seen == seen else seen
+        newest = partial(self._is_newest, key, turn)
+        self._in_flight[key] += 1
+        try:
+            written = await self._fenced(key, uid, version, after, newest=newest)
+        except ApiError as error:
+            self._failed(key, error, "status")
+            return
+        finally:
+            self._in_flight -= Counter((key,))
+        if written is None:
+            return
+        if newest():
             version = str((written.get("metadata") or {}).get("resourceVersion"))
             record = self._records.get(key, record)
             self._records[key] = replace(record, uid=uid, status=after, seen=seen, version=version)
-            self._succeeded(key, "status")
-            self._events.add(key, uid, before, after)
+        self._succeeded(key, "status")
+        self._events.add(key, uid, before, after)
+
+    def _is_newest(self, key: str, turn: int) -> bool:
+        """Whether no later call has begun to write that status."""
+        record = self._records.get(key)
+        return record is None or record.turn <= turn
 
     async def _fenced(
-        self, key: str, uid: str, version: str, status: Mapping[str, Any]
+        self,
+        key: str,
+        uid: str,
+        version: str,
+        status: Mapping[str, Any],
+        *,
+        newest: Callable[[], bool],
     ) -> Mapping[str, Any] | None:
-        """Apply a status to that version of the object; None where this replica must not write it.
+        """Apply a status to that version of the object; None where this replica must not, or has a newer one.
 
         Raises:
             ApiError: the API server refused, or did not answer.
@@ -215,7 +263,7 @@ class StatusWriter:
         namespace, _, name = key.partition("/")
         path = _path(namespace, name, subresource="status")
         for attempt in range(1, ATTEMPTS + 1):
-            if not self._leads():
+            if not self._leads() or not newest():
                 return None
             metadata = {"name": name, "namespace": namespace, "resourceVersion": version}
             status = {**status, variant_status.LEADER: self._transitions()}
@@ -225,7 +273,8 @@ class StatusWriter:
             except Conflict:
                 if attempt == ATTEMPTS or not self._leads():
                     raise
-            # Somebody changed the object: the status still holds, as long as this replica leads.
+            # Somebody changed the object: the status still holds, as long as this replica leads, and
+            # unless it was a newer status.
             current = (await self._cluster.request("GET", _path(namespace, name))).get(
                 "metadata"
             ) or {}

@@ -124,6 +124,41 @@ def test_of_too_many_of_one_namespace_the_oldest_are_left_out() -> None:
     assert writes.waiting == 1 + turns.MOST_WAITING
 
 
+@pytest.mark.parametrize(
+    ("field", "theirs", "other"),
+    [
+        ("namespace", "team-b", "team-a"),
+        ("object", ("team-b", "b{}"), ("team-a", "v")),
+        ("object", "pod team-b/b{}", "pod team-a/v"),
+        ("group", "team-b/b{}", "team-a/v"),
+        ("service", "team-b/b{}", "team-a/v"),
+    ],
+)
+def test_lines_that_name_a_namespace_otherwise_are_counted_by_it(
+    field: str,
+    theirs: str | tuple[str, ...],
+    other: str | tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is odd about another namespace's one object is told beside a flood about a tenant's."""
+    logs.configure("json")
+    try:
+        log = structlog.get_logger()
+        for number in range(2 * logs.LINES_A_MINUTE):
+            about = (
+                theirs.format(number)
+                if isinstance(theirs, str)
+                else tuple(part.format(number) for part in theirs)
+            )
+            log.warning("odd", **{field: about})
+        log.warning("odd", **{field: other})
+    finally:
+        structlog.reset_defaults()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert len(lines) == logs.LINES_A_MINUTE + 1
+    assert lines[-1][field] == (list(other) if isinstance(other, tuple) else other)
+
+
 def test_lines_about_thousands_of_objects_do_not_fill_the_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,24 @@ async def test_one_namespace_leaves_scrapes_to_others(monkeypatch: pytest.Monkey
         await scraping
 
 
+async def test_who_waited_for_the_scrapes_of_others_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The variant that holds the slots used up its budget; that which waited for them did not."""
+    monkeypatch.setattr("adapter.collector.pod_scraper.NAMESPACE_CONCURRENT", 1)
+    monkeypatch.setattr("adapter.collector.pod_scraper.VARIANT_SECONDS", 0.5)
+    async with (
+        sending(b"") as silent,
+        aiohttp.ClientSession(connector=wire.connector()) as session,
+    ):
+        scraper = PodScraper(session, Clock(), interval=1.0)
+        jobs = [ScrapeJob(f"team/{name}", f"{silent}/{name}", "m") for name in ("slow", "waits")]
+        await scraper.scrape(jobs, lambda *_: None)
+        await asyncio.gather(*scraper._under_way.values())
+        assert "of one variant" in scraper.error("team/slow", f"{silent}/slow")
+        assert "1 pods of one namespace" in scraper.error("team/waits", f"{silent}/waits")
+
+
 async def test_a_page_of_many_series_is_refused() -> None:
     """A page of a server has some hundred series that are read."""
     line = b'vllm:num_requests_running{model_name="m"} 1\n'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 Write = Callable[[], Awaitable[None]]
@@ -43,12 +44,13 @@ async def each(work: Sequence[Write], *, at_once: int) -> None:
 class FairWrites:
     """Writes that are due, one of each namespace in turn, a few at a time.
 
-    They go on while nobody waits for them. What is due for the same key is replaced by what is newer.
+    They go on while nobody waits for them. What is due for the same key is replaced by what is newer. One
+    namespace never has all that may be in flight: the API server may be slow for its objects alone.
     """
 
     def __init__(self, at_once: int) -> None:
-        """`at_once`: writes in flight at the same time."""
-        self._at_once = at_once
+        """`at_once`: writes in flight at the same time; three quarters of them of one namespace."""
+        self._at_once, self._each = at_once, max(3 * at_once // 4, 1)
         self._due: dict[str, dict[str, Write]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[str] = set()
@@ -113,7 +115,10 @@ class FairWrites:
 
     def _next(self) -> tuple[str, Write] | None:
         """The write whose turn it is; a newer one never overtakes that of the same key that is in flight."""
+        in_flight = Counter(key.partition("/")[0] for key in self._busy)
         for namespace, due in self._due.items():
+            if in_flight[namespace] >= self._each:
+                continue
             key = next((key for key in due if key not in self._busy), None)
             if key is not None:
                 write = due.pop(key)
