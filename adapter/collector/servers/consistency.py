@@ -280,6 +280,7 @@ class Residence:
     _tokens: float = 0.0
     _mean: float = 0.0
     _silent: float = 0.0
+    _still: float = 0.0
     _now: float = 0.0
 
     def note(
@@ -291,6 +292,9 @@ class Residence:
         self._now = max(min(before.running, page.running) - idle, 0.0)
         in_service = self._now * seconds
         self._silent = 0.0 if counted else self._silent + in_service
+        # Where the KV cache fills, tokens come of requests that do not end yet.
+        moved = counted or before.kv_cache != page.kv_cache
+        self._still = 0.0 if moved else self._still + in_service
         ended, tokens = _grown(before, page)
         if not counted or ended <= 0:
             return
@@ -354,7 +358,7 @@ class Residence:
     def _should_have_ended(self) -> float:
         if self._requests < _LEAST or self._in_service <= 0:
             return 0.0
-        return self._silent * self._requests / self._in_service
+        return self._still * self._requests / self._in_service
 
 
 def _grown(before: PodMetrics, page: PodMetrics) -> tuple[float, float]:

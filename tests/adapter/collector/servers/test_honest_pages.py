@@ -212,3 +212,16 @@ def test_what_contradicts_for_long_is_how_a_server_counts() -> None:
     ]
     assert any(found[:20])
     assert not any(found[60:])
+
+
+def test_a_server_whose_kv_cache_fills_is_not_silent() -> None:
+    """Triton counts nothing of a request of 20,000 tokens while it lasts, 400 s after those of 4 s."""
+    checks = Plausibility(interval=INTERVAL)
+    silent = []
+    for at in range(60):
+        ended = 5.0 * min(at, 20)
+        one = plain(ended, running=2 if at < 20 else 1)
+        one = replace(one, itl=(0.0, 0.0), kv_cache=0.2 if at < 20 else 0.01 * (at - 19))
+        verdict = checks.assess("a", one, now=at * INTERVAL, started=None, batch=BATCH)
+        silent.append(verdict.silent or bool(verdict.problem))
+    assert not any(silent)
