@@ -82,7 +82,7 @@ _DOUBT, _PATIENCE = 5, 160
 """Weight of a contradiction beside an answer without one, and the weight up to which there is patience: 40
 pages on end, and 160 where every second one contradicts."""
 
-_COUNTERS = ("finished", "ttft", "itl", "generated", "generation_tokens")
+COUNTERS = ("finished", "ttft", "itl", "generated", "generation_tokens")
 
 AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended: one of the two is wrong"
 _LENGTHS = (
@@ -287,7 +287,7 @@ class Residence:
         self, before: PodMetrics, page: PodMetrics, *, seconds: float, idle: float = 0.0
     ) -> None:
         """Learn from a page that follows another one; `idle` requests of its gauge are not in service."""
-        counted = any(getattr(before, name) != getattr(page, name) for name in _COUNTERS)
+        counted = any(getattr(before, name) != getattr(page, name) for name in COUNTERS)
         self.silent_pages = 0 if counted else self.silent_pages + 1
         self._now = max(min(before.running, page.running) - idle, 0.0)
         in_service = self._now * seconds

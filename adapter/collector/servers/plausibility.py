@@ -375,15 +375,7 @@ def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: 
         residence.note(before, page, seconds=now - address.at, idle=address.service.doubted)
     moved = any(
         getattr(before, name) != getattr(page, name)
-        for name in (
-            "finished",
-            "running",
-            "waiting",
-            "ttft",
-            "itl",
-            "generated",
-            "generation_tokens",
-        )
+        for name in ("running", "waiting", "kv_cache", *consistency.COUNTERS)
     )
     address.moved = address.moved or moved
     # Without a count of tokens a long request looks the same, unless many should have ended.

@@ -225,3 +225,14 @@ def test_a_server_whose_kv_cache_fills_is_not_silent() -> None:
         verdict = checks.assess("a", one, now=at * INTERVAL, started=None, batch=BATCH)
         silent.append(verdict.silent or bool(verdict.problem))
     assert not any(silent)
+
+
+def test_a_long_prompt_does_not_hang_a_server() -> None:
+    """Half a million tokens take a minute, in which the KV cache fills and nothing else moves."""
+    pages = [
+        replace(vllm(5.0 * at, timed=885.0 * at, generated=890.0 * at), kv_cache=0.01)
+        for at in range(10)
+    ]
+    prefill = replace(pages[-1], running=1)
+    pages += [replace(prefill, kv_cache=0.1 * (at + 1)) for at in range(6)]
+    assert said(pages) == []
