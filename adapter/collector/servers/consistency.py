@@ -74,9 +74,9 @@ _FEW = 3.0
 _FASTEST_TOKENS, _TIMES_LONGER = 2000.0, 20.0
 """Tokens per second that no request gets, and times the usual length from which they are looked at."""
 
-_TIMES_SERVED, _BUSY = 100.0, 0.25
-"""Times those that ended which may be turned away though nothing waits, and `MORE`, as a queue may fill and
-empty within seconds; and share of the batch in service from which a limit on requests may be reached."""
+_TIMES_SERVED = 100.0
+"""Times those that ended which may be turned away though nothing waits, and `MORE`: a queue fills and empties
+within seconds."""
 
 _DOUBT, _PATIENCE = 5, 160
 """Weight of a contradiction beside an answer without one, and the weight up to which there is patience: 40
@@ -137,7 +137,9 @@ def problem(before: PodMetrics, after: PodMetrics) -> str:
     begun = after.ttft[1] - before.ttft[1]
     ended = after.finished - before.finished
     measured = after.generation_tokens[1] - before.generation_tokens[1]
-    if measured > TIMES_FINISHED * max(ended, 0.0) + MORE:
+    # What several processes write may be on some lines of a page first.
+    none = ended == 0 and not _several(after)
+    if measured > TIMES_FINISHED * max(ended, 0.0) + MORE or (none and measured >= _FEW):
         return _LENGTHS.format(measured=measured, ended=ended)
     if after.ttft[1] <= 0 and before.ttft[1] <= 0:
         counted = min(before.generation_tokens[1], measured) > 0
@@ -167,6 +169,11 @@ def _sums(before: PodMetrics, after: PodMetrics) -> str:
     return ""
 
 
+def _several(page: PodMetrics) -> bool:
+    """Whether several processes of vLLM may write a page: it has no start of one."""
+    return page.started_at is None and page.generated is not None
+
+
 def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool) -> str:
     """What contradicts on two pages of one process with others between them; empty for nothing.
 
@@ -181,7 +188,7 @@ def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool) -> str:
         return AHEAD.format(begun=begun, ended=ended)
     measured = last.generation_tokens[1] - first.generation_tokens[1]
     # Of several processes that write a page each may be as far apart as at one page.
-    several = last.started_at is None and last.generated is not None
+    several = _several(last)
     apart = _STEPS if several else _EXACT
     counted = min(first.generation_tokens[1], last.generation_tokens[1]) > 0
     # Lengths of requests that were given up are counted by servers that count those as failed.
@@ -215,11 +222,8 @@ def _more_than_timed(first: PodMetrics, last: PodMetrics) -> str:
     return ""
 
 
-def beyond_reach(before: PodMetrics, after: PodMetrics, *, batch: float) -> str:
-    """What no engine can have done between two pages, or need not have; empty for nothing.
-
-    `batch`: largest batch that a profile has; 0 without one.
-    """
+def beyond_reach(before: PodMetrics, after: PodMetrics) -> str:
+    """What no engine can have done between two pages; empty for nothing."""
     tokens = after.generation_tokens[0] - before.generation_tokens[0]
     ended = after.generation_tokens[1] - before.generation_tokens[1]
     prompts, came = (
@@ -230,13 +234,6 @@ def beyond_reach(before: PodMetrics, after: PodMetrics, *, batch: float) -> str:
     held = after.kv_tokens or 0.0
     if held > 0 and ended > 0 and length > held:
         return _LONG_REQUESTS.format(tokens=length)
-    rejected = (after.rejected or 0.0) - (before.rejected or 0.0)
-    served = max(after.finished - before.finished, 0.0)
-    empty = (
-        before.waiting == after.waiting == 0 and max(before.running, after.running) < _BUSY * batch
-    )
-    if empty and rejected > _TIMES_SERVED * served + MORE:
-        return _TURNED_AWAY.format(rejected=rejected)
     return ""
 
 
@@ -270,11 +267,13 @@ class Residence:
     Attributes:
         silent_pages: Pages in a row on which no counter grew.
         timed: Whether the server has timed the tokens of all requests: some time those that stream alone.
+        turns_away: Whether it turned requests away between its last two pages.
 
     """
 
     silent_pages: int = 0
     timed: bool = False
+    turns_away: bool = False
     _in_service: float = 0.0
     _requests: float = 0.0
     _tokens: float = 0.0
@@ -303,9 +302,8 @@ class Residence:
         self._tokens = _KEPT * self._tokens + tokens
         self._mean = self._tokens / self._requests
         with_time = page.itl[1] + page.ttft[1]
-        self.timed = (
-            page.finished >= _LEAST and with_time >= _TIMED_SHARE * page.generation_tokens[0]
-        )
+        if page.finished >= _LEAST and with_time >= _TIMED_SHARE * page.generation_tokens[0]:
+            self.timed = True
 
     def doubt(self) -> None:
         """Note a page that cannot be learned from; busy servers are not doubted for longer than others."""
@@ -343,6 +341,21 @@ class Residence:
         served = self._in_service + self._silent + now * seconds
         speed = (self._tokens + tokens) / served
         return _FAST.format(tokens=speed) if speed > _FASTEST_TOKENS else ""
+
+    def turned_away(self, before: PodMetrics, page: PodMetrics, *, batch: float) -> str:
+        """Why many cannot have been turned away; empty if they can, asked once a page.
+
+        A limit below the batch is reached by more in service, and goes on turning requests away. `batch`:
+        largest batch that a profile has; 0 without one.
+        """
+        rejected = (page.rejected or 0.0) - (before.rejected or 0.0)
+        goes_on, self.turns_away = self.turns_away, rejected > 0
+        ended, _ = _grown(before, page)
+        empty = before.waiting == page.waiting == 0 and before.running < batch
+        as_before = empty and page.running <= before.running and not goes_on
+        if as_before and rejected > _TIMES_SERVED * ended + MORE:
+            return _TURNED_AWAY.format(rejected=rejected)
+        return ""
 
     @property
     def stands_still(self) -> bool:

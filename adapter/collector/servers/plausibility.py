@@ -323,7 +323,8 @@ def _doubt(
     if base is EMPTY:
         address.recent.clear()  # of another process
     seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
-    odd = consistency.problem(base, page) or consistency.beyond_reach(base, page, batch=batch)
+    odd = address.residence.turned_away(base, page, batch=batch)
+    odd = odd or consistency.problem(base, page) or consistency.beyond_reach(base, page)
     odd = odd or address.residence.too_fast(base, page, seconds=now - since)
     odd = address.patience.within(odd)
     implied = address.residence.implied(base, page, seconds=now - since)

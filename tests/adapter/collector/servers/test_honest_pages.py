@@ -168,7 +168,10 @@ def test_prompts_that_are_counted_as_they_come_are_no_long_requests() -> None:
 
 def test_requests_are_turned_away_at_a_limit_below_the_batch_or_within_seconds() -> None:
     """A limit on requests in service may be below the profile's batch; a queue fills and empties."""
-    below = [tgi(40.0 * at, running=32, rejected=5000.0 * max(at - 5, 0)) for at in range(15)]
+    below = [
+        tgi(40.0 * at, running=32 if at > 5 else 10, rejected=5000.0 * max(at - 5, 0))
+        for at in range(15)
+    ]
     assert said(below) == []
     burst = [tgi(5.0 * at + 160 * (at > 5), rejected=1800.0 * (at > 5)) for at in range(15)]
     assert said(burst) == []
