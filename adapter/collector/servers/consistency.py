@@ -267,7 +267,7 @@ class Residence:
     Attributes:
         silent_pages: Pages in a row on which no counter grew.
         timed: Whether the server has timed the tokens of all requests: some time those that stream alone.
-        turns_away: Whether it turned requests away between its last two pages.
+        turns_away: Whether requests were turned away between its last two pages.
 
     """
 

@@ -17,11 +17,11 @@ INTERVAL, BATCH = 10.0, 64.0
 def said(pages: Iterable[PodMetrics], *, batch: float = BATCH) -> list[str]:
     """What is wrong with these pages, one every scrape cycle, or is not counted."""
     checks = Plausibility(interval=INTERVAL)
-    found = []
+    doubts = []
     for at, one in enumerate(pages):
         verdict = checks.assess("a", one, now=at * INTERVAL, started=one.started_at, batch=batch)
-        found.append(verdict.problem or checks.note("a"))
-    return [text for text in found if text]
+        doubts.append(verdict.problem or checks.note("a"))
+    return [text for text in doubts if text]
 
 
 def sglang(
@@ -209,12 +209,12 @@ def test_what_contradicts_for_long_is_how_a_server_counts() -> None:
         for one in (plain(20.0 * at, running=4) for at in range(80))
     ]
     checks = Plausibility(interval=INTERVAL)
-    found = [
+    doubts = [
         checks.assess("a", one, now=at * INTERVAL, started=None, batch=BATCH).problem
         for at, one in enumerate(pages)
     ]
-    assert any(found[:20])
-    assert not any(found[60:])
+    assert any(doubts[:20])
+    assert not any(doubts[60:])
 
 
 def test_a_server_whose_kv_cache_fills_is_not_silent() -> None:
