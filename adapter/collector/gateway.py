@@ -76,11 +76,17 @@ class Rates:
     Attributes:
         rps: Their rates.
         queued: Models of which requests waited at a gateway at its last scrape.
+        counted: What each scrape added to a rate, and how many seconds ago that was.
 
     """
 
     rps: Mapping[ModelKey, float] = field(default_factory=dict)
     queued: frozenset[ModelKey] = frozenset()
+    counted: Mapping[ModelKey, Sequence[tuple[float, float]]] = field(default_factory=dict)
+
+    def within(self, key: ModelKey, seconds: float) -> float:
+        """The part of a model's rate that was counted within the last seconds."""
+        return sum(rps for ago, rps in self.counted.get(key, ()) if ago < seconds)
 
     def key(self, namespace: str, model: str) -> ModelKey | None:
         """The key that a variant's model is counted under; None where no gateway counts it."""
@@ -167,6 +173,7 @@ class GatewayWindow:
                 del self._counters[origin]
         scraped = any(self._counters)
         rates: dict[ModelKey, float] = {}
+        counted: dict[ModelKey, list[tuple[float, float]]] = {}
         queued: set[ModelKey] = set()
         flat = (
             (origin, key, counter)
@@ -183,8 +190,10 @@ class GatewayWindow:
             came = sum(growth for _, growth, _ in counter.growth)
             rate = offered(came, 0.0, sum(rejected for *_, rejected in counter.growth)) / span
             rates[key] = rates.get(key, 0.0) + rate
+            parts = ((now - at, max(growth, 0.0) / span) for at, growth, _ in counter.growth)
+            counted.setdefault(key, []).extend(parts)
             queued |= {key} if counter.waiting > 0 else set()
-        return Rates(rps=rates, queued=frozenset(queued))
+        return Rates(rps=rates, queued=frozenset(queued), counted=counted)
 
 
 @dataclass(slots=True)

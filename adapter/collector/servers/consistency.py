@@ -58,6 +58,13 @@ times the tokens of a usual one that each in service may have had before."""
 _APART = 4.0
 """Tokens by which counts of the same ones may differ over several pages of one process."""
 
+_FIRST_TOKENS = 64.0
+"""Tokens that may come with the first one of a request, without a time of their own: SGLang sends those of
+requests that do not stream by fifties."""
+
+_ENDED_WITHOUT = 0.25
+"""Share of requests whose end may be timed as one more token."""
+
 _AT_ONCE = 2.0
 """Requests whose sum of tokens may be on a page before they are counted."""
 
@@ -67,10 +74,15 @@ _FEW = 3.0
 _FASTEST_TOKENS, _TIMES_LONGER = 2000.0, 20.0
 """Tokens per second that no request gets, and times the usual length from which they are looked at."""
 
-_TIMES_SERVED = 4.0
-"""Times those that ended which may be turned away though nothing waits, and `MORE`."""
+_TIMES_SERVED = 100.0
+"""Times those that ended which may be turned away though nothing waits, and `MORE`: a queue fills and empties
+within seconds."""
 
-_COUNTERS = ("finished", "ttft", "itl", "generated", "generation_tokens")
+_DOUBT, _PATIENCE = 5, 160
+"""Weight of a contradiction beside an answer without one, and the weight up to which there is patience: 40
+pages on end, and 160 where every second one contradicts."""
+
+COUNTERS = ("finished", "ttft", "itl", "generated", "generation_tokens")
 
 AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended: one of the two is wrong"
 _LENGTHS = (
@@ -97,6 +109,23 @@ _UNSUMMED = "its count of {what} grew by {count:.0f} requests though their sum d
 _SUM_FELL = "its sum of {what} fell though its process did not start anew"
 
 
+@dataclass(slots=True)
+class Patience:
+    """For how long an address is doubted for what contradicts on its pages.
+
+    What goes on contradicting is how that server counts: it would be held for ever, and is believed instead.
+    """
+
+    _doubts: int = 0
+
+    def within(self, odd: str) -> str:
+        """What contradicts, asked twice a page; empty where it has gone on for too long."""
+        self._doubts = (
+            min(self._doubts + _DOUBT, 2 * _PATIENCE) if odd else max(self._doubts - 1, 0)
+        )
+        return "" if self._doubts > _PATIENCE else odd
+
+
 def problem(before: PodMetrics, after: PodMetrics) -> str:
     """What contradicts on two pages of one process; empty for nothing.
 
@@ -108,7 +137,9 @@ def problem(before: PodMetrics, after: PodMetrics) -> str:
     begun = after.ttft[1] - before.ttft[1]
     ended = after.finished - before.finished
     measured = after.generation_tokens[1] - before.generation_tokens[1]
-    if measured > TIMES_FINISHED * max(ended, 0.0) + MORE or measured >= _FEW > ended == 0:
+    # What several processes write may be on some lines of a page first.
+    none = ended == 0 and not _several(after)
+    if measured > TIMES_FINISHED * max(ended, 0.0) + MORE or (none and measured >= _FEW):
         return _LENGTHS.format(measured=measured, ended=ended)
     if after.ttft[1] <= 0 and before.ttft[1] <= 0:
         counted = min(before.generation_tokens[1], measured) > 0
@@ -123,7 +154,7 @@ def problem(before: PodMetrics, after: PodMetrics) -> str:
 
 
 def _sums(before: PodMetrics, after: PodMetrics) -> str:
-    """Sums that fell or grew alone, and output tokens that did not grow though each request has some."""
+    """Sums that fell or grew alone, and output tokens that did not grow though some were timed."""
     for name, what in _SUMS.items():
         (total, count), (was, number) = getattr(after, name), getattr(before, name)
         if count >= number and total < was * (1.0 - _ROUNDING):
@@ -131,10 +162,16 @@ def _sums(before: PodMetrics, after: PodMetrics) -> str:
         if count == number > 0 and total - was > _AT_ONCE * was / number:
             return _UNCOUNTED.format(what=what)
     (total, count), (was, number) = after.generation_tokens, before.generation_tokens
-    # Servers of embeddings never have any.
-    if was > 0 and count - number >= _FEW and 0 <= total - was < 0.5 * (count - number):
+    # Requests of embeddings and scores have none, and those that were given up in the queue.
+    timed = (after.itl[1] - before.itl[1]) * number >= (count - number) * was
+    if was > 0 and count - number >= _FEW and total == was and timed:
         return _UNSUMMED.format(what=_SUMS["generation_tokens"], count=count - number)
     return ""
+
+
+def _several(page: PodMetrics) -> bool:
+    """Whether several processes of vLLM may write a page: it has no start of one."""
+    return page.started_at is None and page.generated is not None
 
 
 def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool) -> str:
@@ -151,22 +188,26 @@ def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool) -> str:
         return AHEAD.format(begun=begun, ended=ended)
     measured = last.generation_tokens[1] - first.generation_tokens[1]
     # Of several processes that write a page each may be as far apart as at one page.
-    several = last.started_at is None and last.generated is not None
+    several = _several(last)
     apart = _STEPS if several else _EXACT
     counted = min(first.generation_tokens[1], last.generation_tokens[1]) > 0
-    if counted and abs(ended - measured) > _EXACT_SHARE * max(ended, measured) + apart:
+    # Lengths of requests that were given up are counted by servers that count those as failed.
+    most = (_TIMES_FINISHED if last.generated is None else 1.0 + _EXACT_SHARE) * ended + apart
+    if counted and (ended > (1.0 + _EXACT_SHARE) * measured + apart or measured > most):
         return _LENGTHS.format(measured=measured, ended=ended)
     if timed and (odd := _more_than_timed(first, last)):
         return odd
+    # A request that ends in an error has a gap without a token.
     more = _STEPS + first.running + last.running if several else _APART
+    more += _ENDED_WITHOUT * ended
     return _more_than_generated(first, last, more=more)
 
 
 def _more_than_timed(first: PodMetrics, last: PodMetrics) -> str:
     """Whether requests that ended had more tokens than were timed, on pages without what was generated.
 
-    Requests that were in service at first have tokens of the time before: what was timed until then and is not
-    of requests that had ended.
+    Requests that were in service at first have tokens of the time before: what was timed until then, and is
+    not of requests that had ended.
     """
     if first.generated is not None or min(first.itl[1], first.generation_tokens[1]) <= 0:
         return ""
@@ -175,27 +216,24 @@ def _more_than_timed(first: PodMetrics, last: PodMetrics) -> str:
     mean = first.generation_tokens[0] / first.generation_tokens[1]
     had = first.itl[1] + first.ttft[1] - first.generation_tokens[0]
     had = max(had, _TIMES_FINISHED * mean * (first.running + 1.0))
+    had += _FIRST_TOKENS * max(last.ttft[1] - first.ttft[1], 0.0)
     if tokens > _TIMES_TIMED * with_time + had:
         return _MORE_TOKENS.format(tokens=tokens, timed=with_time)
     return ""
 
 
-def beyond_reach(before: PodMetrics, after: PodMetrics, *, batch: float) -> str:
-    """What no engine can have done between two pages, or need not have; empty for nothing.
-
-    `batch`: largest batch that a profile has; 0 without one.
-    """
+def beyond_reach(before: PodMetrics, after: PodMetrics) -> str:
+    """What no engine can have done between two pages; empty for nothing."""
     tokens = after.generation_tokens[0] - before.generation_tokens[0]
     ended = after.generation_tokens[1] - before.generation_tokens[1]
-    lengths = tokens + after.prompt_tokens[0] - before.prompt_tokens[0]
+    prompts, came = (
+        of - was for of, was in zip(after.prompt_tokens, before.prompt_tokens, strict=True)
+    )
+    # Some servers count prompts as they come.
+    length = tokens / max(ended, 1.0) + prompts / max(came, 1.0)
     held = after.kv_tokens or 0.0
-    if held > 0 and ended > 0 and lengths > ended * held:
-        return _LONG_REQUESTS.format(tokens=lengths / ended)
-    rejected = (after.rejected or 0.0) - (before.rejected or 0.0)
-    served = max(after.finished - before.finished, 0.0)
-    empty = before.waiting == after.waiting == 0 and max(before.running, after.running) < batch
-    if empty and rejected > _TIMES_SERVED * served + MORE:
-        return _TURNED_AWAY.format(rejected=rejected)
+    if held > 0 and ended > 0 and length > held:
+        return _LONG_REQUESTS.format(tokens=length)
     return ""
 
 
@@ -229,27 +267,33 @@ class Residence:
     Attributes:
         silent_pages: Pages in a row on which no counter grew.
         timed: Whether the server has timed the tokens of all requests: some time those that stream alone.
+        turns_away: Whether requests were turned away between its last two pages.
 
     """
 
     silent_pages: int = 0
     timed: bool = False
+    turns_away: bool = False
     _in_service: float = 0.0
     _requests: float = 0.0
     _tokens: float = 0.0
     _mean: float = 0.0
     _silent: float = 0.0
+    _still: float = 0.0
     _now: float = 0.0
 
     def note(
         self, before: PodMetrics, page: PodMetrics, *, seconds: float, idle: float = 0.0
     ) -> None:
         """Learn from a page that follows another one; `idle` requests of its gauge are not in service."""
-        counted = any(getattr(before, name) != getattr(page, name) for name in _COUNTERS)
+        counted = any(getattr(before, name) != getattr(page, name) for name in COUNTERS)
         self.silent_pages = 0 if counted else self.silent_pages + 1
         self._now = max(min(before.running, page.running) - idle, 0.0)
         in_service = self._now * seconds
         self._silent = 0.0 if counted else self._silent + in_service
+        # Where the KV cache fills, tokens come of requests that do not end yet.
+        moved = counted or before.kv_cache != page.kv_cache
+        self._still = 0.0 if moved else self._still + in_service
         ended, tokens = _grown(before, page)
         if not counted or ended <= 0:
             return
@@ -292,9 +336,26 @@ class Residence:
         longer = tokens > _TIMES_LONGER * self._mean * max(ended, 1.0) > 0
         if page.itl[1] > 0 or not longer or seconds <= 0:
             return ""
-        served = self._in_service + self._silent + max(before.running, page.running, 1.0) * seconds
+        # Those that came and ended between two pages are in no gauge.
+        now = max(before.running, page.running, ended, 1.0)
+        served = self._in_service + self._silent + now * seconds
         speed = (self._tokens + tokens) / served
         return _FAST.format(tokens=speed) if speed > _FASTEST_TOKENS else ""
+
+    def turned_away(self, before: PodMetrics, page: PodMetrics, *, batch: float) -> str:
+        """Why many cannot have been turned away; empty if they can, asked once a page.
+
+        A limit below the batch is reached by more in service, and goes on turning requests away. `batch`:
+        largest batch that a profile has; 0 without one.
+        """
+        rejected = (page.rejected or 0.0) - (before.rejected or 0.0)
+        goes_on, self.turns_away = self.turns_away, rejected > 0
+        ended, _ = _grown(before, page)
+        empty = before.waiting == page.waiting == 0 and before.running < batch
+        as_before = empty and page.running <= before.running and not goes_on
+        if as_before and rejected > _TIMES_SERVED * ended + MORE:
+            return _TURNED_AWAY.format(rejected=rejected)
+        return ""
 
     @property
     def stands_still(self) -> bool:
@@ -310,7 +371,7 @@ class Residence:
     def _should_have_ended(self) -> float:
         if self._requests < _LEAST or self._in_service <= 0:
             return 0.0
-        return self._silent * self._requests / self._in_service
+        return self._still * self._requests / self._in_service
 
 
 def _grown(before: PodMetrics, page: PodMetrics) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import consistency, ranks
-from adapter.collector.servers.consistency import Residence
+from adapter.collector.servers.consistency import Patience, Residence
 from adapter.collector.servers.queue import Queue, Service
 from adapter.collector.servers.ranks import Rank
 from adapter.collector.windows.growth import EMPTY
@@ -117,6 +117,7 @@ class _Address:
     queue: Queue = field(default_factory=Queue)
     service: Service = field(default_factory=Service)
     residence: Residence = field(default_factory=Residence)
+    patience: Patience = field(default_factory=Patience)
     lost: tuple[tuple[float, ...], int] = ((), 0)
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS))
     falls: deque[int] = field(default_factory=lambda: deque(maxlen=FALLS))
@@ -282,7 +283,8 @@ def _note(address: _Address, page: PodMetrics, now: float) -> None:
 
 def _over_pages(address: _Address) -> str:
     """What contradicts on its last page and one some pages before; empty for nothing."""
-    return consistency.over_pages(address.recent[0], address.page, timed=address.residence.timed)
+    first, timed = address.recent[0], address.residence.timed
+    return address.patience.within(consistency.over_pages(first, address.page, timed=timed))
 
 
 def _known(address: _Address, start: float) -> bool:
@@ -318,15 +320,17 @@ def _doubt(
         base = EMPTY
     elif _regained(address, before, page):
         return FELL, CLEAN_PAGES
+    if base is EMPTY:
+        address.recent.clear()  # of another process
     seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
-    implied = seconds / (now - since)
-    odd = consistency.problem(base, page) or consistency.beyond_reach(base, page, batch=batch)
-    if not odd and implied > _TIMES_SEEN * max(address.most, batch) + _UNSEEN:
-        odd = BEYOND.format(number=implied)
+    odd = address.residence.turned_away(base, page, batch=batch)
+    odd = odd or consistency.problem(base, page) or consistency.beyond_reach(base, page)
+    odd = odd or address.residence.too_fast(base, page, seconds=now - since)
+    odd = address.patience.within(odd)
     implied = address.residence.implied(base, page, seconds=now - since)
+    implied = max(seconds / (now - since), implied)
     if not odd and implied > _TIMES_SEEN * max(address.most, batch, page.running) + _UNSEEN:
         odd = BEYOND.format(number=implied)
-    odd = odd or address.residence.too_fast(base, page, seconds=now - since)
     if odd and base is before:
         _lose(address, before, page)
     return odd, CLEAN_PAGES if odd else 0
@@ -372,15 +376,7 @@ def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: 
         residence.note(before, page, seconds=now - address.at, idle=address.service.doubted)
     moved = any(
         getattr(before, name) != getattr(page, name)
-        for name in (
-            "finished",
-            "running",
-            "waiting",
-            "ttft",
-            "itl",
-            "generated",
-            "generation_tokens",
-        )
+        for name in ("running", "waiting", "kv_cache", *consistency.COUNTERS)
     )
     address.moved = address.moved or moved
     # Without a count of tokens a long request looks the same, unless many should have ended.

@@ -202,13 +202,18 @@ class Service:
     def _note_untimed(
         self, before: PodMetrics, page: PodMetrics, *, ended: float, seconds: float, batch: float
     ) -> None:
-        """Compare pages without times to first token: many more in service soon show in those that end."""
-        self._begun += ended - self._ended_rps * seconds
+        """Compare pages without times to first token: many more in service soon show in those that end.
+
+        Those that waited before, and those whose prompts are counted as they come, are in service at once.
+        """
+        came = max(page.prompt_tokens[1] - before.prompt_tokens[1] - ended, 0.0)
+        came += max(before.waiting - page.waiting, 0.0)
+        self._begun += ended - self._ended_rps * seconds + came
         if self._begun >= _ENDED * self.doubted:
             self.doubted = 0.0
         self.doubted = min(self.doubted, max(page.running - self._before, 0.0))
         more = page.running - before.running
-        if more > max(self.most, batch) + _PREFILL:
+        if more - came > max(self.most, batch) + _PREFILL:
             if not self.doubted:
                 self._before = before.running
             self.doubted += more

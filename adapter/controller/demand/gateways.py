@@ -126,7 +126,7 @@ def credible(
 
     What a gateway forwards is at the pods at once. Where all of a model's pods are heard, none has a queue
     and all have room, and nothing waits at the gateway, a gateway that counts more has a wrong counter, or
-    forwards to others besides: then the pods' rate counts.
+    forwards to others besides: then the pods' rate counts, with what came since their pages.
     """
     places: dict[gateway.ModelKey, list[VariantSource]] = {}
     for source in variants:
@@ -138,9 +138,10 @@ def credible(
         if place in rates.queued:
             continue
         if all(_has_room(source, observations.get(source.key)) for source in sources):
-            traffics = (observations[source.key].traffic for source in sources)
-            seen = sum(item.arrival_rate_rps for item in traffics if item is not None)
-            rps[place] = min(rps[place], seen)
+            heard = [observations[source.key] for source in sources]
+            seen = sum(one.traffic.arrival_rate_rps for one in heard if one.traffic is not None)
+            newer = rates.within(place, max(one.age_seconds for one in heard))
+            rps[place] = min(rps[place], seen + newer)
     return replace(rates, rps=rps)
 
 

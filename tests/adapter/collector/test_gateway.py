@@ -229,3 +229,14 @@ async def test_a_page_of_something_else_is_a_problem_after_some_scrapes() -> Non
 def test_a_gateway_is_known_by_any_of_its_series(text: str, *, known: bool) -> None:
     """Counters by model appear with the first request."""
     assert pages.read(text, "u").of_gateway == known
+
+
+def test_what_was_counted_last_is_a_part_of_the_rate() -> None:
+    """30 in the last of six intervals of ten seconds, one in each of the others."""
+    window = GatewayWindow(window_seconds=60.0)
+    for number, value in enumerate((0, 1, 2, 3, 4, 5, 35)):
+        window.add("u", [GatewayCount(namespace="n", model="m", requests=value)], now=10.0 * number)
+    rates, key = window.rates(now=65.0), ("n", "m")
+    assert rates.within(key, 5.0) == 0
+    assert rates.within(key, 12.0) == pytest.approx(rates.within(key, 100.0) * 30 / 35, rel=0.05)
+    assert rates.within(("n", "other"), 100.0) == 0

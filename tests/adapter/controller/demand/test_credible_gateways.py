@@ -71,3 +71,13 @@ def test_pods_that_are_not_heard_say_nothing(source: VariantSource) -> None:
     other = replace(source, name="other")
     rates = credible(Rates(rps={place: COUNTED}), [source, other], {source.key: observed()})
     assert rates.rps[place] == COUNTED
+
+
+def test_what_came_since_the_pods_were_read_counts(source: VariantSource) -> None:
+    """Their pages are 12 s old: a burst that began since is on the gateway's alone."""
+    place = (source.namespace, source.model)
+    counted = {place: [(30.0, 2.0), (10.0, 12.0), (2.0, 10.0)]}
+    rates = Rates(rps={place: COUNTED}, counted=counted)
+    for age, rps in (0.0, 2.0), (5.0, 12.0), (12.0, COUNTED):
+        observation = replace(observed(), age_seconds=age)
+        assert credible(rates, [source], {source.key: observation}).rps[place] == rps

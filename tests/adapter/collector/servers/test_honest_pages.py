@@ -1,0 +1,241 @@
+"""Pages of servers that work, of unusual requests: none of them is doubted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from adapter.collector.model_servers import PodMetrics
+from adapter.collector.servers.plausibility import Plausibility
+from tests.adapter.collector.servers.test_plausibility import page as plain
+
+INTERVAL, BATCH = 10.0, 64.0
+
+
+def said(pages: Iterable[PodMetrics], *, batch: float = BATCH) -> list[str]:
+    """What is wrong with these pages, one every scrape cycle, or is not counted."""
+    checks = Plausibility(interval=INTERVAL)
+    doubts = []
+    for at, one in enumerate(pages):
+        verdict = checks.assess("a", one, now=at * INTERVAL, started=one.started_at, batch=batch)
+        doubts.append(verdict.problem or checks.note("a"))
+    return [text for text in doubts if text]
+
+
+def sglang(
+    ended: float, *, tokens: float, timed: float, running: float = 2, begun: float | None = None
+) -> PodMetrics:
+    """A page of SGLang: tokens of requests that ended, and those that were timed after first ones."""
+    return replace(
+        plain(ended, running=running),
+        prompt_tokens=(100 * ended, ended),
+        generation_tokens=(tokens, ended),
+        ttft=(0.05 * ended, ended if begun is None else begun),
+        itl=(0.02 * timed, timed),
+        idle_seconds=40.0,
+    )
+
+
+def tgi(
+    ended: float,
+    *,
+    tokens: float | None = None,
+    running: float = 2,
+    rejected: float = 0,
+    waiting: float = 0,
+) -> PodMetrics:
+    """A page of TGI, which counts prompts as they come and times no tokens."""
+    came = ended + running + waiting
+    return replace(
+        plain(ended, running=running, waiting=waiting),
+        prompt_tokens=(100 * came, came),
+        generation_tokens=(178 * ended if tokens is None else tokens, ended),
+        ttft=(0.0, 0.0),
+        itl=(0.0, 0.0),
+        rejected=rejected,
+    )
+
+
+def vllm(ended: float, *, timed: float, generated: float, start: float = -100.0) -> PodMetrics:
+    """A page of vLLM."""
+    return replace(
+        plain(ended, running=2, started_at=start),
+        generation_tokens=(0.95 * generated, ended),
+        itl=(0.02 * timed, timed),
+        generated=generated,
+    )
+
+
+def test_one_request_may_be_hundreds_of_times_as_long() -> None:
+    """It was in service, and timed, for long before the pages on which it ends."""
+    pages = []
+    for at in range(60):
+        ended, done = 5.0 * at, at >= 50
+        of_it = 20000.0 * min(at, 50) / 50
+        tokens = 20 * ended + (of_it if done else 0.0)
+        pages.append(
+            sglang(
+                ended + done, tokens=tokens, timed=19 * ended + of_it, running=2 - done,
+                begun=ended + 1,
+            )
+        )  # fmt: skip
+    assert said(pages) == []
+
+
+@pytest.mark.parametrize("later", [300, 60, 40])
+def test_tokens_of_requests_that_do_not_stream_come_by_fifties(later: int) -> None:
+    """SGLang times none of the first fifty; answers may become shorter than that."""
+    ended = tokens = timed = 0.0
+    pages = []
+    for at in range(60):
+        length = 300 if at < 30 else later
+        ended += 100
+        tokens += 100 * length
+        timed += 100 * max(length - 50, 0)
+        pages.append(sglang(ended, tokens=tokens, timed=timed, running=20))
+    assert said(pages) == []
+
+
+def test_requests_without_output_tokens_are_no_contradiction() -> None:
+    """A client scores prompts for some minutes, or all that wait are given up."""
+    pages = [sglang(5.0 * at, tokens=890.0 * at, timed=885.0 * at) for at in range(20)]
+    last = pages[-1]
+    pages += [
+        sglang(last.finished + 50.0 * at, tokens=890.0 * 19, timed=885.0 * 19 + 500 * (at > 0))
+        for at in range(20)
+    ]
+    assert said(pages) == []
+
+
+def test_a_restart_is_not_compared_over_pages() -> None:
+    """Before it speculative decoding gave three tokens a step, after it fewer."""
+    pages = [vllm(2.0 * at, timed=200.0 * at, generated=600.0 * at) for at in range(10)]
+    pages += [
+        vllm(3.0 * at, timed=500.0 * at, generated=600.0 * at, start=100.0) for at in range(1, 20)
+    ]
+    assert said(pages) == []
+
+
+def test_requests_that_end_in_an_error_may_be_timed_once_more() -> None:
+    """Every tenth ends without a token in its last step."""
+    pages = [
+        vllm(20.0 * at, timed=3540.0 * at + 2.0 * at, generated=3560.0 * at) for at in range(30)
+    ]
+    assert said(pages) == []
+
+
+def test_requests_that_end_together_are_on_some_lines_of_a_page_first() -> None:
+    """Several processes write it: its parts are of different moments."""
+    pages = [vllm(1.0, timed=8000.0 + at, generated=8010.0 + at) for at in range(6)]
+    pages = [replace(one, started_at=None, running=8) for one in pages]
+    pages[3] = replace(pages[3], generation_tokens=(8000.0, 9.0), prompt_tokens=(900.0, 9.0))
+    pages[4:] = [
+        replace(
+            one, finished=9.0, generation_tokens=(8000.0, 9.0), prompt_tokens=(900.0, 9.0),
+            running=0,
+        )
+        for one in pages[4:]
+    ]  # fmt: skip
+    pages = [replace(one, ttft=(0.5, 9.0)) for one in pages]
+    assert said(pages) == []
+
+
+def test_lengths_of_requests_that_were_given_up_may_be_counted() -> None:
+    """Triton counts these as failed, and not among those that it served."""
+    pages = []
+    for at in range(30):
+        ended, given_up = 20.0 * at, 6.0 * max(at - 10, 0)
+        counted = ended + given_up
+        one = plain(ended, running=4)
+        pages.append(
+            replace(
+                one, generation_tokens=(178 * counted, counted), itl=(0.0, 0.0),
+                ttft=(0.05 * counted, counted),
+            )
+        )  # fmt: skip
+    assert said(pages) == []
+
+
+def test_prompts_that_are_counted_as_they_come_are_no_long_requests() -> None:
+    """Many come at once while one ends; the KV cache holds 20 of them."""
+    pages = [replace(tgi(5.0 * at), kv_tokens=6000.0) for at in range(12)]
+    burst = [tgi(55.0 + at, running=64, waiting=100) for at in range(1, 6)]
+    pages += [replace(one, kv_tokens=6000.0) for one in burst]
+    assert said(pages) == []
+
+
+def test_requests_are_turned_away_at_a_limit_below_the_batch_or_within_seconds() -> None:
+    """A limit on requests in service may be below the profile's batch; a queue fills and empties."""
+    below = [
+        tgi(40.0 * at, running=32 if at > 5 else 10, rejected=5000.0 * max(at - 5, 0))
+        for at in range(15)
+    ]
+    assert said(below) == []
+    burst = [tgi(5.0 * at + 160 * (at > 5), rejected=1800.0 * (at > 5)) for at in range(15)]
+    assert said(burst) == []
+
+
+def test_long_answers_that_come_and_end_between_two_pages_are_not_too_fast() -> None:
+    """A server that classifies gets a batch of chats: 500 requests of 300 tokens within ten seconds."""
+    pages = [tgi(5.0 * at, tokens=5.0 * at, running=at % 2) for at in range(20)]
+    pages += [
+        tgi(5.0 * at + 500, tokens=5.0 * at + 150_000.0, running=at % 2) for at in range(20, 30)
+    ]
+    assert said(pages, batch=256.0) == []
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_load_that_jumps_counts_at_once_without_a_profile(*, timed: bool) -> None:
+    """Nothing says how large a batch may be, and the gauge does: 200 in service."""
+    pages = [plain(5.0 * at, running=2) if timed else tgi(5.0 * at) for at in range(12)]
+    ended = pages[-1].finished
+    for at in range(1, 6):
+        if timed:
+            gaps = 177 * ended + 200 * at * INTERVAL / 0.0214
+            one = plain(ended + at, running=200)
+            begun = ended + at + 200
+            pages.append(replace(one, itl=(0.0214 * gaps, gaps), ttft=(0.05 * begun, begun)))
+        else:
+            pages.append(tgi(ended + at, running=200))
+    assert said(pages, batch=0.0) == []
+
+
+def test_what_contradicts_for_long_is_how_a_server_counts() -> None:
+    """It is doubted for some minutes, and then believed: nobody would look after it else."""
+    pages = [
+        replace(one, generation_tokens=(178 * 0.8 * one.finished, 0.8 * one.finished))
+        for one in (plain(20.0 * at, running=4) for at in range(80))
+    ]
+    checks = Plausibility(interval=INTERVAL)
+    doubts = [
+        checks.assess("a", one, now=at * INTERVAL, started=None, batch=BATCH).problem
+        for at, one in enumerate(pages)
+    ]
+    assert any(doubts[:20])
+    assert not any(doubts[60:])
+
+
+def test_a_server_whose_kv_cache_fills_is_not_silent() -> None:
+    """Triton counts nothing of a request of 20,000 tokens while it lasts, 400 s after those of 4 s."""
+    checks = Plausibility(interval=INTERVAL)
+    silent = []
+    for at in range(60):
+        ended = 5.0 * min(at, 20)
+        one = plain(ended, running=2 if at < 20 else 1)
+        one = replace(one, itl=(0.0, 0.0), kv_cache=0.2 if at < 20 else 0.01 * (at - 19))
+        verdict = checks.assess("a", one, now=at * INTERVAL, started=None, batch=BATCH)
+        silent.append(verdict.silent or bool(verdict.problem))
+    assert not any(silent)
+
+
+def test_a_long_prompt_does_not_hang_a_server() -> None:
+    """Half a million tokens take a minute, in which the KV cache fills and nothing else moves."""
+    pages = [
+        replace(vllm(5.0 * at, timed=885.0 * at, generated=890.0 * at), kv_cache=0.01)
+        for at in range(10)
+    ]
+    prefill = replace(pages[-1], running=1)
+    pages += [replace(prefill, kv_cache=0.1 * (at + 1)) for at in range(6)]
+    assert said(pages) == []
