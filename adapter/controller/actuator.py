@@ -10,14 +10,13 @@ that with the Lease, so that a patch of a former leader is refused whenever it a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 
-from adapter.controller.live.turns import PATIENCE_SECONDS, in_turn
+from adapter.controller.live.turns import in_turn, while_time
 from adapter.controller.state import VariantState
 from adapter.kube import advice
 from adapter.kube.errors import ApiError, Conflict, Forbidden, NotFound
@@ -190,20 +189,12 @@ class Actuator:
         self._asked = {
             key: turn for key, turn in self._asked.items() if key in due or key not in states
         }
-        now = asyncio.get_running_loop().time
         longest_ago = sorted(due, key=lambda key: self._asked.get(key, 0))
-        items, ends_at = iter(in_turn(longest_ago)), now() + PATIENCE_SECONDS
-        left = set(due)
 
-        async def some() -> None:
-            for key in items:
-                if now() >= ends_at:
-                    return
-                left.remove(key)
-                await do(key, due[key])
+        async def one(key: str) -> None:
+            await do(key, due[key])
 
-        await asyncio.gather(*(some() for _ in range(min(CONCURRENCY, len(due)))))
-        return left
+        return await while_time(in_turn(longest_ago), one, at_once=CONCURRENCY)
 
     async def _patch(
         self, source: VariantSource, replicas: int, consent: Consent | None

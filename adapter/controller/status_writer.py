@@ -20,25 +20,20 @@ import structlog
 
 from adapter.controller import status as variant_status
 from adapter.controller.actuator import Unapplied
-from adapter.controller.live.events import VARIANT, EventWriter
+from adapter.controller.live.events import EventWriter
+from adapter.controller.live.status_requests import StatusRequests
 from adapter.controller.live.turns import PATIENCE_SECONDS, FairWrites, Write, each, in_turn
 from adapter.controller.state import VariantState
-from adapter.kube import advice, paths
+from adapter.kube import advice
 from adapter.kube.client import Cluster
-from adapter.kube.errors import ApiError, Conflict, Forbidden, NotFound
+from adapter.kube.errors import ApiError, Forbidden, NotFound
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.variant import VariantSource
 
 log = structlog.get_logger()
 
-MANAGER = "variant-adapter"
-"""Field manager of server-side apply."""
-
 CONCURRENCY = 8
 """Status writes in flight at the same time."""
-
-ATTEMPTS = 3
-"""Attempts of one status write, of which all but the first follow a change of the object meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +88,9 @@ class StatusWriter:
             now: Unix time.
 
         """
-        self._cluster = cluster
         self._events = EventWriter(cluster, identity=identity, now=now)
-        self._watched, self._now = watched, now
-        self._leads, self._transitions = leads, transitions
+        self._watched, self._now, self._leads = watched, now, leads
+        self._requests = StatusRequests(cluster, leads=leads, transitions=transitions)
         self._refresh, self._owner_references = refresh_seconds, owner_references
         self._records: dict[str, _Record] = {}
         self._in_flight: Counter[str] = Counter()
@@ -225,7 +219,7 @@ class StatusWriter:
         newest = partial(self._is_newest, key, turn)
         self._in_flight[key] += 1
         try:
-            written = await self._fenced(key, uid, version, after, newest=newest)
+            written = await self._requests.apply(key, uid, version, after, newest=newest)
         except ApiError as error:
             self._failed(key, error, "status")
             return
@@ -244,44 +238,6 @@ class StatusWriter:
         """Whether no later call has begun to write that status."""
         record = self._records.get(key)
         return record is None or record.turn <= turn
-
-    async def _fenced(
-        self,
-        key: str,
-        uid: str,
-        version: str,
-        status: Mapping[str, Any],
-        *,
-        newest: Callable[[], bool],
-    ) -> Mapping[str, Any] | None:
-        """Apply a status to that version of the object; None where this replica must not, or has a newer one.
-
-        Raises:
-            ApiError: the API server refused, or did not answer.
-
-        """
-        namespace, _, name = key.partition("/")
-        path = _path(namespace, name, subresource="status")
-        for attempt in range(1, ATTEMPTS + 1):
-            if not self._leads() or not newest():
-                return None
-            metadata = {"name": name, "namespace": namespace, "resourceVersion": version}
-            status = {**status, variant_status.LEADER: self._transitions()}
-            body = {**VARIANT, "metadata": metadata, "status": status}
-            try:
-                return await _apply(self._cluster, path, body)
-            except Conflict:
-                if attempt == ATTEMPTS or not self._leads():
-                    raise
-            # Somebody changed the object: the status still holds, as long as this replica leads, and
-            # unless it was a newer status.
-            current = (await self._cluster.request("GET", _path(namespace, name))).get(
-                "metadata"
-            ) or {}
-            if str(current.get("uid")) != uid:
-                return None
-            version = str(current.get("resourceVersion"))
-        return None
 
     def _failed(self, key: str, error: ApiError, part: str) -> None:
         if isinstance(error, NotFound):
@@ -311,65 +267,9 @@ class StatusWriter:
         item = self._watched(source.key)
         if item is None or not self._leads():
             return
-        owners = list(item["metadata"].get("ownerReferences") or ())
-        if any(owner.get("uid") == source.target_uid for owner in owners):
-            return
-        # The resource version protects owners that others add meanwhile.
-        version = item["metadata"].get("resourceVersion")
-        owners.append(_owner(source))
-        body = {"metadata": {"resourceVersion": version, "ownerReferences": owners}}
         try:
-            await self._cluster.request(
-                "PATCH",
-                _path(source.namespace, source.name),
-                body=body,
-                content_type="application/merge-patch+json",
-            )
-        except Conflict:
-            return  # the watch lags behind what was just written
+            await self._requests.own(source, item["metadata"])
         except ApiError as error:
             self._failed(source.key, error, "ownerReferences")
             return
         self._succeeded(source.key, "ownerReferences")
-
-
-def _owner(source: VariantSource) -> dict[str, str]:
-    """The scale target as an owner."""
-    reference = source.reference
-    return {
-        "apiVersion": reference.api_version,
-        "kind": reference.kind,
-        "name": reference.name,
-        "uid": source.target_uid,
-    }
-
-
-def _path(namespace: str, name: str, *, subresource: str = "") -> str:
-    return paths.item(
-        VARIANT["apiVersion"],
-        "variantautoscalings",
-        name,
-        namespace=namespace,
-        subresource=subresource,
-    )
-
-
-async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Apply a status; without what an older CRD does not have a field for.
-
-    Raises:
-        ApiError: it was not applied.
-
-    """
-    query = (("fieldManager", MANAGER), ("force", "true"))
-    kind = "application/apply-patch+yaml"
-    status = body["status"]
-    while True:
-        try:
-            body = {**body, "status": status}
-            return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
-        except ApiError as error:
-            unknown = [name for name in variant_status.NEWER if f".status.{name}" in str(error)]
-            if not status.keys() & set(unknown):
-                raise
-        status = {name: value for name, value in status.items() if name not in unknown}

@@ -236,7 +236,9 @@ class Engines:
         )
         # A slot is held for the steps of the prompt, too.
         self.slot_steps = self.decodes + 1.0 + np.maximum(prompt / chunk - 0.5, 0.0)
-        binds, most = fuller(self.kv_batch, self.max_num_seqs, self.context, filled.context_variance)
+        binds, most = fuller(
+            self.kv_batch, self.max_num_seqs, self.context, filled.context_variance
+        )
         self.preempted = binds * preemptions(held / output, most / output)
         self.regained = 1.0 + output / held
         # A preemption computes the prompt again, and what was generated.

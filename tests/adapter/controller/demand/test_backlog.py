@@ -39,7 +39,7 @@ def test_a_queue_is_worked_off_within_the_drain_time() -> None:
 
 
 def test_growth_goes_on_for_four_times_as_long_as_it_was_seen() -> None:
-    """20 that came within 15 s are no 20 in every 15 s of a start-up of ten minutes: 20, and as many four times."""
+    """20 that came within 15 s are not 20 in every 15 s of ten minutes: as many four times more."""
     batch = replace(QUEUE, growth_rps=20 / 15, start_seconds=600.0, loading_seconds=600.0)
     assert backlog_of(batch, drain_seconds=60.0).requests == pytest.approx(820)
     seen = replace(batch, seen_seconds=15.0)
