@@ -69,7 +69,8 @@ class Largest:
 def largest(engine: Engine, targets: Targets, headroom: float) -> Largest | None:
     """Largest rate within targets, less the headroom; NaN where nothing is held.
 
-    None where arrays have to answer: a parameter is not valid, or floats cannot express a number that occurs.
+    None where arrays have to answer: a parameter is not valid, floats cannot express a number that occurs, or
+    less load misses more, so that what is kept free would be more than there is.
     """
     given, bins = _columns(engine), bins_of_one(engine.lengths.short_answers)
     if given is None or bins is None:
@@ -83,7 +84,7 @@ def largest(engine: Engine, targets: Targets, headroom: float) -> Largest | None
         return None
     if lost is not None:
         pair, best = (math.nan, lost[0]), lost[1]
-    elif pair is not None and math.isfinite(pair[0]):
+    elif pair is not None and 0.0 < pair[0] < math.inf:
         best = math.nan
     else:
         return None

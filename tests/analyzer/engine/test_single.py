@@ -354,3 +354,22 @@ def test_what_an_idle_replica_misses_is_not_held() -> None:
         unreachable += missed
         assert held is None or math.isnan(held.rate_rps) or not missed
     assert unreachable > 5
+
+
+def test_a_rate_is_never_negative() -> None:
+    """Where less load misses more, what was kept free of the rate was several times all of it."""
+    one = Engine(
+        step_times=StepTimes(
+            base_ms=19.22778419487078,
+            per_request_ms=0.1029547710098424,
+            per_prefill_token_ms=0.07525437329669486,
+            per_context_token_ms=5.974478122773078e-06,
+            per_prompt_ms=1.0,
+        ),
+        limits=EngineLimits(max_num_seqs=8, max_num_batched_tokens=2048, kv_tokens=10**12),
+        lengths=Lengths(input_tokens=1.0, output_tokens=1.5, input_cv=0.7, output_cv=1.0),
+    )
+    held = sizing.size_engine(
+        one, ttft_ms=119.51528886773167, itl_ms=95.65638798134809, percentile=0.9999, headroom=0.9
+    )
+    assert held.rate_rps > 0.0
