@@ -108,11 +108,11 @@ def test_equal_prices_are_ordered_by_counts(seed: int) -> None:
 def test_the_first_pattern_within_what_there_is() -> None:
     """The cheapest one that fits all resources; none where each takes too much of one."""
     usage = np.array([[1.0, 9.0], [5.0, 2.0], [2.0, 2.0]])
-    assert greedy._first_within(usage, np.array([4.0, 4.0])) == 2
-    assert greedy._first_within(usage, np.array([5.0, 9.0])) == 0
-    assert greedy._first_within(usage, np.array([1.0, 4.0])) is None
-    assert greedy._first_within(usage[:, :0], np.zeros(0)) == 0
-    assert greedy._first_within(usage[:0], np.array([9.0, 9.0])) is None
+    assert greedy._first_within(usage, [4.0, 4.0]) == 2
+    assert greedy._first_within(usage, [5.0, 9.0]) == 0
+    assert greedy._first_within(usage, [1.0, 4.0]) is None
+    assert greedy._first_within(usage[:, :0], []) == 0
+    assert greedy._first_within(usage[:0], [9.0, 9.0]) is None
 
 
 @pytest.mark.parametrize("routing", ["least-loaded", "round-robin"])
