@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +33,7 @@ def minimized(
         constraints: Of sums of columns.
         bounds: Of single columns.
         integrality: 1 for each column that takes whole numbers only, else 0.
-        options: Those of `milp`: time limit (s) of both tries together, relative gap, nodes.
+        options: Those of `milp`: time limit (s) of each try, relative gap, nodes.
 
     """
     # Takes longer to load than most plans take.
@@ -50,12 +48,7 @@ def minimized(
             options=dict(given),
         )
 
-    began = time.monotonic()
     first = answer(options)
-    left = float(options.get("time_limit", math.inf)) - (time.monotonic() - began)
-    if first.x is not None or first.status == _LIMIT_REACHED or left <= 0:
+    if first.x is not None or first.status == _LIMIT_REACHED:
         return first
-    again: dict[str, Any] = {**options, "presolve": False}
-    if math.isfinite(left):
-        again["time_limit"] = left
-    return answer(again)
+    return answer({**options, "presolve": False})
