@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from adapter.app import gateways as app_gateways
-from tests.adapter.app.waking.test_waking import PATIENT, PROMISED_SECONDS, REAL, at_zero, replicas
+from tests.adapter.app.test_waking import PATIENT, PROMISED_SECONDS, REAL, at_zero, replicas
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import until
 from tests.security.test_addresses import serving
