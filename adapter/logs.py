@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 LINES_A_MINUTE = 200
-"""Lines with one message about one namespace: whoever has thousands of objects does not fill the log."""
+"""Most log lines a minute with the same message about one namespace: a tenant with thousands of objects does
+not fill the log."""
 
 _ABOUT, _LONGEST = ("variant", "namespace", "service", "group", "object", "problem"), 100
 """Values that say which namespace a line is about, the first that is there, and the characters that count."""

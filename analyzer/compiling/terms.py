@@ -176,8 +176,8 @@ class Notes:
     ) -> Callable[[Any, Any], Any]:
         """A function of `engine` and `targets`, of which names of terms are; it returns one of the rate.
 
-        That takes the rate, and for each part whether it is asked for. It returns the values of the first
-        terms and then those of the parts, 0 where a part is not asked for.
+        The returned function takes the rate, and for each part whether to compute it. It gives the values of
+        `first` and then those of the parts, 0 for a part that is not computed.
 
         Args:
             first: What is always asked for.

@@ -30,7 +30,7 @@ def _first_within(usage: FloatArray, room: list[float]) -> int | None:
     """Index of the first pattern that takes no more than there is; None where none does."""
     if not len(usage):
         return None
-    # Nearly always the cheapest one does, or none is asked for.
+    # Nearly always the cheapest pattern fits.
     if all(map(operator.le, usage[0].tolist(), room)):
         return 0
     fits = usage[:, 0] <= room[0]

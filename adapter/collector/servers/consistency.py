@@ -113,7 +113,8 @@ _SUM_FELL = "its sum of {what} fell though its process did not start anew"
 class Patience:
     """For how long an address is doubted for what contradicts on its pages.
 
-    What goes on contradicting is how that server counts: it would be held for ever, and is believed instead.
+    A server whose pages go on contradicting themselves counts in another way: its numbers are used again, or
+    its target would be held for ever.
     """
 
     _doubts: int = 0

@@ -25,7 +25,7 @@ GROWTH_ERRORS = 1.5
 """Standard errors up to which the growth of a queue is attributed to chance."""
 
 GROWTH_TIMES = 4.0
-"""Times the time over which a queue's growth was seen for which it is expected to go on."""
+"""A queue is expected to go on growing for this many times as long as its growth was seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,8 +67,8 @@ async def while_time(
 class FairWrites:
     """Writes that are due, one of each namespace in turn, a few at a time.
 
-    They go on while nobody waits for them. What is due for the same key is replaced by what is newer. One
-    namespace never has all that may be in flight: the API server may be slow for its objects alone.
+    They continue in the background after `wait` returns. A newer write replaces one of its key that has not
+    begun. One namespace never has all that may be in flight: the API server may be slow for its objects.
     """
 
     def __init__(self, at_once: int) -> None:

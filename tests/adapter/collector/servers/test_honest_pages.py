@@ -203,7 +203,7 @@ def test_load_that_jumps_counts_at_once_without_a_profile(*, timed: bool) -> Non
 
 
 def test_what_contradicts_for_long_is_how_a_server_counts() -> None:
-    """It is doubted for some minutes, and then believed: nobody would look after it else."""
+    """Its numbers are left out for some minutes, and then used: its target would be held for ever."""
     pages = [
         replace(one, generation_tokens=(178 * 0.8 * one.finished, 0.8 * one.finished))
         for one in (plain(20.0 * at, running=4) for at in range(80))
