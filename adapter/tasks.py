@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 PIECE_SECONDS = 0.002
 """Longest work before other tasks have their turn, as far as single steps allow."""
@@ -14,6 +14,9 @@ TURNS = 4
 """Turns of the event loop between two pieces: a request to the API that has come takes about as many, and so
 waits for one piece and not for one at each of its steps.
 """
+
+
+Key = TypeVar("Key")
 
 
 class Spending(Protocol):
@@ -82,6 +85,29 @@ async def cancel(task: asyncio.Future[Any]) -> None:
             task.cancel()
     if cancelled:
         raise asyncio.CancelledError
+
+
+async def while_time(
+    keys: Sequence[Key], do: Callable[[Key], Awaitable[None]], *, at_once: int, seconds: float
+) -> set[Key]:
+    """Do it with each key, a few at a time; none begins after those seconds.
+
+    Returns:
+        Keys for which the time did not suffice.
+
+    """
+    now = asyncio.get_running_loop().time
+    items, ends_at, left = iter(keys), now() + seconds, set(keys)
+
+    async def some() -> None:
+        for key in items:
+            if now() >= ends_at:
+                return
+            left.remove(key)
+            await do(key)
+
+    await asyncio.gather(*(some() for _ in range(min(at_once, len(keys)))))
+    return left
 
 
 class Lasting:

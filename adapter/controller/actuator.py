@@ -16,13 +16,14 @@ from typing import Literal
 
 import structlog
 
-from adapter.controller.live.turns import in_turn, while_time
+from adapter.controller.live.turns import PATIENCE_SECONDS, in_turn
 from adapter.controller.state import VariantState
 from adapter.kube import advice
 from adapter.kube.errors import ApiError, Conflict, Forbidden, NotFound
 from adapter.kube.scale import Scales
 from adapter.resources.annotations import ALLOW_SCALE
 from adapter.resources.variant import VariantSource
+from adapter.tasks import while_time
 
 log = structlog.get_logger()
 
@@ -194,7 +195,8 @@ class Actuator:
         async def one(key: str) -> None:
             await do(key, due[key])
 
-        return await while_time(in_turn(longest_ago), one, at_once=CONCURRENCY)
+        order = in_turn(longest_ago)
+        return await while_time(order, one, at_once=CONCURRENCY, seconds=PATIENCE_SECONDS)
 
     async def _patch(
         self, source: VariantSource, replicas: int, consent: Consent | None

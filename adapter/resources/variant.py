@@ -184,8 +184,11 @@ class VariantSource:
 def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
     """Scale target of a variant, canonical: the one that it names, else the Deployment of its name."""
     named = variant.spec.scale_target
-    if named is None:
-        return scale.Reference(name=variant.metadata.name)
+    return scale.Reference(name=variant.metadata.name) if named is None else referred(named)
+
+
+def referred(named: schemas.ScaleTargetReference) -> scale.Reference:
+    """A scale target that is named, canonical."""
     return scale.Reference(
         name=named.name, kind=named.kind, api_version=named.api_version
     ).canonical

@@ -11,18 +11,18 @@ from typing import Any
 from adapter import logs
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
-from adapter.kube.errors import ApiError, NotFound, Unavailable
 from adapter.kube.informer import Informer, Object, same_but_scale, same_but_status
-from adapter.kube.scale import Reference, Scale, Scales, Unresolved
+from adapter.kube.scale import Reference, Scales
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import pods, schemas
 from adapter.resources import variant as variants
 from adapter.resources.configuration.last_good import NOTHING
 from adapter.resources.devices import dra
-from adapter.resources.serving import groups, monitors, pools
+from adapter.resources.serving import monitors, pools
 from adapter.resources.watched import trimming
 from adapter.resources.watched.joining import Items, Seen, join
+from adapter.resources.watched.scales import ReadScales
 from adapter.resources.watched.scope import Scope
 from adapter.resources.wva import managed
 
@@ -30,9 +30,6 @@ log = logs.LazyLogger()
 
 VARIANTS, DEPLOYMENTS = "llmd.ai/v1alpha1", "apps/v1"
 SCALERS, CORE = "autoscaling/v2", "v1"
-
-SCALE_SECONDS = 5.0
-"""Seconds between two readings of a scale subresource, which cannot be watched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +64,9 @@ class ClusterObjects:
 
     def __init__(self, cluster: Cluster, scope: Scope, listeners: Listeners) -> None:
         self._scope = scope
-        self._scales = Scales(cluster)
-        self._others: dict[tuple[str, Reference], Scale | Unresolved] = {}
-        self._others_read_at = float("-inf")
-        self._last_good = NOTHING
         changed = listeners.changed
+        self._scales = ReadScales(Scales(cluster), changed=changed)
+        self._last_good = NOTHING
 
         def informers(
             version: str, plural: str, among: Sequence[str] = scope.namespaces, **more: Any
@@ -160,7 +155,7 @@ class ClusterObjects:
     @property
     def reads_scales(self) -> bool:
         """Whether a scale target is not watched, but its `/scale` read now and then."""
-        return bool(self._others)
+        return bool(self._scales.read)
 
     def variant(self, key: str) -> Object | None:
         """Return the latest version of VariantAutoscaling `NAMESPACE/NAME`; None if there is none."""
@@ -183,31 +178,10 @@ class ClusterObjects:
             for (namespace, _), item in _items(informers)
             if (reference := read(item)) is not None and not reference.is_deployment
         }
-        now = asyncio.get_running_loop().time()
-        if references == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
-            return False
-        self._others_read_at = now
-        scales: dict[tuple[str, Reference], Scale | Unresolved] = {}
-        for namespace, reference in sorted(references, key=str):
-            try:
-                scales[namespace, reference] = await self._scales.read(namespace, reference)
-            except ApiError as error:
-                before = self._others.get((namespace, reference))
-                if reference.kind == groups.ROLE_SET:
-                    error = NotFound(groups.NO_SCALE, path=error.path, code=404)
-                # A cluster that does not answer says nothing about the scale; a refusal does.
-                if isinstance(error, Unavailable) and isinstance(before, Scale):
-                    scales[namespace, reference] = before
-                else:
-                    scales[namespace, reference] = Unresolved(str(error))
-            except Exception as error:
-                # Whatever one object makes of us is the problem of the variants that name it.
-                log.exception("/scale cannot be read", namespace=namespace, target=str(reference))
-                why = f"its /scale cannot be read ({type(error).__name__})"
-                scales[namespace, reference] = Unresolved(why)
-        last, self._others = (self._others, self._pickers.picked()), scales
-        await self._pickers.refresh(now=now)
-        return last != (self._others, self._pickers.picked())
+        picked = self._pickers.picked()
+        changed = await self._scales.refresh(references)
+        await self._pickers.refresh()
+        return changed or picked != self._pickers.picked()
 
     async def inputs(self) -> joined.Inputs:
         """Join all objects as they are now; runs in a thread, so that requests are served meanwhile."""
@@ -226,7 +200,7 @@ class ClusterObjects:
             monitors=_items(self._monitors),
             service_monitors=_items(self._service_monitors),
             services=_items(self._services),
-            others=dict(self._others),
+            others=self._scales.read,
             configs_read=self._configs.synced.is_set(),
             unread="; ".join(i.problem or "not read yet" for i in self._unread()),
             last_good=self._last_good,
@@ -280,9 +254,11 @@ def _reference(item: Mapping[str, Any]) -> Reference | None:
     """What a VariantAutoscaling scales, unless it names nothing; None where the object is no valid one."""
     spec = item.get("spec")
     if not isinstance(spec, dict) or not spec.get("scaleTargetRef"):
-        return None  # the Deployment of its name: most are, and validation takes its time
+        return None  # the Deployment of its name
     try:
-        return variants.reference(schemas.VariantAutoscaling.model_validate(item))
+        # Not the whole object: validation takes its time, for thousands of them too.
+        named = schemas.ScaleTargetReference.model_validate(spec["scaleTargetRef"])
+        return variants.referred(named)
     except Exception:  # noqa: BLE001 - the join says what is wrong with it
         return None
 

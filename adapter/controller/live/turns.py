@@ -41,29 +41,6 @@ async def each(work: Sequence[Write], *, at_once: int) -> None:
     await asyncio.gather(*(some() for _ in range(min(at_once, len(work)))))
 
 
-async def while_time(
-    keys: Sequence[str], do: Callable[[str], Awaitable[None]], *, at_once: int
-) -> set[str]:
-    """Do it with each key, a few at a time; none begins after `PATIENCE_SECONDS`.
-
-    Returns:
-        Keys for which the time did not suffice.
-
-    """
-    now = asyncio.get_running_loop().time
-    items, ends_at, left = iter(keys), now() + PATIENCE_SECONDS, set(keys)
-
-    async def some() -> None:
-        for key in items:
-            if now() >= ends_at:
-                return
-            left.remove(key)
-            await do(key)
-
-    await asyncio.gather(*(some() for _ in range(min(at_once, len(keys)))))
-    return left
-
-
 class FairWrites:
     """Writes that are due, one of each namespace in turn, a few at a time.
 

@@ -6,6 +6,7 @@ have the metrics of the pool's requests. A picker belongs to the pool's namespac
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from adapter.kube.errors import ApiError, NotFound, Unavailable
 from adapter.kube.informer import Informer
 from adapter.resources.pods import Apart, ByLabel
 from adapter.resources.serving import ports
+from adapter.tasks import while_time
 
 log = logs.LazyLogger()
 
@@ -35,7 +37,13 @@ MOST_PICKERS = 256
 """Most pods of pickers that are scraped."""
 
 MOST_POOLS = 512
-"""Most pools that are used: the Service of each is read one after the other."""
+"""Most pools that are used: the Service of each is read."""
+
+READ_SECONDS = 2.0
+"""Seconds for which Services are read at a time. The objects of all wait as long. What is left comes next."""
+
+CONCURRENCY = 8
+"""Services that are read at the same time."""
 
 Named = tuple[str, str]
 """Namespace and name."""
@@ -102,7 +110,7 @@ class Pickers:
     def __init__(
         self, cluster: Cluster, namespaces: Sequence[str], *, changed: Callable[[], None]
     ) -> None:
-        self._cluster = cluster
+        self._cluster, self._changed = cluster, changed
         self._services: dict[Named, tuple[labels.Selector, float]] = {}
         self.informers = [
             Informer(
@@ -135,35 +143,49 @@ class Pickers:
             for key, item in informer.objects.items()
         }
 
-    async def refresh(self, *, now: float) -> None:
-        """Read the pickers' Services that are new, or were read long ago."""
+    async def refresh(self) -> None:
+        """Read the pickers' Services that are new, or were read long ago, of each namespace in turn."""
+        now = asyncio.get_running_loop().time
         referenced = {(key[0], pool.service) for key, pool in self.pools().items()}
-        services: dict[Named, tuple[labels.Selector, float]] = {}
-        for namespace, name in sorted(referenced):
-            before = self._services.get((namespace, name))
-            if before is not None and now - before[1] < SERVICE_SECONDS:
-                services[namespace, name] = before
-                continue
-            try:
-                selector = await self._selector(namespace, name)
-            except ApiError as error:
-                # One that does not answer says nothing of the Service; a refusal does.
-                silent = before is not None and isinstance(error, Unavailable)
-                selector = before[0] if before is not None and silent else labels.Selector()
-                if not silent and not isinstance(error, NotFound):
-                    log.warning(
-                        "Service of an endpoint picker not readable; its requests are not counted",
-                        error=str(error),
-                    )
-            except Exception:
-                # Whatever one Service makes of us is the problem of the pools that name it.
-                log.exception(
-                    "Service of an endpoint picker cannot be read; its requests are not counted",
-                    service=f"{namespace}/{name}",
+        self._services = {name: self._services[name] for name in referenced & self._services.keys()}
+        due = [
+            name
+            for name in referenced
+            if name not in self._services or now() - self._services[name][1] >= SERVICE_SECONDS
+        ]
+        due.sort(
+            key=lambda name: (name in self._services, self._services.get(name, ("", 0.0))[1], name)
+        )
+
+        async def one(name: Named) -> None:
+            self._services[name] = (await self._read(name), now())
+
+        left = await while_time(fair(due, len(due)), one, at_once=CONCURRENCY, seconds=READ_SECONDS)
+        if not left <= self._services.keys():
+            self._changed()
+
+    async def _read(self, service: Named) -> labels.Selector:
+        """The selector of a Service's pods; one that selects nothing where it cannot be read."""
+        before = self._services.get(service)
+        try:
+            return await self._selector(*service)
+        except ApiError as error:
+            # One that does not answer says nothing of the Service; a refusal does.
+            if before is not None and isinstance(error, Unavailable):
+                return before[0]
+            if not isinstance(error, NotFound):
+                log.warning(
+                    "Service of an endpoint picker not readable; its requests are not counted",
+                    service="/".join(service),
+                    error=str(error),
                 )
-                selector = labels.Selector()
-            services[namespace, name] = (selector, now)
-        self._services = services
+        except Exception:
+            # Whatever one Service makes of us is the problem of the pools that name it.
+            log.exception(
+                "Service of an endpoint picker cannot be read; its requests are not counted",
+                service="/".join(service),
+            )
+        return labels.Selector()
 
     async def _selector(self, namespace: str, name: str) -> labels.Selector:
         path = paths.item("v1", "services", name, namespace=namespace)

@@ -93,6 +93,7 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
         reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
     reader.scalers = Scalers(_scalers(reader, seen))
     _read_managed(reader, seen)
+    _leave_out_unread(reader, seen)
     variant_pods = _read_targets(reader, seen, by_label)
     reader.gateways = _or_as_before(
         reader,
@@ -245,7 +246,7 @@ def _read_target(
             unselected=why and variants.unselected(reference, "spec.selector", why),
         )
     else:
-        scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
+        scale = seen.others[namespace, reference]
         if isinstance(scale, Unresolved):
             reader.targets[namespace, reference] = scale
             return []
@@ -302,6 +303,22 @@ def _read_managed(reader: joined.Reader, seen: Seen) -> None:
                 "managed HPA cannot be read; leaving it out", namespace=namespace, name=name
             )
             reader.problems.append(f"{where}: cannot be read ({type(error).__name__})")
+
+
+def _leave_out_unread(reader: joined.Reader, seen: Seen) -> None:
+    """Leave out variants whose target's `/scale` was not read: whether it exists is not known.
+
+    Its status stays as it is until then. All that name it wait, however they spell it: it has one owner.
+    """
+    targets = {key: variants.reference(item) for key, (_, item) in reader.variants.items()}
+    unread = {
+        (namespace, reference.identity)
+        for (namespace, _), reference in targets.items()
+        if not reference.is_deployment and (namespace, reference) not in seen.others
+    }
+    for key, reference in targets.items():
+        if (key[0], reference.identity) in unread:
+            del reader.variants[key]
 
 
 def _scalers(reader: joined.Reader, seen: Seen) -> list[hpa.Scaler]:
