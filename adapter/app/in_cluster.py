@@ -293,6 +293,7 @@ class _Site:
             log.exception("first statuses not written; the first reconcile cycle writes them")
 
     async def _after_cycle(self) -> None:
+        self._actuator.keep(self._loop.states.keys())
         starting = self._loop.groups.starting(self._loop.states)
         to_wake = self._loop.waking.variants | starting
         consents: Mapping[str, Consent] = {}

@@ -10,7 +10,7 @@ that with the Lease, so that a patch of a former leader is refused whenever it a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,6 +99,11 @@ class Actuator:
         self._transitions = transitions
         self._logged: dict[str, Unapplied] = {}
         self._turns, self._asked = 0, dict[str, int]()
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget all variants but these: the others are gone."""
+        self._logged = {key: why for key, why in self._logged.items() if key in keys}
+        self._asked = {key: turn for key, turn in self._asked.items() if key in keys}
 
     async def consents(
         self, states: Mapping[str, VariantState], waking: frozenset[str]

@@ -18,6 +18,9 @@ LENGTH = 64 * 1024
 MOST_TERMS = 64
 """Most terms of the selector of an object: each is compared with every pod of its namespace."""
 
+MOST_VALUES = 512
+"""Most terms and values together, as commas between them tell."""
+
 # Blanks between tokens are skipped by the search itself, one by one.
 _TOKEN = re.compile(r"==|!=|[=!,()<>]|[^\s=!,()<>]+")
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
@@ -140,6 +143,9 @@ def explained_text(text: str) -> tuple[Selector, str]:
     nothing = Selector()
     if len(text) > LENGTH:
         return nothing, f"has {len(text)} characters, and at most {LENGTH} are read"
+    count = text.count(",") + 1
+    if count > MOST_VALUES:
+        return nothing, f"has {count} terms and values, and at most {MOST_VALUES} are compared"
     try:
         selector = parse(text)
     except SelectorError:

@@ -65,6 +65,10 @@ class GpuType:
     coarse: bool = False
 
 
+MOST_NAMED = 32
+"""Most types of GPUs that a message names; drivers may publish a product for each device."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
     """GPUs of a node that are not counted.
@@ -130,10 +134,13 @@ class Inventory:
 
     def closed(self) -> dict[str, str]:
         """GPUs that no pod of a variant may use, as a clause, by device type."""
+        by_type: dict[str, list[LeftOut]] = defaultdict(list)
+        for one in self.left_out:
+            by_type[one.what].append(one)
         return {
-            item.name: _and(left_out).removeprefix("; ")
+            item.name: _and(by_type[item.name]).removeprefix("; ")
             for item in self.types
-            if (left_out := [one for one in self.left_out if one.what == item.name])
+            if item.name in by_type
         }
 
     def _matching(self, device: str) -> list[GpuType]:
@@ -153,14 +160,16 @@ class Inventory:
     def _problem(self, matching: Sequence[GpuType]) -> str:
         """Why none can be had of a device type with these matches."""
         if len(matching) > 1:
-            names = " or ".join(item.name for item in matching)
+            names = " or ".join(item.name for item in matching[:MOST_NAMED])
             return f"may be {names}; write the one that is meant"
         if not matching:
             # Resources have a slash, which labels cannot have.
             unnamed = [item for item in self.left_out if "/" in item.what]
             if not self.types:
                 return f"is no GPU of the nodes; they have none with a name{_and(unnamed)}"
-            names = ", ".join(self.total)
+            named = list(self.total)
+            more = [f"and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
+            names = ", ".join([*named[:MOST_NAMED], *more])
             return f"is no GPU of the nodes; they have {names}; write one of these{_and(unnamed)}"
         if matching[0].total + matching[0].held_on_closed == 0:
             closed = [item for item in self.left_out if item.what == matching[0].name]

@@ -27,6 +27,15 @@ NO_SELECTOR = (
     " and no '/', which names of models may have"
 )
 
+MOST_METRICS, MOST_READINGS = 64, 8
+"""Most metrics and, of the adapter's, most readings of an HPA that are read; an API server bounds neither."""
+
+MOST_POLICIES = 64
+"""Most policies of one direction that are read."""
+
+MOST_NAMED = 5
+"""Most HPAs of one scale target that a message names."""
+
 DEFAULT_TOLERANCE = 0.1
 """Relative change up to which kube-controller-manager ignores a metric."""
 
@@ -180,7 +189,7 @@ def parse(item: Mapping[str, Any]) -> Scaler:
     def selects(direction: str, policy: str) -> bool:
         return (behavior.get(direction) or {}).get("selectPolicy") == policy
 
-    owner, metrics = scaled_object(metadata), list(spec.get("metrics") or ())
+    owner, metrics = scaled_object(metadata), list(spec.get("metrics") or ())[:MOST_METRICS]
     of_keda = [bool(owner and _OF_KEDA.fullmatch(name)) for name in map(_external, metrics)]
     return Scaler(
         namespace=str(metadata.get("namespace") or ""),
@@ -193,7 +202,10 @@ def parse(item: Mapping[str, Any]) -> Scaler:
         minimum=1 if spec.get("minReplicas") is None else int(spec["minReplicas"]),
         maximum=int(spec.get("maxReplicas") or 0),
         readings=tuple(
-            _reading(metric["external"]) for metric in metrics if _external(metric) in OWN_METRICS
+            _reading(metric["external"])
+            for metric in [item for item in metrics if _external(item) in OWN_METRICS][
+                :MOST_READINGS
+            ]
         ),
         up_tolerance=of("scaleUp", "tolerance", DEFAULT_TOLERANCE),
         down_tolerance=of("scaleDown", "tolerance", DEFAULT_TOLERANCE),
@@ -228,7 +240,9 @@ def of_target(
     scaling.sort(key=lambda item: (not item.reads(served), item.name))
     if len(scaling) < 2:
         return (scaling[0] if scaling else None), ""
-    names = ", ".join(map(str, scaling[:-1])) + f" and {scaling[-1]}"
+    named = [str(item) for item in scaling[:MOST_NAMED]]
+    last = named.pop() if len(scaling) <= MOST_NAMED else f"{len(scaling) - MOST_NAMED} more"
+    names = f"{', '.join(named)} and {last}"
     return scaling[0], (
         f"{names} all scale {reference}, and Kubernetes follows none of them (AmbiguousSelector); keep"
         f" {scaling[0]}, whose bounds are used, and delete the other{'s' if len(scaling) > 2 else ''}"
@@ -250,7 +264,7 @@ def _policies(rules: Mapping[str, Any] | None) -> tuple[Policy, ...]:
             value=int(item.get("value") or 0),
             seconds=int(item.get("periodSeconds") or 0),
         )
-        for item in (rules or {}).get("policies") or ()
+        for item in list((rules or {}).get("policies") or ())[:MOST_POLICIES]
     )
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from adapter.kube.scale import Reference
 from adapter.resources import hpa
 
+MOST_SERIES = 16
+"""Most values of a label in a selector for which an HPA is looked up: none names more series by mistake."""
+
 _LABELS = tuple(hpa.served_labels(namespace="", name="", model="", accelerator=""))
 """Names of the labels that series are served with."""
 
@@ -61,7 +64,8 @@ class Scalers:
 def _series_of(scaler: hpa.Scaler) -> Iterator[tuple[_Names, tuple[str, ...]]]:
     """Labels and values of all series that an HPA may read; further terms of its selectors exclude some.
 
-    A selector that lists several values of a label stands under each of them.
+    A selector that lists several values of a label stands under each of them; one that lists very many does
+    not, as an entry for each would take memory without bound.
     """
     for reading in scaler.readings:
         allowed = {
@@ -71,6 +75,8 @@ def _series_of(scaler: hpa.Scaler) -> Iterator[tuple[_Names, tuple[str, ...]]]:
         }
         if reading.unreadable or not allowed.keys() <= set(_LABELS):
             continue  # no selector, or a label that is not served: it reads nothing
+        if any(len(values) > MOST_SERIES for values in allowed.values()):
+            continue
         several = next((name for name in _LABELS if len(allowed.get(name, "-")) > 1), None)
         names = tuple(
             name

@@ -6,7 +6,7 @@ a device are those that its claim is reserved for.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -200,16 +200,16 @@ def allocation(
                 continue
             places[driver, pool, name] = place
             counts[place] += 1
-    by_device: dict[_Device, frozenset[tuple[str, str]]] = {}
+    by_device: dict[_Device, set[tuple[str, str]]] = defaultdict(set)
     overlapping = _overlapping(items, places)
     for claim in claims:
         for device in claim["devices"]:
             for each in (device, *overlapping.get(device, ())):
                 if each in places:
-                    by_device[each] = by_device.get(each, frozenset()) | claim["pods"]
+                    by_device[each] |= claim["pods"]
     held: dict[ProductOnNode, list[frozenset[tuple[str, str]]]] = {}
     for device, pods in by_device.items():
-        held.setdefault(places[device], []).append(pods)
+        held.setdefault(places[device], []).append(frozenset(pods))
     return Allocation(
         devices=tuple(_at(place, *kinds[place], count) for place, count in sorted(counts.items())),
         held={place: tuple(pods) for place, pods in held.items()},

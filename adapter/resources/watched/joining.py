@@ -295,7 +295,8 @@ def _read_managed(reader: joined.Reader, seen: Seen) -> None:
             document = managed.variant_of(item)
             if document is None or (namespace, document["metadata"]["name"]) in reader.variants:
                 continue
-            if (namespace, hpa.parse(item).reference) not in taken:
+            scaler = item["scaler"]
+            if isinstance(scaler, hpa.Scaler) and (namespace, scaler.reference) not in taken:
                 status = managed.status_of(targets, f"{namespace}/{document['metadata']['name']}")
                 reader.read_variant(where, {**document, "status": status})
         except Exception as error:
@@ -325,11 +326,11 @@ def _scalers(reader: joined.Reader, seen: Seen) -> list[hpa.Scaler]:
     """HPAs; one that cannot be read is left out."""
     scalers = []
     for (namespace, name), item in seen.scalers:
-        try:
-            scalers.append(hpa.parse(item))
-        except Exception as error:
-            log.exception("HPA cannot be read; leaving it out", namespace=namespace, name=name)
+        scaler = item["scaler"]
+        if isinstance(scaler, hpa.Scaler):
+            scalers.append(scaler)
+        else:
             reader.problems.append(
-                f"HorizontalPodAutoscaler {namespace}/{name}: cannot be read ({type(error).__name__})"
+                f"HorizontalPodAutoscaler {namespace}/{name}: cannot be read ({scaler})"
             )
     return scalers

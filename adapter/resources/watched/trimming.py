@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from adapter import logs
 from adapter.installation import CONFIG_SUFFIX, MANAGED_TARGETS, READ_CONFIG_MAPS
 from adapter.kube.informer import Object
+from adapter.resources import hpa
+
+log = logs.LazyLogger()
 
 DOMAINS = ("llmd.ai/", "llm-d.ai/")
 """Ends of the prefixes of annotations that are read."""
 
 _METADATA = ("namespace", "name", "resourceVersion", "uid", "generation", "creationTimestamp")
-_SCALER = ("scaleTargetRef", "minReplicas", "maxReplicas", "metrics", "behavior")
 _CONTAINER = ("resources", "restartPolicy")
 
 
@@ -33,10 +36,24 @@ def deployment(item: Object) -> Object:
 
 
 def scaler(item: Object) -> Object:
-    """Fields of a HorizontalPodAutoscaler that are read; its status is not."""
+    """What a HorizontalPodAutoscaler says: read once, as it arrives, for its metrics may be most of it.
+
+    `scaler` has it, or the kind of error with which it cannot be read.
+    """
+    metadata = _metadata(item, ("labels", "ownerReferences"))
+    try:
+        read: hpa.Scaler | str = hpa.parse(item)
+    except Exception as error:
+        log.exception(
+            "HPA cannot be read; leaving it out",
+            namespace=metadata.get("namespace"),
+            name=metadata.get("name"),
+        )
+        read = type(error).__name__
     return {
-        "metadata": _metadata(item, ("labels", "ownerReferences")),
-        "spec": _only(item.get("spec") or {}, _SCALER),
+        "metadata": metadata,
+        "spec": _only(item.get("spec") or {}, ("scaleTargetRef",)),
+        "scaler": read,
     }
 
 

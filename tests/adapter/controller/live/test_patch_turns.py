@@ -100,3 +100,16 @@ async def test_a_problem_stays_told_while_there_is_no_time_for_another_attempt()
     second = await acting.act(refused, frozenset())
     assert first.keys() < second.keys() == refused.keys()
     assert acting._logged == second
+
+
+async def test_nothing_is_kept_of_variants_that_are_gone() -> None:
+    """A tenant who makes and deletes variants for ever would fill the memory with their names."""
+    acting = actuator(SlowScales())
+    for number in range(5):
+        every = states([f"b/x{number}", f"b/v{number}", "a/x"])
+        acting.keep(every.keys())
+        await acting.act(every, frozenset())
+    # What a wake asks for is a part of them: the others stay known.
+    await acting.act(states(["a/v"]), frozenset())
+    assert acting._logged.keys() == {"b/x4", "a/x"}
+    assert acting._asked.keys() == {"b/x4", "b/v4", "a/x", "a/v"}
