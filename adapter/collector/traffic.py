@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from adapter.collector.model_servers import PodMetrics
@@ -257,10 +257,9 @@ class TrafficWindow:
     def traffic(self, *, now: float) -> Traffic | None:
         """Traffic over the window; None until there are two samples of one pod."""
         self._forget(now)
-        newest = max((item.at for item in self._growth), default=-math.inf)
-        if newest <= now - self.window_seconds or self._first_at is None:
+        if self._first_at is None or all(i.at <= now - self.window_seconds for i in self._growth):
             return None
-        now = self._as_of(now)
+        now = _as_of(now, self._growth, self._latest.keys() | self._suspended, self.window_seconds)
         start = now - self.window_seconds
         recent = [item for item in self._growth if item.at > start]
         quiet = not any(item.arrivals or item.begun or item.rejected for item in recent)
@@ -316,12 +315,6 @@ class TrafficWindow:
             itl_samples=itl_samples(recent, itl),
         )
 
-    def _as_of(self, now: float) -> float:
-        """The time that rates are of: while pods are not heard, soon after their last samples."""
-        present = self._latest.keys() | self._suspended
-        heard = max((item.at for item in self._growth if item.endpoint in present), default=now)
-        return min(now, heard + _AGED * self.window_seconds)
-
     def _in_service(self) -> float:
         """Requests in service in the last samples, of pods that have left as well."""
         known = (*self._latest.values(), *self._departed.values())
@@ -343,6 +336,12 @@ class TrafficWindow:
         """Variance over mean of the arrivals in windows of that many seconds, before the last one of them."""
         last = max((sample.at for sample in self._latest.values()), default=math.inf)
         return looks.dispersion(self._growth, seconds, until=last - seconds)
+
+
+def _as_of(now: float, growth: Iterable[Growth], present: Container[str], window: float) -> float:
+    """The time that rates are of: while pods that are there are not heard, soon after their last samples."""
+    heard = max((item.at for item in growth if item.endpoint in present), default=now)
+    return min(now, heard + _AGED * window)
 
 
 def _rate(

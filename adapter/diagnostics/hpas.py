@@ -149,7 +149,7 @@ async def _readings(
         site: installation.
         scalers: its HPAs.
         variants: variants by namespace and key.
-        targets: namespaces and scale targets of variants; what KEDA asks Prometheus for elsewhere is not ours.
+        targets: namespaces and scale targets of variants; KEDA's queries for others are not ours.
 
     """
     minor, settings = await site.minor(), await configuration.settings(site)

@@ -16,11 +16,11 @@ _TEXT = re.compile(r"\s*(?:[pP](?P<after_p>\d+(?:\.\d+)?)|(?P<percent>\d+(?:\.\d
 
 def plain(value: Any) -> Any:
     """The number in percent of p95 and 95%; anything else as it is."""
-    found = _TEXT.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
+    written = _TEXT.fullmatch(value) if isinstance(value, str) else None
+    if written is None:
         return value
     # Written so it is no share: below 1 it would be read as one.
-    number = float(found["after_p"] or found["percent"])
+    number = float(written["after_p"] or written["percent"])
     return number if number >= 1.0 else value
 
 
@@ -41,4 +41,4 @@ Percentile = Annotated[
     Field(gt=0, lt=100, allow_inf_nan=False),
     AfterValidator(_percent),
 ]
-"""A percentile in percent, at least 50 and below 100; below 1 it is a share: 0.95 means 95, as p95 and 95% do."""
+"""A percentile in percent, at least 50 and below 100; below 1 it is a share: 0.95, p95 and 95% mean 95."""

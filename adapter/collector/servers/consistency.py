@@ -175,9 +175,7 @@ def _several(page: PodMetrics) -> bool:
     return page.started_at is None and page.generated is not None
 
 
-def over_pages(
-    first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool = True
-) -> str:
+def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool = True) -> str:
     """What contradicts on two pages of one process with others between them; empty for nothing.
 
     What may differ between two pages by chance adds up over several where it is wrong.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import consistency, ranks
 from adapter.collector.servers.consistency import Patience, Residence
-from adapter.collector.servers.queue import Queue, Service
+from adapter.collector.servers.queue import QUIET, Queue, Service
 from adapter.collector.servers.ranks import Rank
 from adapter.collector.windows.growth import EMPTY
 
@@ -99,7 +99,7 @@ class Assessment:
 class _Address:
     """What is known of an address; `lost`: what its counts fell by, and at which page.
 
-    `part`: why its load is a part though its pages count; `standing`: of its engines.
+    `part`: why its load is a part though its pages count; `quiet`: why its last page says nothing.
     """
 
     at: float
@@ -113,6 +113,7 @@ class _Address:
     doubtful_pages: int = 0
     problem: str = ""
     part: str = ""
+    quiet: str = ""
     standing: ranks.Standing = field(default_factory=ranks.Standing)
     queue: Queue = field(default_factory=Queue)
     service: Service = field(default_factory=Service)
@@ -145,7 +146,9 @@ class Plausibility:
     def note(self, endpoint: str) -> str:
         """What of a page is not counted though the rest of it is; empty for nothing."""
         address = self._addresses.get(endpoint)
-        return "" if address is None else address.queue.note_text or address.service.note_text
+        if address is None:
+            return ""
+        return address.quiet or address.queue.note_text or address.service.note_text
 
     def answered(self, endpoint: str, *, since: float) -> bool:
         """Whether an address gave a page, plausible or not, at or after monotonic `since`."""
@@ -212,9 +215,11 @@ class Plausibility:
         _note(address, page, now)
         if not verdict.problem:
             verdict = Assessment(_over_pages(address))
+        address.quiet = ""
         if doubt or verdict.problem:
             address.queue = Queue()
         elif address.still:
+            address.quiet = QUIET.format(seconds=now - address.still_since, number=page.stock)
             verdict = Assessment(silent=True)  # requests that do not end are not fewer that come
         else:
             alone = self._alone(endpoint, since=now - 2.0 * self._interval)

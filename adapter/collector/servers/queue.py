@@ -5,10 +5,10 @@ the page before, and its time to first token says so. Where first tokens come at
 has room for more, the requests that its gauge has are none: they would have been taken up. A queue that
 grows beside room by more than a batch between two pages counts from when first tokens say that it is one, or
 none comes at all; a smaller one counts at once, as prompts wait for their turn beside room too. Requests
-are conserved, however: those that come are taken up, or keep others from it. A queue of more than chance beside
-room, while as many as ever were taken up, no more are in service and none of them waited, counts from then on too.
-Where a page has no times to first token, a queue that grows so does not count while its server goes on as
-before and either no other server has one or it does not move: one of requests grows and shrinks by chance.
+are conserved, however: those that come are taken up, or keep others from it. A queue of more than chance
+beside room, while as many as ever were taken up, no more are in service and none of them waited, counts from
+then on too. Where a page has no times to first token, a queue that grows so does not count while its server
+goes on as before and either no other server has one or it does not move: one of requests does, by chance.
 
 Requests whose LoRA adapter has no slot wait beside room for as long as others have all: that queue counts.
 
@@ -70,6 +70,10 @@ NEW = (
     "its queue of {number:.0f} is not counted yet: there is room in the batch, so whether requests wait is"
     " seen by the next first tokens"
 )
+QUIET = (
+    "nothing moved for {seconds:.0f} s with {number:.0f} requests in service: a long answer, or its engine"
+    " does not answer; what comes to it is not known until it moves"
+)
 JUMPED = (
     "{number:.0f} requests in service are not counted: no tokens or ends of theirs came (the gauge jumped; a"
     " restart of the pod clears it where it stays)"
@@ -87,7 +91,7 @@ class Pace:
     def compared(
         self, before: PodMetrics, page: PodMetrics, *, seconds: float
     ) -> tuple[bool, bool]:
-        """Whether it took up no more requests than before, and whether nothing but the gauge shows its queue."""
+        """Whether it took up no more requests than before, and whether its gauge alone shows a queue."""
         if seconds <= 0:
             return False, False
         taken = max(page.finished - before.finished + page.running - before.running, 0.0)
@@ -177,10 +181,7 @@ class Queue:
         seen = page.kv_cache is not None or (not timed and page.running <= before.running)
         doubtful = room and not slots and seen and (jumped or self.doubted > 0)
         if doubtful and jumped:
-            self._level = page.waiting
-            earlier = before.waiting - self.left
-            if earlier <= _BESIDE * (page.waiting - before.waiting):
-                self._believed = False
+            self._doubt(before, page)
         # Spread over the time: each waited from the page before until it was served.
         waits = waited > _SHARE * 0.5 * min(served, before.waiting) * seconds
         if served > 0 and seconds > 0:
@@ -202,6 +203,11 @@ class Queue:
             self._believed = True
         self.doubted = 0.0 if self._believed else page.waiting - self.left
         self._most = max(self._most, page.waiting - self.left - self.doubted)
+
+    def _doubt(self, before: PodMetrics, page: PodMetrics) -> None:
+        self._level = page.waiting
+        if before.waiting - self.left <= _BESIDE * (page.waiting - before.waiting):
+            self._believed = False
 
     def _begin_anew(self) -> None:
         self.left = self.doubted = 0.0

@@ -24,8 +24,8 @@ _FEW = 3.0
 """Requests that ended, from which on their usual number of tokens is known."""
 
 _UNTIMED = 0.1
-"""Share of the tokens of requests that ended from which on they are not all timed, so that nothing is known of
-others: some servers time those that stream alone."""
+"""Share of the tokens of requests that ended from which on they are not all timed, so that nothing is known
+of others: some servers time those that stream alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,9 @@ class Counts:
     @property
     def offered(self) -> float:
         """Requests that came: those that were admitted, and those turned away."""
-        return offered(max(self.arrivals, min(self.begun, self.arrivals + self._given_up)), self.rejected)
+        return offered(
+            max(self.arrivals, min(self.begun, self.arrivals + self._given_up)), self.rejected
+        )
 
     @property
     def _given_up(self) -> float:

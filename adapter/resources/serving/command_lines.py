@@ -130,7 +130,9 @@ def known(container: Mapping[str, Any]) -> bool:
 
 def of_picker(containers: Iterable[Mapping[str, Any]]) -> tuple[int, bool]:
     """Port of the metrics that an endpoint picker is started with, 0 without one, and whether by https."""
-    flags = {name: value for item in containers for name, value in _OF_PICKER.findall(text_of(item))}
+    flags = {
+        name: value for item in containers for name, value in _OF_PICKER.findall(text_of(item))
+    }
     return _port(flags.get("port", "")), "cert-dir" in flags
 
 

@@ -127,9 +127,9 @@ def test_fields_that_keep_a_target_from_being_followed(
     ],
 )
 async def test_rules_of_an_hpa_that_keda_made_are_examined_too(
-    metric: str, target: str, ours: bool, tmp_path: Path
+    metric: str, target: str, *, ours: bool, tmp_path: Path
 ) -> None:
-    """The HPA shows no value to ask for, of the external scaler or of a query; of other targets it is not ours."""
+    """The HPA shows no value to ask for, of the external scaler or of a query; others' are not ours."""
     slow = {"scaleUp": {"stabilizationWindowSeconds": 300}}
     item = worlds.scaler("keda-hpa-v", target=target, behavior=slow)
     item["metadata"]["labels"] = {"scaledobject.keda.sh/name": "v"}

@@ -40,8 +40,7 @@ def left(pages: Iterable[PodMetrics], *, batch: float = BATCH) -> list[float]:
 
 
 def test_what_stands_while_first_tokens_come_at_once_is_no_queue() -> None:
-    """A jump beyond a batch and 16 is none from its first page on, less from the second that says so, or
-    once it is known how many the server takes up."""
+    """A jump beyond a batch and 16 is none from its first page on, less once the server's pace is known."""
     assert left(page(at, 60.0 if at else 0.0) for at in range(5)) == [60.0] * 4
     assert left(page(at, 10.0 * at) for at in range(6)) == [0.0, 0.0, 20.0, 40.0, 50.0]
 
@@ -86,7 +85,7 @@ def of_several(
         timed: whether pages have times to first token and latencies; TGI's have none, nor a KV cache.
         number: requests that wait at each of them.
         moves: requests by which the queue grows from each page to the next.
-        begun: requests that had a first token between the fourth page and the fifth, less than the usual ones.
+        begun: requests by which fewer than usual had a first token before the fifth page.
 
     """
     checks = Plausibility(interval=SECONDS)
@@ -121,7 +120,7 @@ def test_a_queue_that_nothing_but_the_gauge_shows_is_doubted() -> None:
 
 
 def test_queues_of_rising_load_count_at_once() -> None:
-    """Their servers took up more, or were kept from it; others count when first tokens have waited, or move."""
+    """Their servers took up more, or were kept from it; others when first tokens have waited, or move."""
     assert of_several("a", taken=8.0)[0] == 0.0
     assert of_several("a", begun=5.0)[0] == 0.0
     assert of_several("a", number=4.0)[0] == 0.0
