@@ -145,8 +145,7 @@ class Plausibility:
 
     def note(self, endpoint: str) -> str:
         """What of a page is not counted though the rest of it is; empty for nothing."""
-        address = self._addresses.get(endpoint)
-        if address is None:
+        if (address := self._addresses.get(endpoint)) is None:
             return ""
         return address.quiet or address.queue.note_text or address.service.note_text
 
@@ -219,7 +218,8 @@ class Plausibility:
         if doubt or verdict.problem:
             address.queue = Queue()
         elif address.still:
-            address.quiet = QUIET.format(seconds=now - address.still_since, number=page.stock)
+            if (still := now - address.still_since) >= STILL_PAGES * self._interval:
+                address.quiet = QUIET.format(seconds=still, number=page.stock)
             verdict = Assessment(silent=True)  # requests that do not end are not fewer that come
         else:
             alone = self._alone(endpoint, since=now - 2.0 * self._interval)

@@ -138,6 +138,6 @@ def test_a_long_answer_alone_is_told_while_its_server_says_nothing() -> None:
         said.append((verdict.silent, checks.note("a")))
     assert not any(silent or note for silent, note in said[:FAULT])
     told = [note for silent, note in said if silent]
-    assert told
-    assert all(note.startswith("nothing moved for ") for note in told)
+    assert len(told) > 3
+    assert all(note.startswith("nothing moved for ") for note in told[2:])
     assert said[-1] == (False, "")
