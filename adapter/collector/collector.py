@@ -274,7 +274,8 @@ class Collector:
         self, source: VariantSource, item: CollectedVariant, stale: tuple[str, ...]
     ) -> str:
         """What the sources say about pods without fresh metrics."""
-        wrong = [f"{e}: {text}" for e in stale if (text := item.plausibility.problem(e))][:1]
+        checks = item.plausibility
+        wrong = [f"{e}: {text}" for e in stale if (text := checks.problem(e) or checks.note(e))][:1]
         if wrong:
             return wrong[0]
         reasons = [text for e in stale if (text := self._pods.error(source.key, e))][:1]

@@ -21,7 +21,7 @@ from adapter.collector.promql import GatewayCount
 from adapter.collector.servers.plausibility import NEAR_ZERO_SHARE
 from adapter.collector.transport import access
 from adapter.collector.transport.reading import PageReader
-from adapter.collector.windows.growth import offered
+from adapter.collector.windows.counts import offered
 
 log = structlog.get_logger()
 
@@ -188,7 +188,7 @@ class GatewayWindow:
             if not known or bool(origin) != scraped:
                 continue
             came = sum(growth for _, growth, _ in counter.growth)
-            rate = offered(came, 0.0, sum(rejected for *_, rejected in counter.growth)) / span
+            rate = offered(came, sum(rejected for *_, rejected in counter.growth)) / span
             rates[key] = rates.get(key, 0.0) + rate
             parts = ((now - at, max(growth, 0.0) / span) for at, growth, _ in counter.growth)
             counted.setdefault(key, []).extend(parts)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import moments as histograms
 from adapter.collector.windows import begun, looks
+from adapter.collector.windows.counts import Counts
 from adapter.collector.windows.growth import (
     EMPTY,
     Growth,
@@ -30,13 +31,18 @@ from adapter.collector.windows.growth import (
     longer,
     mean,
     mean_itl,
-    offered,
     steady_lengths,
 )
 from adapter.collector.windows.latencies import NOTHING, Distribution, LatencyWindow
 
 RECENT_PARTS = (1 / 4, 1 / 2)
 """Parts of the window, up to the last sample, whose rates are compared with that of all of it."""
+
+_NO_COUNTS = Counts()
+
+_AGED = 1 / 4
+"""Part of the window after the last sample from which on rates are those of then: what has been counted last
+would be all that is left of an ever shorter window."""
 
 SUDDEN_PARTS = (1 / 12, 1 / 6)
 """Parts in which a large rise shows first: 5 and 10 s of a window of a minute."""
@@ -132,7 +138,7 @@ class TrafficWindow:
         self._first_at: float | None = None
         self._active_at = -math.inf
         self._tokens: tuple[float | None, float | None] = (None, None)
-        self._unreported = (0.0, 0.0, 0.0)
+        self._unreported = Counts()
         self._reported_at: float | None = None
 
     def add(
@@ -183,11 +189,7 @@ class TrafficWindow:
 
     def _take(self, growth: Growth) -> None:
         self._growth.append(growth)
-        self._unreported = (
-            self._unreported[0] + growth.arrivals,
-            self._unreported[1] + growth.begun,
-            self._unreported[2] + growth.rejected,
-        )
+        self._unreported = self._unreported.plus(growth)
         counts = (growth.arrivals, growth.begun, growth.rejected)
         moved = (*counts, growth.generation_tokens[1], growth.itl[1])
         if any(moved):
@@ -221,8 +223,8 @@ class TrafficWindow:
         since = self._reported_at if self._reported_at is not None else self._first_at
         if since is None or last - since < at_least:
             return None
-        rate = offered(*self._unreported) / (last - since)
-        self._unreported, self._reported_at = (0.0, 0.0, 0.0), last
+        rate = self._unreported.offered / (last - since)
+        self._unreported, self._reported_at = Counts(), last
         return rate, last
 
     def sampled_at(self, endpoint: str) -> float | None:
@@ -255,10 +257,11 @@ class TrafficWindow:
     def traffic(self, *, now: float) -> Traffic | None:
         """Traffic over the window; None until there are two samples of one pod."""
         self._forget(now)
+        if self._first_at is None or all(i.at <= now - self.window_seconds for i in self._growth):
+            return None
+        now = _as_of(now, self._growth, self._latest.keys() | self._suspended, self.window_seconds)
         start = now - self.window_seconds
         recent = [item for item in self._growth if item.at > start]
-        if not recent or self._first_at is None:
-            return None
         quiet = not any(item.arrivals or item.begun or item.rejected for item in recent)
         input_tokens = mean([item.prompt_tokens for item in recent])
         output_tokens = mean([item.generation_tokens for item in recent])
@@ -335,6 +338,12 @@ class TrafficWindow:
         return looks.dispersion(self._growth, seconds, until=last - seconds)
 
 
+def _as_of(now: float, growth: Iterable[Growth], present: Container[str], window: float) -> float:
+    """The time that rates are of: while pods that are there are not heard, soon after their last samples."""
+    heard = max((item.at for item in growth if item.endpoint in present), default=now)
+    return min(now, heard + _AGED * window)
+
+
 def _rate(
     items: Iterable[Growth],
     start: float,
@@ -346,22 +355,17 @@ def _rate(
     Each pod's arrivals are divided by the time that its own samples cover, since pods are not sampled at
     one moment; those of a departed pod by the whole window, since its requests then went to the others.
     """
-    counts, ends = dict[str, tuple[float, float, float]](), dict[str, float]()
+    counts, ends = dict[str, Counts](), dict[str, float]()
     for item in items:
-        share = item.share_after(start)
-        arrived, begun, rejected = counts.get(item.endpoint, (0.0, 0.0, 0.0))
-        counts[item.endpoint] = (
-            arrived + share * item.arrivals,
-            begun + share * item.begun,
-            rejected + share * item.rejected,
-        )
+        before = counts.get(item.endpoint, _NO_COUNTS)
+        counts[item.endpoint] = before.plus(item, item.share_after(start))
         ends[item.endpoint] = item.at
     last = max(ends.values(), default=start)
     rate = 0.0
     for endpoint, all_counts in counts.items():
         end = ends[endpoint] if endpoint in latest else last
         span = end - max(origins.get(endpoint, start), start)
-        rate += offered(*all_counts) / span if span > 0 else 0.0
+        rate += all_counts.offered / span if span > 0 else 0.0
     return rate
 
 

@@ -108,7 +108,7 @@ TARGETS = (
     (
         "--percentile",
         "P",
-        "Percentile that TTFT and ITL targets bound, such as 95 (or 0.95). Default none: the mean",
+        "Percentile that TTFT and ITL targets bound, from 50, such as 95 (or 0.95). Default none: the mean",
     ),
 )
 _FIELDS = {
@@ -171,7 +171,7 @@ def _add_numbers(
     for flag, metavar, text in numbers:
         group.add_argument(
             flag,
-            type=_number,
+            type=_percentile if flag == "--percentile" else _number,
             metavar=metavar,
             dest=_FIELDS.get(flag, flag.removeprefix("--").replace("-", "_")),
             help=text,
@@ -184,6 +184,13 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+
+
+def _percentile(text: str) -> float:
+    """The same of a percentile, which may be written as p95 or 95%."""
+    from adapter.settings import percentiles  # noqa: PLC0415 - see `run`
+
+    return _number(str(percentiles.plain(text)))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -39,7 +39,8 @@ async def check(site: Site) -> AsyncIterator[Finding]:
     by_namespace: dict[str, dict[str, _Variant]] = {}
     for key, item in known.items():
         by_namespace.setdefault(item.namespace, {})[key] = item
-    for finding in await _readings(site, scalers, by_namespace):
+    targets = {item.target for item in known.values()}
+    for finding in await _readings(site, scalers, by_namespace, targets):
         yield finding
     scalers_of: dict[tuple[str, Reference], list[hpa.Scaler]] = {}
     keys_of: dict[tuple[str, Reference], set[str]] = {}
@@ -137,15 +138,30 @@ def _since(site: Site, condition: Mapping[str, Any]) -> float:
 
 
 async def _readings(
-    site: Site, scalers: Sequence[hpa.Scaler], variants: Mapping[str, Mapping[str, _Variant]]
+    site: Site,
+    scalers: Sequence[hpa.Scaler],
+    variants: Mapping[str, Mapping[str, _Variant]],
+    targets: Collection[tuple[str, Reference]],
 ) -> list[Finding]:
-    """What is to be said of each metric that HPAs read; `variants`: by namespace and key."""
+    """What is to be said of each metric that HPAs read.
+
+    Args:
+        site: installation.
+        scalers: its HPAs.
+        variants: variants by namespace and key.
+        targets: namespaces and scale targets of variants; KEDA's queries for others are not ours.
+
+    """
     minor, settings = await site.minor(), await configuration.settings(site)
     readings = [(scaler, reading) for scaler in scalers for reading in scaler.readings]
     asked = [
         finding
         for scaler in scalers
-        if scaler.by_keda and not scaler.readings
+        if not scaler.readings
+        and (
+            scaler.by_keda
+            or (scaler.by_prometheus and (scaler.namespace, scaler.reference) in targets)
+        )
         for finding in hpa_fields.of_behavior(_shown(scaler), scaler, minor)
     ]
     served = await in_order(

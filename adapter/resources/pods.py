@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 
 from adapter.kube import labels, quantity
 from adapter.resources.devices import dra, products, taints
-from adapter.resources.serving import groups, owners, ports, stuck
+from adapter.resources.serving import command_lines, groups, owners, ports, stuck
 
 WHOLE_GPUS = frozenset(
     {
@@ -88,6 +88,7 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         "address": address,
         "url": urls[0] if urls else "",
         "ports": ports.named(spec),
+        "picker": command_lines.of_picker(spec.get("containers") or ()),
         "annotated": not _ANNOTATED.isdisjoint(
             name.replace(KSERVE, "prometheus.io/") for name in annotations
         ),

@@ -63,7 +63,7 @@ _FIRST_TOKENS = 64.0
 requests that do not stream by fifties."""
 
 _ENDED_WITHOUT = 0.25
-"""Share of requests whose end may be timed as one more token."""
+"""Share of requests that may end in an error: without a first token, or timed as one more token."""
 
 _AT_ONCE = 2.0
 """Requests whose sum of tokens may be on a page before they are counted."""
@@ -175,11 +175,17 @@ def _several(page: PodMetrics) -> bool:
     return page.started_at is None and page.generated is not None
 
 
-def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool) -> str:
+def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool = True) -> str:
     """What contradicts on two pages of one process with others between them; empty for nothing.
 
-    What may differ between two pages by chance adds up over several where it is wrong. `timed`: whether the
-    server times the tokens of all requests.
+    What may differ between two pages by chance adds up over several where it is wrong.
+
+    Args:
+        first: The first page.
+        last: The last page.
+        timed: Whether the server times the tokens of all requests.
+        queued: Whether requests waited on any of these pages, so that some may have been given up then.
+
     """
     begun, ended = last.ttft[1] - first.ttft[1], last.finished - first.finished
     if begun < 0 or ended < 0:
@@ -187,6 +193,10 @@ def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool) -> str:
     running = max(last.running - first.running, 0.0)
     if begun > TIMES_FINISHED * (ended + running) + MORE:
         return AHEAD.format(begun=begun, ended=ended)
+    # Who ended had begun, but for errors.
+    most_ended = (1.0 + _ENDED_WITHOUT) * begun + first.running + _STEPS
+    if not queued and first.ttft[1] > 0 and ended > most_ended:
+        return _BEHIND.format(begun=begun, ended=ended)
     measured = last.generation_tokens[1] - first.generation_tokens[1]
     # Of several processes that write a page each may be as far apart as at one page.
     several = _several(last)

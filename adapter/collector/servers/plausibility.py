@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import consistency, ranks
 from adapter.collector.servers.consistency import Patience, Residence
-from adapter.collector.servers.queue import Queue, Service
+from adapter.collector.servers.queue import QUIET, Queue, Service
 from adapter.collector.servers.ranks import Rank
 from adapter.collector.windows.growth import EMPTY
 
@@ -99,7 +99,7 @@ class Assessment:
 class _Address:
     """What is known of an address; `lost`: what its counts fell by, and at which page.
 
-    `part`: why its load is a part though its pages count; `standing`: of its engines.
+    `part`: why its load is a part though its pages count; `quiet`: why its last page says nothing.
     """
 
     at: float
@@ -113,6 +113,7 @@ class _Address:
     doubtful_pages: int = 0
     problem: str = ""
     part: str = ""
+    quiet: str = ""
     standing: ranks.Standing = field(default_factory=ranks.Standing)
     queue: Queue = field(default_factory=Queue)
     service: Service = field(default_factory=Service)
@@ -144,8 +145,9 @@ class Plausibility:
 
     def note(self, endpoint: str) -> str:
         """What of a page is not counted though the rest of it is; empty for nothing."""
-        address = self._addresses.get(endpoint)
-        return "" if address is None else address.queue.note_text or address.service.note_text
+        if (address := self._addresses.get(endpoint)) is None:
+            return ""
+        return address.quiet or address.queue.note_text or address.service.note_text
 
     def answered(self, endpoint: str, *, since: float) -> bool:
         """Whether an address gave a page, plausible or not, at or after monotonic `since`."""
@@ -212,9 +214,12 @@ class Plausibility:
         _note(address, page, now)
         if not verdict.problem:
             verdict = Assessment(_over_pages(address))
+        address.quiet = ""
         if doubt or verdict.problem:
             address.queue = Queue()
         elif address.still:
+            if (still := now - address.still_since) >= STILL_PAGES * self._interval:
+                address.quiet = QUIET.format(seconds=still, number=page.stock)
             verdict = Assessment(silent=True)  # requests that do not end are not fewer that come
         else:
             alone = self._alone(endpoint, since=now - 2.0 * self._interval)
@@ -284,7 +289,9 @@ def _note(address: _Address, page: PodMetrics, now: float) -> None:
 def _over_pages(address: _Address) -> str:
     """What contradicts on its last page and one some pages before; empty for nothing."""
     first, timed = address.recent[0], address.residence.timed
-    return address.patience.within(consistency.over_pages(first, address.page, timed=timed))
+    queued = any(page.waiting > 0 for page in address.recent)
+    odd = consistency.over_pages(first, address.page, timed=timed, queued=queued)
+    return address.patience.within(odd)
 
 
 def _known(address: _Address, start: float) -> bool:

@@ -4,9 +4,11 @@ Requests are taken up in the order in which they came, so one that is served whi
 the page before, and its time to first token says so. Where first tokens come at once instead, and the server
 has room for more, the requests that its gauge has are none: they would have been taken up. A queue that
 grows beside room by more than a batch between two pages counts from when first tokens say that it is one, or
-none comes at all; a smaller one counts at once, as prompts wait for their turn beside room too.
-Where a page has no times to first token, a queue that grows so and is the only one of several servers, whose
-server took up no more requests than before, does not count while it goes on as before.
+none comes at all; a smaller one counts at once, as prompts wait for their turn beside room too. Requests
+are conserved, however: those that come are taken up, or keep others from it. A queue of more than chance
+beside room, while as many as ever were taken up, no more are in service and none of them waited, counts from
+then on too. Where a page has no times to first token, a queue that grows so does not count while its server
+goes on as before and either no other server has one or it does not move: one of requests does, by chance.
 
 Requests whose LoRA adapter has no slot wait beside room for as long as others have all: that queue counts.
 
@@ -18,7 +20,7 @@ end.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adapter.collector.model_servers import PodMetrics
 
@@ -33,6 +35,16 @@ _SHARE = 0.1
 
 _LEARNED = 3
 """Pages after which it is known how many requests a server takes up."""
+
+_CHANCE = 2.0
+"""Standard deviations of requests between two pages up to which more or fewer are chance."""
+
+_TIMES_USUAL, _SECONDS_MORE = 2.0, 0.1
+"""Mean times to first token up to which none of those that were taken up waited: so many times the usual
+one, and seconds more."""
+
+_BESIDE = 0.25
+"""Share of a jump of the gauge up to which what waited before does not vouch for it."""
 
 _LESS = 0.7
 """Share of the mean number that is taken up between two pages which the next page keeps."""
@@ -58,10 +70,51 @@ NEW = (
     "its queue of {number:.0f} is not counted yet: there is room in the batch, so whether requests wait is"
     " seen by the next first tokens"
 )
+QUIET = (
+    "nothing moved for {seconds:.0f} s with {number:.0f} requests in service: a long answer, or its engine"
+    " does not answer; what comes to it is not known until it moves"
+)
 JUMPED = (
     "{number:.0f} requests in service are not counted: no tokens or ends of theirs came (the gauge jumped; a"
     " restart of the pod clears it where it stays)"
 )
+
+
+@dataclass(slots=True)
+class Pace:
+    """How many requests a server takes up, and how soon, as its pages have shown it."""
+
+    _taken_rps: float = 0.0
+    _ttft: float = 0.0
+    _known: int = 0
+
+    def compared(
+        self, before: PodMetrics, page: PodMetrics, *, seconds: float
+    ) -> tuple[bool, bool]:
+        """Whether it took up no more requests than before, and whether its gauge alone shows a queue."""
+        if seconds <= 0:
+            return False, False
+        taken = max(page.finished - before.finished + page.running - before.running, 0.0)
+        timed = page.ttft[1] > 0
+        served = (page.ttft[1] - before.ttft[1]) if timed else page.finished - before.finished
+        ttft = (page.ttft[0] - before.ttft[0]) / served if served > 0 else 0.0
+        expected = self._taken_rps * seconds
+        chance = _CHANCE * math.sqrt(expected)
+        usual = self._known >= _LEARNED and taken <= expected + chance + 1.0
+        at_once = served > 0 and ttft <= _TIMES_USUAL * self._ttft + _SECONDS_MORE
+        unseen = (
+            usual
+            and at_once
+            and min(served, taken) >= expected - chance
+            and page.waiting - before.waiting > chance + 1.0
+        )
+        share = _LESS if self._known else 0.0
+        self._taken_rps = share * self._taken_rps + (1.0 - share) * taken / seconds
+        if served > 0:
+            share = _LESS if self._ttft else 0.0
+            self._ttft = share * self._ttft + (1.0 - share) * ttft
+        self._known += 1
+        return usual, unseen
 
 
 @dataclass(slots=True)
@@ -80,8 +133,8 @@ class Queue:
     _silent: int = 0
     _believed: bool = False
     _most: float = 0.0
-    _taken_rps: float = 0.0
-    _known: int = 0
+    _level: float = 0.0
+    _pace: Pace = field(default_factory=Pace)
 
     @property
     def note_text(self) -> str:
@@ -116,8 +169,10 @@ class Queue:
         # What was found to be none stays none, also while others wait behind it.
         self.left = min(self.left, page.waiting)
         room, stood = _has_room(page, batch), min(before.waiting, page.waiting)
-        usual = self._took_up_as_usual(before, page, seconds=seconds)
-        jumped = page.waiting - before.waiting > max(self._most, batch) + _PREFILL
+        usual, unseen = self._pace.compared(before, page, seconds=seconds)
+        # What goes on to grow is compared with what was doubted.
+        jumped = unseen and not self.doubted
+        jumped = jumped or page.waiting - before.waiting > max(self._most, batch) + _PREFILL
         # Where a cache may be full, a queue counts at once.
         slots = page.adapters_waiting > 0
         # Without times to first token what ends shows that it works, and other servers that load rises.
@@ -125,6 +180,8 @@ class Queue:
         # A page of such a server shows nothing of its cache: one that gets full takes up more before it does.
         seen = page.kv_cache is not None or (not timed and page.running <= before.running)
         doubtful = room and not slots and seen and (jumped or self.doubted > 0)
+        if doubtful and jumped:
+            self._doubt(before, page)
         # Spread over the time: each waited from the page before until it was served.
         waits = waited > _SHARE * 0.5 * min(served, before.waiting) * seconds
         if served > 0 and seconds > 0:
@@ -133,7 +190,8 @@ class Queue:
                 self.left, self._believed = max(self.left, stood), False
         goes_on = served > 0 if timed else page.finished > before.finished
         self._silent = self._silent + 1 if not goes_on and stood > self.left else 0
-        rises = not timed and not (alone and usual) and stood > 0
+        stands = abs(page.waiting - self._level) <= self._most + 1.0
+        rises = not timed and not (usual and (alone or stands)) and stood > 0
         if page.waiting <= self.left:
             self._believed = False
         elif (
@@ -146,16 +204,10 @@ class Queue:
         self.doubted = 0.0 if self._believed else page.waiting - self.left
         self._most = max(self._most, page.waiting - self.left - self.doubted)
 
-    def _took_up_as_usual(self, before: PodMetrics, page: PodMetrics, *, seconds: float) -> bool:
-        """Whether a server took up no more requests than between earlier pages, by more than chance."""
-        if seconds <= 0:
-            return False
-        taken = max(page.finished - before.finished + page.running - before.running, 0.0)
-        expected, known = self._taken_rps * seconds, self._known >= _LEARNED
-        share = _LESS if self._known else 0.0
-        self._taken_rps = share * self._taken_rps + (1.0 - share) * taken / seconds
-        self._known += 1
-        return known and taken <= expected + 2.0 * math.sqrt(expected) + 1.0
+    def _doubt(self, before: PodMetrics, page: PodMetrics) -> None:
+        self._level = page.waiting
+        if before.waiting - self.left <= _BESIDE * (page.waiting - before.waiting):
+            self._believed = False
 
     def _begin_anew(self) -> None:
         self.left = self.doubted = 0.0

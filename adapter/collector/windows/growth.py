@@ -20,17 +20,6 @@ _USUAL_OUTPUT_CV = 0.8
 """Variation of output tokens where pods do not show it."""
 
 
-MOST_REJECTED = 2.0
-"""Rejected requests that count as demand, per admitted one: who is turned away comes again, and more
-often the fewer are admitted. With more replicas more are admitted, so that more may count."""
-
-
-def offered(arrivals: float, begun: float, rejected: float) -> float:
-    """Requests that came: those that were admitted, by the larger of two counts, and those turned away."""
-    admitted = max(arrivals, begun, 0.0)
-    return admitted + min(rejected, MOST_REJECTED * admitted)
-
-
 @dataclass(frozen=True, slots=True)
 class Growth:
     """What one pod counted from `since` to `at`, monotonic seconds; latencies in seconds.

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
-from adapter.collector.windows.growth import Growth, offered
+from adapter.collector.windows.counts import Counts
+from adapter.collector.windows.growth import Growth
 
 PAIRS = 8
 """Pairs of windows from which their dispersion can be told."""
@@ -61,7 +62,7 @@ def _irregularity(first: _Window, second: _Window) -> float:
 def _windows(growths: Iterable[Growth], seconds: float, until: float) -> list[_Window]:
     """Arrivals in consecutive windows of that many seconds, each of whole looks."""
     windows: list[_Window] = []
-    begun, last_at, admitted = None, -1.0, (0.0, 0.0, 0.0)
+    begun, last_at, counts = None, -1.0, Counts()
     for item in growths:
         if item.at > until:
             break
@@ -69,10 +70,9 @@ def _windows(growths: Iterable[Growth], seconds: float, until: float) -> list[_W
             begun = last_at = item.since
         new_look = item.at - last_at > SAME_LOOK * seconds
         if new_look and last_at - begun > (1.0 - 0.5 * SAME_LOOK) * seconds:
-            windows.append(_Window(last_at - begun, offered(*admitted)))
-            begun, admitted = last_at, (0.0, 0.0, 0.0)
+            windows.append(_Window(last_at - begun, counts.offered))
+            begun, counts = last_at, Counts()
         if new_look:
             last_at = item.at
-        came = (item.arrivals, item.begun, item.rejected)
-        admitted = (admitted[0] + came[0], admitted[1] + came[1], admitted[2] + came[2])
+        counts = counts.plus(item)
     return windows

@@ -45,6 +45,9 @@ _COMMANDS = re.compile(r"&&|[;&|\n]")
 
 _CERTIFICATE_FLAG = re.compile(r"(?:^|\s)--ssl-certfile(?:=|\s)")
 
+_OF_PICKER = re.compile(r"(?:^|\s)--metrics-(port|cert-dir)(?:=|\s+)[\"']?([^\s\"'-][^\s\"']*)")
+"""Flags of an endpoint picker: where its metrics are, and the certificates with which they are served."""
+
 _COUNTED = re.compile(r"\$\(\(\s*(\d{1,5})\s*\+")
 """Beginning of a sum in a shell: the port of the first of several engines."""
 
@@ -123,6 +126,14 @@ def known(container: Mapping[str, Any]) -> bool:
     """Whether a container is a model server by its image or command line."""
     says = _says(container)
     return any(word in says for words, _ in _DEFAULTS for word in words)
+
+
+def of_picker(containers: Iterable[Mapping[str, Any]]) -> tuple[int, bool]:
+    """Port of the metrics that an endpoint picker is started with, 0 without one, and whether by https."""
+    flags = {
+        name: value for item in containers for name, value in _OF_PICKER.findall(text_of(item))
+    }
+    return _port(flags.get("port", "")), "cert-dir" in flags
 
 
 def has_certificate(container: Mapping[str, Any]) -> bool:

@@ -254,6 +254,8 @@ def fair(rows: Iterable[Row], most: int) -> list[Row]:
 def _url(pod: Mapping[str, Any]) -> str:
     if pod["annotated"]:
         return str(pod["url"])
-    address, port = pod["address"], pod["ports"].get(METRICS_NAME, METRICS_PORT)
-    scheme = "https" if str(pod["url"]).startswith("https:") else "http"
+    # A port that is declared may not be the one that its command line gives it.
+    (started_at, secured), address = pod["picker"], pod["address"]
+    port = started_at or pod["ports"].get(METRICS_NAME, METRICS_PORT)
+    scheme = "https" if secured or str(pod["url"]).startswith("https:") else "http"
     return f"{scheme}://{f'[{address}]' if ':' in address else address}:{port}/metrics"

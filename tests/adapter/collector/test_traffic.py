@@ -167,18 +167,6 @@ def test_a_good_page_is_read() -> None:
     assert (page.running, page.waiting, page.finished) == (2.0, 1.0, 0.0)
 
 
-def test_clients_that_leave_are_still_arrivals() -> None:
-    """VLLM never counts them as finished: their first tokens tell of them."""
-    window = TrafficWindow(window_seconds=60)
-    for second in range(0, 61, 10):
-        # One request a second: all get a first token, half of them are then given up.
-        left = replace(page(0.5 * second, running=2), ttft=(0.2 * second, float(second)))
-        window.add("a", left, now=second)
-    traffic = window.traffic(now=60)
-    assert traffic is not None
-    assert traffic.arrival_rate_rps == pytest.approx(1.0)
-
-
 def test_pages_of_different_moments_give_one_rate() -> None:
     """Two pods of 1/s each are 2/s though one was read ten seconds before the other."""
     window = TrafficWindow(window_seconds=60)

@@ -124,6 +124,8 @@ def test_a_target_beyond_all_latencies() -> None:
         ({"output_tokens": 0}, "output_tokens: must be a number >= 1, not 0"),
         ({"target_itl_ms": 0}, "target_itl_ms: must be a number > 0, not 0"),
         ({"percentile": 100}, "percentile: must be < 100"),
+        ({"percentile": 1}, "percentile: 1 lets 99 % of the requests miss the targets"),
+        ({"percentile": "p0.9"}, "percentile: must be a number"),
         ({"stability_margin": 1}, "stability_margin: must be a number >= 0 and < 1"),
         ({"rate_rps": -1, "target_ttft_ms": 900}, "rate_rps: must be a number >= 0, not -1"),
         (

@@ -84,7 +84,9 @@ def test_an_answer_has_todays_fields_and_those_of_the_engine() -> None:
     assert 22 < answer["itl_p95_ms"] <= 25
 
 
-@pytest.mark.parametrize(("percentile", "tails"), [("95", []), ("0.95", []), ("99", ["p99: TTFT"])])
+@pytest.mark.parametrize(
+    ("percentile", "tails"), [("95", []), ("0.95", []), ("95%", []), ("p99", ["p99: TTFT"])]
+)
 def test_the_table_shows_each_percentile_once(
     percentile: str, tails: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

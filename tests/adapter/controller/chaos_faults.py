@@ -79,6 +79,18 @@ class Faults:
 
         return page
 
+    def flips(self, names: tuple[str, ...], more: float, *, seconds: float) -> Callable[..., Page]:
+        """Values that are higher by so much in every second interval of that length."""
+
+        def page(at: float, since: float) -> Page:
+            added = more if (at - since) // seconds % 2 else 0.0
+            return {
+                name: value + added if name in names else value
+                for name, value in self._server.steady(at).items()
+            }
+
+        return page
+
     def reset(self, names: tuple[str, ...]) -> Callable[..., Page]:
         """Counters that began anew."""
 
@@ -109,8 +121,14 @@ class Faults:
 _HUGE: tuple[Callable[[float], float], ...] = (lambda _: math.inf, lambda _: 1e308)
 """Values beyond what a measurement can be."""
 
-_JUMPS = {"jump": 60.0, "huge jump": 1e6}
+_JUMPS = {"small jump": 12.0, "jump": 60.0, "huge jump": 1e6}
 """Requests that a gauge has at once besides those that are there: what clients left behind, and nonsense."""
+
+_CERTAIN_JUMP = 24.0
+"""Requests of a batch, and 16, up to which as many more in service count at once: they may be in prefill."""
+
+_FLIPS = 400.0
+"""Requests that a gauge has on every second page."""
 
 
 def _of_counters(server: Server, pods: int) -> Iterator[Case]:
@@ -126,13 +144,12 @@ def _of_counters(server: Server, pods: int) -> Iterator[Case]:
             "runs ahead": faults.moved(
                 counters, lambda value, before: before + 12.0 * (value - before)
             ),
-            "runs ahead a little": faults.moved(
+            "runs ahead by half": faults.moved(
                 counters, lambda value, before: before + 1.5 * (value - before)
             ),
         }.items():
-            little = fault == "runs ahead a little"
-            if little and (what not in server.certain or pods == PODS):
-                continue  # half as many more everywhere counts until the pages contradict it for certain
+            if fault == "runs ahead by half" and what not in server.certain:
+                continue  # it may be true
             if counters and (fault != "half absent" or len(names) > 1):
                 yield case(fault=fault, what=what, page=page)
     everything = tuple(name for what in server.inputs for name in server.counters_of(what))
@@ -162,9 +179,13 @@ def _of_inputs(server: Server, pods: int) -> Iterator[Case]:
             yield Case(fault=fault, what=what, pods=pods, page=page, lasts=lasts, server=server)
     for what in server.gauges:
         for fault, more in _JUMPS.items():
-            if server.unproven and (what, fault, pods) == ("waiting", "jump", PODS):
+            if what == "running" and more < _CERTAIN_JUMP:
                 continue
             page = faults.changed(server.inputs[what], partial(operator.add, more))
+            yield Case(fault=fault, what=what, pods=pods, page=page, server=server)
+        for pages in (1, 3):
+            page = faults.flips(server.inputs[what], _FLIPS, seconds=pages * SECONDS)
+            fault = f"flips every {'page' if pages == 1 else f'{pages} pages'}"
             yield Case(fault=fault, what=what, pods=pods, page=page, server=server)
 
 

@@ -27,8 +27,8 @@ class Server:
         units: The series of an input that has a unit, which may be a thousandth of the right one.
         gauges: Inputs that are numbers of requests now.
         certain: Counters of which half as many more contradict what else the page counts. Of others they may
-            be true: longer answers, and requests whose clients went away after the first token.
-        unproven: Whether a queue that all pods have at once may be one, as nothing on a page contradicts it.
+            be true: longer answers, and requests whose clients went away where the tokens of these are not
+            counted.
         names_model: Whether its series have the label `model_name`.
 
     """
@@ -39,7 +39,6 @@ class Server:
     units: Mapping[str, str] = field(default_factory=dict)
     gauges: tuple[str, ...] = ("running", "waiting")
     certain: tuple[str, ...] = ("finished",)
-    unproven: bool = False
     names_model: bool = True
 
     def steady(self, seconds: float, *, began: float = 0.0) -> Page:
@@ -162,6 +161,7 @@ SGLANG = Server(
         "KV cache": "sglang:token_usage",
         "KV size": "sglang:max_total_num_tokens",
     },
+    certain=("finished", "first tokens"),
 )
 
 _REJECTED_BY_TGI = 'tgi_request_failure{err="overloaded"}'
@@ -194,7 +194,6 @@ TGI = Server(
         "prompt tokens": "tgi_request_input_length_sum",
         "output tokens": "tgi_request_generated_tokens_sum",
     },
-    unproven=True,
     names_model=False,
 )
 

@@ -117,20 +117,31 @@ def test_fields_that_keep_a_target_from_being_followed(
     assert all(item.fix.startswith(fix) for item, fix in zip(findings, fixes, strict=True))
 
 
-async def test_rules_of_an_hpa_that_keda_made_are_examined_too(tmp_path: Path) -> None:
-    """Its metric is the external scaler's, of which the HPA shows no value to ask for."""
+@pytest.mark.parametrize(
+    ("metric", "target", "ours"),
+    [
+        (f"s0-{hpa.KEDA_METRIC}", "v", True),
+        ("s0-prometheus", "v", True),
+        ("s1-prometheus-inferno_desired_replicas", "v", True),
+        ("s0-prometheus", "another", False),
+    ],
+)
+async def test_rules_of_an_hpa_that_keda_made_are_examined_too(
+    metric: str, target: str, *, ours: bool, tmp_path: Path
+) -> None:
+    """The HPA shows no value to ask for, of the external scaler or of a query; others' are not ours."""
     slow = {"scaleUp": {"stabilizationWindowSeconds": 300}}
-    item = worlds.scaler("keda-hpa-v", target="v", behavior=slow)
+    item = worlds.scaler("keda-hpa-v", target=target, behavior=slow)
     item["metadata"]["labels"] = {"scaledobject.keda.sh/name": "v"}
-    (metric,) = item["spec"]["metrics"]
-    metric["external"]["metric"] = {"name": f"s0-{hpa.KEDA_METRIC}"}
+    (one,) = item["spec"]["metrics"]
+    one["external"]["metric"] = {"name": metric}
     async with worlds.running(tmp_path) as world:
         world.api.put(worlds.SCALERS, "horizontalpodautoscalers", item)
         admin = await world.site.entrance("admin", user="")
         async with connected(admin.kubeconfig) as cluster:
             said = [finding.what async for finding in hpas.check(Site(cluster, Names()))]
-    assert [text for text in said if "stabilizationWindowSeconds is 300" in text]
-    assert not [text for text in said if "no HPA reads its target" in text]
+    assert any("stabilizationWindowSeconds is 300" in text for text in said) is ours
+    assert any("no HPA reads its target" in text for text in said) is not ours
 
 
 def test_a_tolerance_is_told_as_it_is() -> None:

@@ -217,7 +217,10 @@ def test_a_price_that_nobody_names_goes() -> None:
     [
         ({"slo-itl": 24, "slo-ttw": 500}, fleet.Targets(itl_ms=24, ttft_ms=500)),
         ({"slo-itl": 24, "slo-ttft": 500}, fleet.Targets(itl_ms=24, ttft_ms=500)),
-        ({"slo-tps": 100, "slo-percentile": 95}, fleet.Targets(tps=100, percentile=0.95)),
+        *(
+            ({"slo-tps": 100, "slo-percentile": text}, fleet.Targets(tps=100, percentile=0.95))
+            for text in (95, 0.95, "p95", "95%", '"95 %"')
+        ),
     ],
 )
 def test_spellings_of_targets(keys: dict[str, Any], targets: fleet.Targets) -> None:
@@ -227,6 +230,16 @@ def test_spellings_of_targets(keys: dict[str, Any], targets: fleet.Targets) -> N
     settings, problems = read(premium=text)
     assert problems == []
     assert settings.class_of(spec())[0].targets == {"m": targets}
+
+
+@pytest.mark.parametrize(("text", "missing"), [(1, 99), (0.05, 95), ("5%", 95), ("p1", 99)])
+def test_a_percentile_that_most_may_miss_is_refused(text: object, missing: int) -> None:
+    """Who writes 1 means all requests, or that 1 % may miss: neither is the first percentile."""
+    entry = f"    slo-ttft: 500\n    slo-percentile: {text}\n"
+    _, problems = read(premium=f"name: P\npriority: 1\ndata:\n  - model: m\n{entry}")
+    (problem,) = problems
+    assert f"lets {missing} % of the requests miss the targets" in problem
+    assert "slo-percentile" in problem
 
 
 def test_an_unknown_class_is_told() -> None:

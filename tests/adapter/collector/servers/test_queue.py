@@ -40,9 +40,9 @@ def left(pages: Iterable[PodMetrics], *, batch: float = BATCH) -> list[float]:
 
 
 def test_what_stands_while_first_tokens_come_at_once_is_no_queue() -> None:
-    """A jump beyond a batch and 16 is none from its first page on, less from the second that says so."""
+    """A jump beyond a batch and 16 is none from its first page on, less once the server's pace is known."""
     assert left(page(at, 60.0 if at else 0.0) for at in range(5)) == [60.0] * 4
-    assert left(page(at, 10.0 * at) for at in range(6)) == [0.0, 0.0, 20.0, 30.0, 40.0]
+    assert left(page(at, 10.0 * at) for at in range(6)) == [0.0, 0.0, 20.0, 40.0, 50.0]
 
 
 def test_a_queue_of_less_than_a_batch_counts_at_once() -> None:
@@ -72,6 +72,8 @@ def of_several(
     waits: bool = False,
     timed: bool = True,
     number: float = 16.0,
+    moves: float = 0.0,
+    begun: float = 0.0,
 ) -> list[float]:
     """What pod `a` has in its gauge and not in its queue at the fifth page and the two after it.
 
@@ -82,15 +84,20 @@ def of_several(
         waits: whether first tokens come late from the sixth page on.
         timed: whether pages have times to first token and latencies; TGI's have none, nor a KV cache.
         number: requests that wait at each of them.
+        moves: requests by which the queue grows from each page to the next.
+        begun: requests by which fewer than usual had a first token before the fifth page.
 
     """
     checks = Plausibility(interval=SECONDS)
     amounts = []
     for at in range(8):
         for name in names:
-            waiting = number if at >= 5 and name in queued else 0.0
+            waiting = number + moves * (at - 5) if at >= 5 and name in queued else 0.0
             running = 2.0 + (taken if at >= 5 and name == "a" else 0.0)
             one = page(at, waiting, running=running, ttft=3.0 if waits and at > 5 else 0.1)
+            if begun and at >= 5:
+                done = one.ttft[1] - begun
+                one = replace(one, ttft=(0.1 * done, done), finished=one.finished - begun)
             if not timed:
                 one = replace(one, ttft=(0.0, 0.0), itl=(0.0, 0.0), kv_cache=None)
             verdict = checks.assess(name, one, now=at * SECONDS, started=None, batch=16.0)
@@ -104,12 +111,22 @@ def test_a_large_only_queue_of_several_servers_without_first_tokens_is_doubted()
     assert of_several("a", timed=False, number=60.0) == [60.0, 60.0, 60.0]
 
 
+def test_a_queue_that_nothing_but_the_gauge_shows_is_doubted() -> None:
+    """As many as ever were taken up and none waited, beside room: at one server or at all, of any length."""
+    for queued in ("a", "abc"):
+        for number in (8.0, 16.0, 60.0, 400.0):
+            assert of_several(queued, number=number) == [number] * 3
+            assert of_several(queued, number=number, timed=False) == [number] * 3
+
+
 def test_queues_of_rising_load_count_at_once() -> None:
-    """Up to a batch they always do; large ones where others have one, or where their server took up more."""
-    assert of_several("a")[0] == 0.0
-    assert of_several("a", timed=False)[0] == 0.0
+    """Their servers took up more, or were kept from it; others when first tokens have waited, or move."""
+    assert of_several("a", taken=8.0)[0] == 0.0
+    assert of_several("a", begun=5.0)[0] == 0.0
+    assert of_several("a", number=4.0)[0] == 0.0
+    assert of_several("a", waits=True)[1:] == [0.0, 0.0]
     assert of_several("a", waits=True, number=60.0)[1:] == [0.0, 0.0]
-    assert of_several("abc", timed=False, number=60.0)[1:] == [0.0, 0.0]
+    assert of_several("abc", timed=False, number=60.0, moves=6.0)[1:] == [0.0, 0.0]
     assert of_several("a", taken=8.0, timed=False, number=60.0)[0] == 0.0
 
 

@@ -125,3 +125,19 @@ def test_tokens_that_stop_while_gauges_jump_are_seen_at_once() -> None:
     frozen = timed(page(usual(FAULT - 1), running=8, waiting=60))
     verdict = checks.assess("a", frozen, now=FAULT * INTERVAL, started=None, batch=BATCH)
     assert "nothing moved since its last page with 68 requests in service" in verdict.problem
+
+
+def test_a_long_answer_alone_is_told_while_its_server_says_nothing() -> None:
+    """What comes to it is not known, and not fewer than before; from the next that ends on it is."""
+    checks = Plausibility(interval=INTERVAL)
+    said = []
+    for at in range(FAULT + 12):
+        long = FAULT <= at < FAULT + 9
+        one = page(usual(min(at, FAULT) if long else at - 9 * (at > FAULT)), running=1, first=False)
+        verdict = checks.assess("a", one, now=at * INTERVAL, started=None, batch=BATCH)
+        said.append((verdict.silent, checks.note("a")))
+    assert not any(silent or note for silent, note in said[:FAULT])
+    told = [note for silent, note in said if silent]
+    assert len(told) > 3
+    assert all(note.startswith("nothing moved for ") for note in told[2:])
+    assert said[-1] == (False, "")

@@ -26,7 +26,7 @@ def pool(spec: dict[str, Any]) -> pools.Pool:
 
 
 def picker(
-    name: str, address: str, *, ready: bool = True, ports: Any = (), **notes: str
+    name: str, address: str, *, ready: bool = True, ports: Any = (), args: Any = (), **notes: str
 ) -> dict[str, Any]:
     """A pod of an endpoint picker."""
     return dict(
@@ -38,7 +38,7 @@ def picker(
                     "labels": {"app": "epp"},
                     "annotations": {f"prometheus.io/{key}": value for key, value in notes.items()},
                 },
-                "spec": {"containers": [{"name": "epp", "ports": list(ports)}]},
+                "spec": {"containers": [{"name": "epp", "ports": list(ports), "args": list(args)}]},
                 "status": {
                     "podIP": address,
                     "conditions": [{"type": "Ready", "status": str(ready)}],
@@ -78,6 +78,22 @@ def test_the_metrics_port_is_9090_unless_the_pods_say_otherwise() -> None:
     assert urls(picker("a", "10.0.0.1", ports=named)) == ["http://10.0.0.1:9091/metrics"]
     assert urls(picker("a", "10.0.0.1", port="7", scheme="https")) == ["https://10.0.0.1:7/metrics"]
     assert urls(picker("a", "fd00::1")) == ["http://[fd00::1]:9090/metrics"]
+
+
+def test_a_picker_says_by_its_flags_where_its_metrics_are_and_how_it_serves_them() -> None:
+    """The chart declares 9090 whatever the flag is; certificates of its calls are not those of metrics."""
+    declared = [{"name": "metrics", "containerPort": 9090}]
+
+    def url(*args: str) -> str:
+        (only,) = urls(picker("a", "10.0.0.1", ports=declared, args=args))
+        return only
+
+    assert url("--metrics-port=9191") == "http://10.0.0.1:9191/metrics"
+    assert url("--metrics-port", "9191") == "http://10.0.0.1:9191/metrics"
+    assert url("--metrics-cert-dir=/certs") == "https://10.0.0.1:9090/metrics"
+    assert url("--metrics-cert-dir", "/certs") == "https://10.0.0.1:9090/metrics"
+    assert url("--metrics-cert-dir=", "--tracing=false") == "http://10.0.0.1:9090/metrics"
+    assert url("--secure-serving=true", "--cert-path=/tls") == "http://10.0.0.1:9090/metrics"
 
 
 def test_only_pools_that_route_to_pods_of_variants_count() -> None:
