@@ -171,7 +171,7 @@ def _add_numbers(
     for flag, metavar, text in numbers:
         group.add_argument(
             flag,
-            type=_number,
+            type=_milliseconds if metavar == "MS" else _number,
             metavar=metavar,
             dest=_FIELDS.get(flag, flag.removeprefix("--").replace("-", "_")),
             help=text,
@@ -184,6 +184,14 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+
+
+def _milliseconds(text: str) -> float:
+    """Read a number of milliseconds, for argparse."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, in ms, not {text!r}") from None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ def read_text(path: Path) -> str:
     try:
         return content.decode(_BYTE_ORDERS.get(content[:2], "utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8: {error}") from error
+        raise InputError(f"{path}: no text: byte {error.start + 1} is not UTF-8") from error
 
 
 def write_text(path: Path, text: str) -> None:
