@@ -141,7 +141,9 @@ def share(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0.0 < value <= 1.0:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, such as 0.9 or 90%, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be above 0 and at most 1, such as 0.9 or 90%, not {text!r}"
+        )
     return value
 
 
