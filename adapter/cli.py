@@ -167,6 +167,29 @@ def known_commands() -> Mapping[str, Command]:
     return {**COMMANDS, **plugins}
 
 
+_STATUSES = "Exit status: 0 done, 1 failed, 2 called wrongly, 130 interrupted by Ctrl-C."
+
+
+class _Help(argparse.HelpFormatter):
+    """Help in which names such as --tls-cert-file are never broken, so that they can be copied and found."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return _wrapped(text, width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = _wrapped(text, width - len(indent))
+        return "\n".join(indent + line for line in lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    # Needed for help only.
+    import textwrap  # noqa: PLC0415
+
+    return textwrap.wrap(
+        " ".join(text.split()), width, break_on_hyphens=False, break_long_words=False
+    )
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose error is one line: the usage of a command with many flags would hide it.
 
@@ -174,7 +197,7 @@ class _Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, formatter_class=_Help, epilog=_STATUSES, **options)
         self._negative_number_matcher = re.compile(r"-\.?[0-9]")
 
     def error(self, message: str) -> NoReturn:

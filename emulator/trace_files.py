@@ -133,7 +133,7 @@ def _read(path: Path, format: Format | None) -> Trace:  # noqa: A002 - see `read
                 raise TraceError(f"{path}: {_FORMS[kind].time}: {doubt}")
             return trace
     except UnicodeDecodeError as error:
-        raise TraceError(f"{path}: not UTF-8 text: {error}; is it a trace file?") from error
+        raise TraceError(f"{path}: no text: it is not UTF-8; is it a trace file?") from error
     except (OSError, EOFError, zlib.error) as error:
         raise TraceError(f"{path}: cannot be read: {error}") from error
 

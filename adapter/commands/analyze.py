@@ -171,7 +171,11 @@ def _add_numbers(
     for flag, metavar, text in numbers:
         group.add_argument(
             flag,
-            type=_percentile if flag == "--percentile" else _number,
+            type=_percentile
+            if flag == "--percentile"
+            else _milliseconds
+            if metavar == "MS"
+            else _number,
             metavar=metavar,
             dest=_FIELDS.get(flag, flag.removeprefix("--").replace("-", "_")),
             help=text,
@@ -191,6 +195,14 @@ def _percentile(text: str) -> float:
     from adapter.settings import percentiles  # noqa: PLC0415 - see `run`
 
     return _number(str(percentiles.plain(text)))
+
+
+def _milliseconds(text: str) -> float:
+    """Read a number of milliseconds, for argparse."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, in ms, not {text!r}") from None
 
 
 def run(args: argparse.Namespace) -> int:

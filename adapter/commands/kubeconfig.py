@@ -74,5 +74,8 @@ def call(args: argparse.Namespace, work: Callable[[Cluster], Awaitable[Result]])
 def explained(error: ApiError) -> str:
     """The error of a request, followed by what a person at a command line can do about it."""
     from adapter.kube import advice  # noqa: PLC0415 - see `call`
+    from adapter.kube.errors import Forbidden  # noqa: PLC0415
 
+    if isinstance(error, Forbidden) and not error.path.endswith("/portforward"):
+        return f"{error}; {advice.NO_RIGHT}"
     return advice.explained(error) if error.answered else f"{error}; {advice.NO_ANSWER}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,9 +59,9 @@ def register(command: argparse.ArgumentParser) -> None:
     )
     settings.add_argument(
         "--time-limit",
-        type=positive,
-        metavar="SECONDS",
-        help="Time limit of branch-and-bound, seconds. Default that of the file, else 10",
+        type=flags.seconds,
+        metavar="DURATION",
+        help="Time limit of branch-and-bound. Default that of the file, else 10s",
     )
     settings.add_argument(
         "--stability-margin",
@@ -140,17 +139,6 @@ def _changed(
         if name not in set_aside:
             raise UsageError(f"--what-if: {change}: {name}: {why}")
     return edited
-
-
-def positive(text: str) -> float:
-    """Read a number > 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number > 0, not {text!r}")
-    return value
 
 
 def _planned(document: Mapping[str, Any], place: str) -> planning.Plan:

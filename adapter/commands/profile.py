@@ -27,11 +27,13 @@ def register(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "model",
+        type=flags.not_empty,
         metavar="MODEL",
         help="Model name as on Hugging Face, such as Qwen/Qwen3-32B-FP8. Required",
     )
     command.add_argument(
         "--gpu",
+        type=flags.not_empty,
         required=True,
         metavar="NAME",
         help="GPU, such as H100-SXM, or a node's nvidia.com/gpu.product label. Required",
@@ -133,13 +135,15 @@ def positive(text: str) -> int:
 
 
 def share(text: str) -> float:
-    """A number above 0 and at most 1 for argparse."""
+    """A number above 0 and at most 1, or a percentage, for argparse."""
     try:
-        value = float(text)
+        value = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
     except ValueError:
         value = math.nan
     if not 0.0 < value <= 1.0:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be above 0 and at most 1, such as 0.9 or 90%, not {text!r}"
+        )
     return value
 
 

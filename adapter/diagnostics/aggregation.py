@@ -96,6 +96,14 @@ async def api_service(site: Site) -> AsyncIterator[Finding]:
         # Not the whole base: it would make an advisory installation an active one.
         yield Finding("error", f"no APIService {API_SERVICE}", _REGISTER)
         return
+    if not ours and service.get("name") == names.service:
+        yield Finding(
+            "error",
+            f"APIService {API_SERVICE} belongs to the adapter of namespace {service.get('namespace')}",
+            f"--config-namespace {service.get('namespace')} checks that one; a cluster has one external"
+            " metrics API",
+        )
+        return
     if not ours:
         yield Finding(
             "error",

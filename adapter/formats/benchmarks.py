@@ -235,6 +235,7 @@ def _documents(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     except RecursionError as error:
         raise InputError(f"{path}: not JSON: nested too deeply") from error
     except ValueError as error:
+        whole_error = str(error)
         # vLLM and SGLang append one object a line to the same file.
         lines = [line for line in text.splitlines() if line.strip()]
         if len(lines) < 2:
@@ -248,12 +249,19 @@ def _documents(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         for number, document in enumerate(documents):
             yield (f"{path}[{number}]" if len(documents) > 1 else str(path)), document
         return
-    for number, line in enumerate(lines):
-        place = f"{path}[{number}]"
-        try:
-            yield place, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield place, Row(place=place, problem=f"not JSON: {error}")
+    parsed = [_line(line, f"{path}[{number}]") for number, line in enumerate(lines)]
+    if all(isinstance(document, Row) for document in parsed):
+        # No list of runs: what is wrong is said once, and not for each line.
+        raise InputError(f"{path}: not JSON: {whole_error}; {_EXPECTED}")
+    yield from ((f"{path}[{number}]", document) for number, document in enumerate(parsed))
+
+
+def _line(line: str, place: str) -> Any:
+    """What a line holds; a Row with the reason where it is not JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Row(place=place, problem=f"not JSON: {error}")
 
 
 def _concatenated(text: str) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import gzip
 import os
 import tempfile
@@ -41,7 +42,7 @@ def read_text(path: Path) -> str:
     try:
         return content.decode(_BYTE_ORDERS.get(content[:2], "utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8: {error}") from error
+        raise InputError(f"{path}: no text: byte {error.start + 1} is not UTF-8") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,6 +72,20 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Check that `write_text` will be able to write the file, before work whose result it is to hold.
+
+    Raises:
+        OSError: it cannot be written: it is a folder, its folder is missing or read-only.
+
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not path.exists() or path.is_file():
+        with tempfile.NamedTemporaryFile(dir=path.resolve().parent, prefix=".", suffix=".part"):
+            pass
 
 
 def _umask() -> int:

@@ -20,6 +20,9 @@ NO_ANSWER = (
 )
 """Advice for a person whose request had no answer."""
 
+NO_RIGHT = "have that right granted to you, or name another --kubeconfig or --context"
+"""Advice for a person whose request RBAC refuses: our manifests grant rights to the adapter only."""
+
 _TABLE: tuple[tuple[type[ApiError], str, str], ...] = (
     (Forbidden, r"/kube-system/configmaps", FRONT_PROXY_READER),
     # Owner references are the only fields beside the status that the adapter writes.

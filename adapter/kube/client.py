@@ -91,7 +91,7 @@ async def connected(
     access = None if kubeconfig is None else kubeconfigs.read(kubeconfig, context)
     # Not before: a pipe can be read once.
     if kubeconfig is not None and access is None:
-        kubeconfigs.check(kubeconfig)
+        kubeconfigs.check(kubeconfig, context)
     if access is None:
         opened = _opened(kubeconfig, context)
     else:
@@ -204,7 +204,7 @@ class Cluster:
                 method, path, body=body, query=list(query), content_type=content_type
             )
         except _FAILURES as error:
-            raise _unavailable(path, error) from error
+            raise errors.no_answer(error, path=path) from error
         return document
 
     async def list_objects(
@@ -243,7 +243,7 @@ class Cluster:
                 most = max(1, most // pages.FEWER)
                 continue
             except _FAILURES as error:
-                raise _unavailable(path, error) from error
+                raise errors.no_answer(error, path=path) from error
             most = pages.following(most, length)
             page, token = pages.read(document)
             # Not held while the next one is read.
@@ -279,7 +279,7 @@ class Cluster:
                         raise errors.of_object(event["object"], path=path)
                     yield event
         except _FAILURES as error:
-            raise _unavailable(path, error) from error
+            raise errors.no_answer(error, path=path) from error
 
     @contextlib.asynccontextmanager
     async def websocket(
@@ -315,7 +315,7 @@ class Cluster:
             message = f"{path}: {error.status} {error.message}"
             raise errors.of_status(error.status, message, path=path) from error
         except _FAILURES as error:
-            raise _unavailable(path, error) from error
+            raise errors.no_answer(error, path=path) from error
         finally:
             # Its TLS connection goes back to no pool: it ends in the background, and the loop may end next.
             await asyncio.sleep(_TLS_END_SECONDS)
@@ -391,7 +391,3 @@ class Cluster:
                 retry_after=response.headers.get("Retry-After"),
             )
         return response
-
-
-def _unavailable(path: str, error: Exception) -> errors.Unavailable:
-    return errors.Unavailable(f"{path}: {str(error) or type(error).__name__}", path=path)

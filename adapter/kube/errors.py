@@ -18,6 +18,7 @@ administrator can do about an error is in `adapter.kube.advice`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 _MESSAGE_LIMIT = 500
@@ -99,6 +100,16 @@ _CLASSES: dict[int, type[ApiError]] = {
     409: Conflict,
     410: Gone,
 }
+
+
+_PYTHON = re.compile(r" ssl:(<[^>]*>|\w+)")
+"""What aiohttp says of TLS in the error of a connection: an object of Python."""
+
+
+def no_answer(error: Exception, *, path: str) -> Unavailable:
+    """The error of a request without a connection, without a response in time, or with an unusable one."""
+    reason = _PYTHON.sub("", str(error)) or type(error).__name__
+    return Unavailable(f"{path}: {reason}", path=path)
 
 
 def of_status(code: int, message: str, *, path: str, retry_after: str | None = None) -> ApiError:

@@ -187,6 +187,15 @@ def _how_to_resume(console: Console, out: Path | None) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def _html_errors(page: Path) -> Iterator[None]:
+    """Name the flag of a report that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise errors.UsageError(f"--html {page}: {error.strerror}") from error
+
+
 def run(args: argparse.Namespace) -> int:
     """Replay the traffic and print the comparison."""
     # The adapter, the emulator and numpy, which `--help` does not need, here and above.
@@ -204,6 +213,9 @@ def run(args: argparse.Namespace) -> int:
     if args.policies is None and not sweeps:
         sweeps = (settings.parse(f"adapter.percentile={','.join(CURVE)}"),)
     names.check(policies, sweeps)
+    if args.html is not None:
+        with _html_errors(args.html):
+            files.check_writable(args.html)
     settings.grid(sweeps)  # a setting that is there twice is an error before anything is read
     replayed = scenario.read(args.scenario)
     traffic = scenario.traffic(
@@ -232,10 +244,8 @@ def run(args: argparse.Namespace) -> int:
             progress=report_share,
         )
     if args.html is not None:
-        try:
+        with _html_errors(args.html):
             files.write_text(args.html, report.html(comparison))
-        except OSError as error:
-            raise errors.UsageError(f"--html {args.html}: {error.strerror}") from error
     if args.json:
         print(json.dumps(tables.document(comparison), indent=2, allow_nan=False), flush=True)
     else:

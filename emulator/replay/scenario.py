@@ -251,18 +251,19 @@ def traffic(
                 f"models.{model.model}.trace: is missing; name a file or a generator, or give --trace"
             )
         own_format = trace_format if where is given else None
+        named = "--trace" if where is given else f"models.{model.model}.trace"
         try:
             if isinstance(where, Path):
                 where = _existing(where, base, folder)
             trace = load(where, format=own_format, selection=selection)
         except (errors.InputError, traces.TraceError) as error:
-            raise errors.InputError(f"models.{model.model}.trace: {error}") from error
+            raise errors.InputError(f"{named}: {error}") from error
         if not len(trace) or trace.arrival_seconds[-1] < scenario.warm_up:
             raise errors.InputError(
-                f"models.{model.model}.trace: has no request after the warm-up of"
-                f" {scenario.warm_up:g} s; give a longer one, or a shorter warmUp{also(trace.left_out)}"
+                f"{named}: has no request after the warm-up of {scenario.warm_up:g} s; give a longer one, a"
+                f" longer part of it (--from, --to), or a shorter warmUp{also(trace.left_out)}"
             )
-        _check_lengths(scenario, model, trace)
+        _check_lengths(scenario, model, trace, named)
         traffic_by_model[model.model] = OfferedTraffic(
             trace=trace, steps=selection.steps(tuple(steps(where)))
         )
@@ -277,7 +278,7 @@ def _existing(where: Path, base: Path, folder: Path | None) -> Path:
     return trace_folder.find(where if folder is None else name, folder)
 
 
-def _check_lengths(scenario: Scenario, model: Model, trace: Trace) -> None:
+def _check_lengths(scenario: Scenario, model: Model, trace: Trace, named: str) -> None:
     """Raise InputError where a request does not fit into the KV cache of an engine that may get it."""
     for variant in scenario.variants:
         engine = variant.served_by
@@ -297,7 +298,7 @@ def _check_lengths(scenario: Scenario, model: Model, trace: Trace) -> None:
                 f"request {longest + 1}" if lines is None else f"{lines.where(longest)}: request"
             )
             raise errors.InputError(
-                f"models.{model.model}.trace: {where} has"
+                f"{named}: {where} has"
                 f" {trace.input_tokens[longest]} input and {trace.output_tokens[longest]} output tokens,"
                 f" more than variants.{variant.name}.engine.kvTokens ({engine.kv_tokens}) holds; raise it,"
                 " or shorten the request"

@@ -133,16 +133,18 @@ class Renewing:
         await self._authorize(headers)
 
 
-def check(path: Path) -> None:
+def check(path: Path, context: str | None = None) -> None:
     """Refuse what is no kubeconfig, with an error that names the file and not a type of Python.
 
     Args:
         path: One file, or several joined as in $KUBECONFIG.
+        context: Name of the context that is asked for. Default the current one.
 
     Raises:
-        StartupError: a file is not there, cannot be read, or is no mapping.
+        StartupError: a file is not there, cannot be read, is no mapping, or none has the context.
 
     """
+    names: list[str] = []
     for file in _files(path):
         try:
             document = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -154,13 +156,21 @@ def check(path: Path) -> None:
         except UnicodeDecodeError as error:
             raise StartupError(f"{file}: no kubeconfig: not UTF-8") from error
         except yaml.YAMLError as error:
-            problem = " ".join(str(error).split())
-            raise StartupError(f"{file}: no kubeconfig: not YAML: {problem}") from error
+            mark = getattr(error, "problem_mark", None)
+            line = f" at line {mark.line + 1}" if mark else ""
+            raise StartupError(f"{file}: no kubeconfig: not YAML{line}") from error
         if not isinstance(document, dict):
             raise StartupError(
                 f"{file}: no kubeconfig: must be a mapping with clusters, users, contexts and"
                 " current-context; name another with --kubeconfig"
             )
+        names += [
+            str(item.get("name"))
+            for item in document.get("contexts") or ()
+            if isinstance(item, dict)
+        ]
+    if context is not None and names and context not in names:
+        raise StartupError(f"{path}: no context {context}; there are {', '.join(names)}")
 
 
 def current_context(path: Path) -> str | None:

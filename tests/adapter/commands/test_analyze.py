@@ -280,6 +280,14 @@ def test_wrong_flags_are_usage_errors(
     assert said in capsys.readouterr().err
 
 
+def test_a_time_in_another_unit_is_told_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    """Flags of milliseconds say so where the value is a duration as other flags take it."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*FLAGS, "--ttft", "0.5s"])
+    assert ended.value.code == 2
+    assert "--ttft: must be a number, in ms, not '0.5s'" in capsys.readouterr().err
+
+
 def test_a_line_that_is_no_text_costs_itself_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

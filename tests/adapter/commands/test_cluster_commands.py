@@ -12,7 +12,8 @@ import pytest
 from yarl import URL
 
 from adapter import cli
-from adapter.commands import certs, explain
+from adapter.commands import certs, explain, kubeconfig
+from adapter.kube import errors
 from adapter.tls.certificate_secret import OwnCertificates
 from certs.rotation import Times
 from tests.fakes import cluster_world as worlds
@@ -92,6 +93,17 @@ async def test_explain_names_the_right_that_it_needs(
         said = capsys.readouterr().err
         assert "pods/pod-1/portforward: 403" in said
         assert "explain, top and ui need the verbs get and create on pods/portforward" in said
+
+
+def test_a_person_without_a_right_is_not_told_to_grant_it_to_the_adapter() -> None:
+    """The manifests would change nothing for who asks; forwarding a port has an advice of its own."""
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/variant-adapter"
+    refused = kubeconfig.explained(errors.of_status(403, "403 forbidden", path=leases))
+    assert refused == (
+        "403 forbidden; have that right granted to you, or name another --kubeconfig or --context"
+    )
+    forward = f"/api/v1/namespaces/{SYSTEM}/pods/pod-1/portforward"
+    assert "--url" in kubeconfig.explained(errors.of_status(403, "", path=forward))
 
 
 @pytest.mark.parametrize("text", ["v", "a/b/c", "A/b", "../v", "a/"])

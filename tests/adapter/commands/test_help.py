@@ -42,8 +42,8 @@ def test_every_value_has_its_default_in_its_help(name: str) -> None:
 
 
 def states_default(shown: str, default: str) -> bool:
-    """Whether help names it; that of a file may come before."""
-    return bool(re.search(rf"Default (that of the file, else )?{re.escape(default)}\b", shown))
+    """Whether help names it; that of a file may come before, and the unit of a duration after."""
+    return bool(re.search(rf"Default (that of the file, else )?{re.escape(default)}s?\b", shown))
 
 
 def numbers(model: Any, name: str) -> list[tuple[str, str, object]]:
@@ -80,3 +80,14 @@ def test_defaults_that_a_document_has_are_those_of_the_help(model: Any, name: st
             assert shown.endswith("Required"), flag
         checked += 1
     assert checked > 4
+
+
+@pytest.mark.parametrize("width", ["60", "100"])
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_names_are_not_broken(name: str, width: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag that a text names stands whole in one line, at any width; the exit statuses are the last words."""
+    monkeypatch.setenv("COLUMNS", width)
+    parser = cli.command_parser(name)
+    shown = parser.format_help()
+    assert [line for line in shown.splitlines() if re.search(r"\w-$", line)] == []
+    assert " ".join(shown.split()).endswith("2 called wrongly, 130 interrupted by Ctrl-C.")

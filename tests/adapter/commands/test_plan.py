@@ -363,7 +363,8 @@ def test_files_that_are_none_are_named(tmp_path: Path, capsys: pytest.CaptureFix
 def test_wrong_flags_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
     """Limits and shares out of range are refused before anything is read."""
     for flags, said in (
-        (["--time-limit", "0"], "must be a number > 0, not '0'"),
+        (["--time-limit", "0"], "must be longer than 0, not '0'"),
+        (["--time-limit", "5 min"], "must be a duration such as 60s or 1m30s, not '5 min'"),
         (["--stability-margin", "1"], "must be a number >= 0 and < 1"),
         (["--solver", "magic"], "--solver: must be one of auto, unlimited"),
     ):

@@ -97,7 +97,9 @@ def test_settings_of_the_engine_count(capsys: pytest.CaptureFixture[str]) -> Non
     assert engine("--kv-cache-dtype", "fp8")["kvTokens"] == pytest.approx(
         2 * plain["kvTokens"], abs=1
     )
-    assert engine("--gpu-memory-utilization", "0.8")["kvTokens"] < plain["kvTokens"]
+    less = engine("--gpu-memory-utilization", "0.8")
+    assert less["kvTokens"] < plain["kvTokens"]
+    assert engine("--gpu-memory-utilization", "80%") == less
     assert engine("--max-num-batched-tokens", "2048")["kvTokens"] > plain["kvTokens"]
     limited = engine("--max-num-seqs", "64", "--max-num-batched-tokens", "2048")
     assert (limited["maxNumSeqs"], limited["maxNumBatchedTokens"]) == (64, 2048)
@@ -155,6 +157,8 @@ def test_what_cannot_be_answered(capsys: pytest.CaptureFixture[str], words: str,
         ("--gpu-memory-utilization", "0"),
         ("--gpu-memory-utilization", "nan"),
         ("--gpu-memory-utilization", "1.1"),
+        ("--gpu-memory-utilization", "110%"),
+        ("--gpu", " "),
         ("--max-num-seqs", "0"),
         ("--tp", "-1"),
         ("--engine", "trtllm"),

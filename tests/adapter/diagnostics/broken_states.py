@@ -215,6 +215,10 @@ STATES: dict[str, tuple[Change, str]] = {
         api_service(service={"namespace": "keda", "name": "keda-metrics-apiserver"}),
         "belongs to Service keda/keda-metrics-apiserver",
     ),
+    "APIService of another namespace's adapter": (
+        api_service(service={"namespace": "other", "name": "variant-adapter"}),
+        "belongs to the adapter of namespace other",
+    ),
     "APIService not available": (not_available, "is not available"),
     "certificate not checked": (
         api_service(insecureSkipTLSVerify=True), "accepts any serving certificate",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adapter import cli
+from adapter import cli, errors
 from adapter.formats import benchmarks
 from adapter.formats.benchmark_tools.rows import Row
 from tests.adapter.formats.test_benchmark_files import LOADS, guidellm, vllm
@@ -118,6 +118,27 @@ def test_unreadable_files_are_one_error(
     said = capsys.readouterr().err
     assert f"{path}: " in said
     assert reason in said
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["text", "cut-report"])
+def test_a_file_of_something_else_is_one_sentence(tmp_path: Path, cut: bool) -> None:
+    """A text in which lines begin with a brace, or a report that was cut off, is not named line by line."""
+    report = json.dumps({"benchmarks": GOOD}, indent=2)
+    path = tmp_path / "README.md"
+    path.write_text(report[:-40] if cut else "# Title\n\n{a: 1}\n\nMore text.\n")
+    with pytest.raises(errors.InputError) as caught:
+        benchmarks.read(path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: not JSON: ")
+    assert said.endswith("or a CSV with a header and a row for each run, is needed")
+    assert "\n" not in said
+
+
+def test_bytes_that_are_no_text_are_named_without_python_words(tmp_path: Path) -> None:
+    """A picture instead of results."""
+    with pytest.raises(errors.InputError) as caught:
+        read(tmp_path / "plot.png", b"\x89PNG\r\n")
+    assert str(caught.value) == f"{tmp_path / 'plot.png'}: no text: byte 1 is not UTF-8"
 
 
 def test_a_csv_row_that_is_wrong_costs_its_row(tmp_path: Path) -> None:

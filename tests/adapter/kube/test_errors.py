@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from adapter.kube import advice, client, errors, informer
@@ -138,3 +140,14 @@ def test_an_informer_waits_for_retry_after(header: str, pause: float) -> None:
 
     first, second = virtual_time.run(main())
     assert second - first == pytest.approx(pause)
+
+
+async def test_no_connection_is_said_without_objects_of_python() -> None:
+    """Host, port and the system's words are left of aiohttp's sentence."""
+    with pytest.raises(aiohttp.ClientConnectorError) as caught:
+        async with aiohttp.ClientSession() as session:
+            await session.get("https://127.0.0.1:1/x", ssl=ssl.create_default_context())
+    error = errors.no_answer(caught.value, path="/version")
+    assert not error.answered
+    assert str(error).startswith("/version: Cannot connect to host 127.0.0.1:1 [")
+    assert str(errors.no_answer(TimeoutError(), path="/version")) == "/version: TimeoutError"

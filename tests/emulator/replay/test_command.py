@@ -182,8 +182,35 @@ def test_table_and_page_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "HPA on KV-cache use" in printed
     assert not [line for line in printed.splitlines() if line.endswith(" ")]
     assert printed.endswith(f"written: {tmp_path / 'page.html'}\n")
-    assert cli.main([*command, str(tmp_path)]) != 0
-    assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["", "none/page.html"], ids=["folder", "missing-folder"])
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """A comparison of an hour is not lost to a wrong name: the scenario, which is missing, is not asked for."""
+    page = tmp_path / place
+    assert cli.main(["replay", "--scenario", "/none", "--html", str(page)]) == 2
+    assert f"--html {page}: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_trace_is_named_by_its_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever gave --trace is not sent to the scenario, and a window that is too short is told so."""
+    command = [
+        "replay",
+        "--scenario",
+        str(REPLAYS / "scenario.yaml"),
+        "--quiet",
+        "--policies",
+        "static",
+    ]
+    assert cli.main([*command, "--trace", str(tmp_path / "none.csv")]) == 1
+    assert "replay: --trace: " in capsys.readouterr().err
+    assert cli.main([*command, "--trace", str(PUBLIC[0]), "--to", "2s"]) == 1
+    assert "a longer part of it (--from, --to)" in capsys.readouterr().err
 
 
 def test_a_reader_that_is_gone() -> None:

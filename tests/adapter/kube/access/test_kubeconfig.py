@@ -181,10 +181,11 @@ async def test_an_unusable_file_is_one_error(
         (b"", "must be a mapping with clusters, users, contexts and current-context"),
         (b"- a", "must be a mapping with clusters, users, contexts and current-context"),
         (b"\xff\xfe", "not UTF-8"),
-        (b"a: [", "not YAML: "),
+        (b"a:\n- [", "no kubeconfig: not YAML at line 2"),
+        (b"# Title\n**Bold**", "no kubeconfig: not YAML at line 2"),
         (None, "cannot be read: Is a directory"),
     ],
-    ids=["empty", "list", "bytes", "cut", "folder"],
+    ids=["empty", "list", "bytes", "cut", "page", "folder"],
 )
 async def test_what_is_no_kubeconfig_is_named(
     tmp_path: Path, content: bytes | None, said: str
@@ -220,7 +221,7 @@ async def test_a_context_can_be_chosen(server: Server) -> None:
         server.path.write_text(yaml.safe_dump(server.document))
         async with connected(server.path, context="other") as cluster:
             assert (await cluster.request("GET", "/whoami"))["name"] == "person"
-    with pytest.raises(StartupError, match="none"):
+    with pytest.raises(StartupError, match=r"no context none; there are [\w-]+, other$"):
         async with connected(server.path, context="none"):
             pass
 
