@@ -37,6 +37,9 @@ FULLER = 0.5
 """CALIBRATED: standard deviations by which the KV cache must be the smaller bound for preemption; on
 saturated replicas whose cache holds 0.6 to 1.4 times max_num_seqs."""
 
+LASTING = 30.0
+"""CALIBRATED: requests in a KV cache of which half of the preemptions come while one wait lasts."""
+
 _NEVER = 1e-6
 _DENSITY = float((2.0 * np.pi) ** -0.5)
 
@@ -124,7 +127,7 @@ def crowding(lengths: Moments, kv_tokens: FloatArray, max_num_seqs: FloatArray) 
         alike=alike,
         alike_three=alike**_THREE,
         # CALIBRATED: square roots, as waits that long requests cause end with the first short one.
-        uneven=np.sqrt(works) / work / 2.0,
+        uneven=np.sqrt(works / 2.0) / work,
         context_variance=np.maximum(square - context**2, 0.0),
     )
 
@@ -145,6 +148,15 @@ def fuller(
     most = max_num_seqs - (max_num_seqs - mean) * below(score)
     most = most - spread * _DENSITY * np.exp(-0.5 * score * score)
     return full, np.maximum(np.minimum(most, np.minimum(mean, max_num_seqs)), 1.0)
+
+
+def preempted_soon(preempted: FloatArray, room: FloatArray) -> FloatArray:
+    """Preemptions of a request while a wait for the KV cache lasts, shape (M,).
+
+    By those of a cache that stays full, and the requests in it. At loads that a replica holds, a wait ends
+    after a few completions: of a small cache that is the time of an answer, of a large one a small part of it.
+    """
+    return np.asarray(preempted * LASTING / (LASTING + room))
 
 
 def uneven_departures(share: FloatArray, input_cv: FloatArray, output_cv: FloatArray) -> FloatArray:

@@ -86,7 +86,7 @@ class Formulas:
         state: `at_rate`.
         percentiles: `means` and `latency`.
         search: `excess`.
-        kept_free: `held`, `most_kept`, `reserve` and `drained`.
+        kept_free: `held`, `most_kept` and `drained`.
 
     """
 
