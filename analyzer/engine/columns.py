@@ -106,7 +106,7 @@ class Engines:
         long_context_ms: shape (M,), what of a prompt's tokens times its slope its own variance makes.
         root_ms: shape (M,), time per square root of the running requests.
         prefill_ms: shape (M,), time that each prompt token adds, what its steps read included.
-        kv_batch, kv_binds: shape (M,), requests that the KV cache holds (infinite: unknown), and whether they bind.
+        kv_batch, kv_binds: shape (M,), requests that the KV cache holds (infinite: unknown); if they bind.
         max_batch: shape (M,), the smaller of max_num_seqs and kv_batch, a whole number >= 1.
         room, crowding, large, own_square, long_prompts, alike, alike_three: each of shape (M,), see
             `crowding.py`.
@@ -244,9 +244,8 @@ class Engines:
         self.regained = 1.0 + output / held
         # A preemption computes the prompt again, and what was generated.
         again = 1.0 + GENERATED * output / prompt
-        once = self.prefill_ms * prompt
+        once, decoding = self.prefill_ms * prompt, self.slot_steps * self.decode_ms(most)
         prefill = once * (1.0 + self.preempted * again)
-        decoding = self.slot_steps * self.decode_ms(most)
         self.full_rate = most / (decoding + prefill * most)
         soon = once * (1.0 + preempted_soon(self.preempted, self.room) * again)
         self.just_full_rate = most / (decoding + soon * most)

@@ -126,7 +126,8 @@ def crowding(lengths: Moments, kv_tokens: FloatArray, max_num_seqs: FloatArray) 
         long_prompts=np.where(crowds, long, 0.0),
         alike=alike,
         alike_three=alike**_THREE,
-        # CALIBRATED: square roots, as waits that long requests cause end with the first short one.
+        # CALIBRATED: the root of E[w^2] / (2 E[w]^2), w tokens times steps, as of one server: waits
+        # that long requests cause end with the first short one.
         uneven=np.sqrt(works / 2.0) / work,
         context_variance=np.maximum(square - context**2, 0.0),
     )
@@ -153,8 +154,8 @@ def fuller(
 def preempted_soon(preempted: FloatArray, room: FloatArray) -> FloatArray:
     """Preemptions of a request while a wait for the KV cache lasts, shape (M,).
 
-    By those of a cache that stays full, and the requests in it. At loads that a replica holds, a wait ends
-    after a few completions: of a small cache that is the time of an answer, of a large one a small part of it.
+    By those of a cache that stays full, and the requests in it. A wait ends after a few completions at loads
+    that a replica holds: the time of an answer in a small cache, a small part of it in a large one.
     """
     return np.asarray(preempted * LASTING / (LASTING + room))
 
