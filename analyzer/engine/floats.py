@@ -209,6 +209,7 @@ def _columns_module(load: Callable[..., ModuleType], functions: Any) -> ModuleTy
         answers=lengths.answers,
         crowding=fill.crowding,
         fuller=fill.fuller,
+        preempted_soon=fill.preempted_soon,
         several_servers=fill.several_servers,
         uneven_departures=fill.uneven_departures,
     )
