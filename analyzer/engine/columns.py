@@ -26,6 +26,7 @@ from analyzer.engine.crowding import (
     Moments,
     crowding,
     fuller,
+    preempted_soon,
     several_servers,
     uneven_departures,
 )
@@ -105,7 +106,7 @@ class Engines:
         long_context_ms: shape (M,), what of a prompt's tokens times its slope its own variance makes.
         root_ms: shape (M,), time per square root of the running requests.
         prefill_ms: shape (M,), time that each prompt token adds, what its steps read included.
-        kv_batch: shape (M,), requests that the KV cache holds; infinite where its size is unknown.
+        kv_batch, kv_binds: shape (M,), requests that the KV cache holds (infinite: unknown); if they bind.
         max_batch: shape (M,), the smaller of max_num_seqs and kv_batch, a whole number >= 1.
         room, crowding, large, own_square, long_prompts, alike, alike_three: each of shape (M,), see
             `crowding.py`.
@@ -114,9 +115,9 @@ class Engines:
         clumped: shape (M,), share that waits of the arrivals that find the chain full.
         preempted: shape (M,), preemptions of a request where others wait.
         regained: shape (M,), completions until the room of a whole request is free.
-        kv_binds: shape (M,), whether it is kv_batch.
         decode_nodes, long, short: `nodes`, `rest` and `short` of `nodes.Answers`.
         full_rate: shape (M,), requests per millisecond that a full batch finishes, recomputed ones included.
+        just_full_rate: shape (M,), the same while a wait lasts; of many requests few are recomputed in it.
         sharing: shape (M,), replicas that a load-aware gateway spreads the arrivals over, 1 where none does.
 
     Raises:
@@ -243,8 +244,11 @@ class Engines:
         self.regained = 1.0 + output / held
         # A preemption computes the prompt again, and what was generated.
         again = 1.0 + GENERATED * output / prompt
-        prefill = self.prefill_ms * prompt * (1.0 + self.preempted * again)
-        self.full_rate = most / (self.slot_steps * self.decode_ms(most) + prefill * most)
+        once, decoding = self.prefill_ms * prompt, self.slot_steps * self.decode_ms(most)
+        prefill = once * (1.0 + self.preempted * again)
+        self.full_rate = most / (decoding + prefill * most)
+        soon = once * (1.0 + preempted_soon(self.preempted, self.room) * again)
+        self.just_full_rate = most / (decoding + soon * most)
         leaving = uneven_departures(self.full_rate * prefill, self.input_cv, self.output_cv)
         self.uneven = np.where(filled.crowds, filled.uneven, leaving)
         rises, first_of = several_servers(self.room)

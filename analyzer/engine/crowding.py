@@ -37,6 +37,9 @@ FULLER = 0.5
 """CALIBRATED: standard deviations by which the KV cache must be the smaller bound for preemption; on
 saturated replicas whose cache holds 0.6 to 1.4 times max_num_seqs."""
 
+LASTING = 30.0
+"""CALIBRATED: requests in a KV cache of which half of the preemptions come while one wait lasts."""
+
 _NEVER = 1e-6
 _DENSITY = float((2.0 * np.pi) ** -0.5)
 
@@ -123,8 +126,9 @@ def crowding(lengths: Moments, kv_tokens: FloatArray, max_num_seqs: FloatArray) 
         long_prompts=np.where(crowds, long, 0.0),
         alike=alike,
         alike_three=alike**_THREE,
-        # CALIBRATED: square roots, as waits that long requests cause end with the first short one.
-        uneven=np.sqrt(works) / work / 2.0,
+        # CALIBRATED: the root of E[w^2] / (2 E[w]^2), w tokens times steps, as of one server: waits
+        # that long requests cause end with the first short one.
+        uneven=np.sqrt(works / 2.0) / work,
         context_variance=np.maximum(square - context**2, 0.0),
     )
 
@@ -145,6 +149,15 @@ def fuller(
     most = max_num_seqs - (max_num_seqs - mean) * below(score)
     most = most - spread * _DENSITY * np.exp(-0.5 * score * score)
     return full, np.maximum(np.minimum(most, np.minimum(mean, max_num_seqs)), 1.0)
+
+
+def preempted_soon(preempted: FloatArray, room: FloatArray) -> FloatArray:
+    """Preemptions of a request while a wait for the KV cache lasts, shape (M,).
+
+    By those of a cache that stays full, and the requests in it. A wait ends after a few completions at loads
+    that a replica holds: the time of an answer in a small cache, a small part of it in a large one.
+    """
+    return np.asarray(preempted * LASTING / (LASTING + room))
 
 
 def uneven_departures(share: FloatArray, input_cv: FloatArray, output_cv: FloatArray) -> FloatArray:

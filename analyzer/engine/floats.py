@@ -86,7 +86,7 @@ class Formulas:
         state: `at_rate`.
         percentiles: `means` and `latency`.
         search: `excess`.
-        kept_free: `held`, `most_kept`, `reserve` and `drained`.
+        kept_free: `held`, `most_kept` and `drained`.
 
     """
 
@@ -209,6 +209,7 @@ def _columns_module(load: Callable[..., ModuleType], functions: Any) -> ModuleTy
         answers=lengths.answers,
         crowding=fill.crowding,
         fuller=fill.fuller,
+        preempted_soon=fill.preempted_soon,
         several_servers=fill.several_servers,
         uneven_departures=fill.uneven_departures,
     )

@@ -26,9 +26,8 @@ from analyzer.engine.columns import Engines
 from analyzer.engine.nodes import score
 from analyzer.replicas import BoolArray, FloatArray
 
-KV_HEADROOM = 0.02
 KV_TAIL_HEADROOM = 0.04
-"""Kept free besides where the KV cache binds, for means and for percentiles."""
+"""Kept free besides of percentiles where the KV cache binds."""
 
 MISS_RESERVE = 0.2
 """CALIBRATED: share of the allowed misses of a percentile that is kept free, where that is the smaller
@@ -115,20 +114,13 @@ def looked_at_again(part: FloatArray, most: FloatArray, kv_binds: BoolArray) -> 
     return kv_binds & (part > 1.0 - most + _NEAR) & (part < 1.0 - _NEAR)
 
 
-def reserve(headroom: FloatArray, kv_binds: BoolArray) -> FloatArray:
-    """Share of the rates for means that is kept free, shape (M,)."""
-    more = np.where(kv_binds, KV_HEADROOM, 0.0)
-    return np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
-
-
 def drained(engines: Engines, headroom: FloatArray) -> FloatArray:
-    """Rates, shape (M,), at which a replica gets out of preemption again, with what means keep free.
+    """Rates, shape (M,), at which a replica gets out of preemption again, with the headroom kept free.
 
     What it serves while the KV cache is full and requests are computed again (`full_rate`) is less than it
     holds before it is there, and no share of misses tells the two apart. Elsewhere infinite.
     """
-    kept = np.where(headroom > 0.0, np.minimum(headroom + KV_HEADROOM, 0.999), 0.0)
-    return np.where(engines.kv_binds, 1000.0 * engines.full_rate * (1.0 - kept), math.inf)
+    return np.where(engines.kv_binds, 1000.0 * engines.full_rate * (1.0 - headroom), math.inf)
 
 
 class _Target(NamedTuple):

@@ -24,7 +24,6 @@ from analyzer.engine.kept_free import (
     held,
     looked_at_again,
     most_kept,
-    reserve,
     scored,
 )
 from analyzer.engine.nodes import NODE_WEIGHTS, SHORT_DECODES
@@ -225,7 +224,7 @@ class Search:
     ) -> FloatArray:
         """The rates less what is kept free."""
         rate = root.rate
-        part = 1.0 - reserve(headroom, root.reason == KV)
+        part = 1.0 - headroom
         tails = ~self._mean & (headroom > 0.0)
         if not tails.any():
             return rate * part

@@ -233,7 +233,7 @@ class _Single:
             self._lost = idle.reason if idle.over > 0.0 else None
             return None
         if not self._tails:
-            rate *= 1.0 - kept.reserve(headroom, reason == search.KV)
+            rate *= 1.0 - headroom
         elif headroom > 0.0:
             rate *= self._held(rate, headroom, high)
         most = kept.drained(engine, headroom)

@@ -365,7 +365,7 @@ def _running(
     # Units of `large` requests beside a fixed number of them have the mean, variance and third moment.
     large = engines.large * clusters.skew
     fixed = mean * (1.0 - crowding / large)
-    load = rate / engines.full_rate
+    load = rate / engines.just_full_rate
     most = np.minimum(load, FULL)
     several = np.minimum(engines.several * (1.0 / np.maximum(most, 1e-9) - 1.0), engines.first_of)
     uneven = engines.uneven + (1.0 - engines.uneven) * several
@@ -384,6 +384,6 @@ def _running(
         "joined": np.minimum(batch + own * (1.0 - chain.waits), np.maximum(engines.room, 1.0)),
         "variance": chain.variance * large * large * clusters.many / (crowding * wider),
         "slot_waits": chain.waits * engines.clumped,
-        "slot_rate": engines.full_rate * (1.0 - most) * engines.clumped / uneven,
-        "load": load,
+        "slot_rate": engines.just_full_rate * (1.0 - most) * engines.clumped / uneven,
+        "load": rate / engines.full_rate,
     }

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analyzer.engine import kept_free, search, sizing
+from analyzer.engine import percentiles, search, sizing
+from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engines
 from emulator.engines.protocol import Completion
 from emulator.engines.runs import serve_open_loop
@@ -90,10 +91,23 @@ def test_sized_replica_gets_out_of_preemption() -> None:
     engines = replica(prompt, output, 900)
     held = sizing.size_engines(engines, itl_ms=1000.0, percentile=0.99, headroom=HEADROOM)
     assert search.BINDINGS[held.binding[0]] == "kv"
-    kept = HEADROOM + kept_free.KV_HEADROOM
-    assert held.rate_rps[0] == pytest.approx(1000.0 * engines.full_rate[0] * (1.0 - kept), rel=1e-6)
+    drained = 1000.0 * engines.full_rate[0] * (1.0 - HEADROOM)
+    assert held.rate_rps[0] == pytest.approx(drained, rel=1e-6)
     gaps = np.random.default_rng(5).exponential(1000.0 / held.rate_rps[0], 1500)
     gaps[: int(4 * engines.kv_batch[0])] = 0.0
     done = served(np.cumsum(gaps), prompt, output, 900)
     ttft = np.array([one.first_token_ms - one.arrival_ms for one in done])
     assert np.median(ttft[-200:]) < 0.2 * ttft[:200].max()
+
+
+def test_waits_end_before_preemption_costs_what_a_full_cache_does() -> None:
+    """At 0.93 of what a cache of 68 requests serves once it stays full, few wait, and are soon through."""
+    prompt, output = (tokens(mean, 0.4, 4000, seed) for seed, mean in enumerate((60, 250)))
+    engines = replica(prompt, output, 900)
+    rate = 0.93 * engines.full_rate
+    arrivals = np.cumsum(np.random.default_rng(0).exponential(1.0 / rate[0], 4000))
+    done = served(arrivals, prompt, output, 900)
+    assert sum(one.preemptions for one in done) > 5
+    ttft = np.mean([one.first_token_ms - one.arrival_ms for one in done[400:]])
+    state = engine_state.at_rate(engines, 1000.0 * rate)
+    assert percentiles.means(engines, state)[0][0] == pytest.approx(ttft, rel=0.15)
