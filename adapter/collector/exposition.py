@@ -19,9 +19,8 @@ from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import buckets, engines, lines, ranks, spelling
 from adapter.collector.servers import moments as histograms
-from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers.totals import ImplausibleError
-from adapter.collector.transport import access, wire
+from adapter.collector.transport import access, layouts, wire
 from adapter.collector.transport.reading import INLINE_CHARACTERS, PageReader
 
 TIMEOUT_SECONDS = 5.0
@@ -31,6 +30,8 @@ CHUNKS, CHUNK_BYTES = 4096, 64
 """Chunks that a page may have in any case, and bytes that further ones must have on average."""
 
 _READ = spelling.Names()
+_LAYOUTS = layouts.Layouts(_READ)
+_LATENCIES = (model_servers.TTFT_BUCKETS, model_servers.ITL_BUCKETS, model_servers.TPOT_BUCKETS)
 
 Result = TypeVar("Result")
 
@@ -249,6 +250,27 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             model.
 
     """
+    page = _LAYOUTS.selected(text, model, lambda shown: _selected(shown, model, url))
+    samples = [sample for sample in page.series if sample[0] not in model_servers.BUCKETS]
+    ttft, itl, tpot = (buckets.histogram(*shown) for shown in page.latencies)
+    try:
+        totals = dict(model_servers.quantities(model_servers.values(samples)))
+        return model_servers.pod_metrics(
+            totals,
+            started_at=page.started_at,
+            input_moments=histograms.moments(page.series, model_servers.INPUT_BUCKETS),
+            output_moments=histograms.moments(page.series, model_servers.OUTPUT_BUCKETS),
+            ttft_buckets=ttft,
+            itl_buckets=itl,
+            tpot_buckets=tpot,
+            ranks=ranks.of_samples(samples),
+        )
+    except ImplausibleError as error:
+        raise ScrapeError(f"{url}: {error}") from error
+
+
+def _selected(text: str, model: str, url: str) -> layouts.Selected:
+    """What of a page is read, in one style and for one model; raises ScrapeError as `parse`."""
     read_as: list[tuple[str, str, model_servers.Labels, float]] = []
     models: set[str] = set()
     started_at: float | None = None
@@ -282,21 +304,12 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
         raise ScrapeError(f"{url}: {_not_served(model, models)}")
     style = spelling.style_of((name, style) for style, name, _, _ in read_as)
     series = [(name, labels, value) for own, name, labels, value in read_as if own == style]
-    samples = [sample for sample in series if sample[0] not in model_servers.BUCKETS]
-    try:
-        totals = dict(model_servers.quantities(model_servers.values(samples)))
-        return model_servers.pod_metrics(
-            totals,
-            started_at=started_at,
-            input_moments=histograms.moments(series, model_servers.INPUT_BUCKETS),
-            output_moments=histograms.moments(series, model_servers.OUTPUT_BUCKETS),
-            ttft_buckets=_latency(model_servers.TTFT_BUCKETS, latencies, style, model, samples),
-            itl_buckets=_latency(model_servers.ITL_BUCKETS, latencies, style, model, samples),
-            tpot_buckets=_latency(model_servers.TPOT_BUCKETS, latencies, style, model, samples),
-            ranks=ranks.of_samples(samples),
-        )
-    except ImplausibleError as error:
-        raise ScrapeError(f"{url}: {error}") from error
+    return layouts.Selected(
+        series,
+        tuple(_latency(names, latencies, style, model, series) for names in _LATENCIES),
+        started_at,
+        by_lines=engine is None,
+    )
 
 
 def _no_server() -> str:
@@ -320,8 +333,8 @@ def _latency(
     style: str,
     model: str,
     samples: Iterable[engines.Sample],
-) -> Histogram | None:
-    """The histogram of a latency; None where there is none, or it cannot be read.
+) -> tuple[list[str], list[float]]:
+    """Bounds and values of the buckets of a latency; empty where there are none, or one cannot be read.
 
     Args:
         names: Names of its buckets, the newest first.
@@ -335,14 +348,14 @@ def _latency(
         try:
             bounds, values = lines.buckets(shown.get(spelling.restyled(name, style), ()), model)
         except ValueError:
-            return None
+            return [], []
         for other, labels, value in samples:
             if other == name:
                 bounds.append(labels.get("le", ""))
                 values.append(value)
         if values:
-            return buckets.histogram(bounds, values)
-    return None
+            return bounds, values
+    return [], []
 
 
 def read(

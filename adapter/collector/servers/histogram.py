@@ -7,6 +7,9 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import sub
+
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +83,18 @@ class Histogram:
         """
         if before.bounds != self.bounds:
             return self if self.count > 0 else None
-        grown = array(
-            "d", (now - then for now, then in zip(self.counts, before.counts, strict=True))
-        )
-        if any(value < 0 for value in grown):
+        grown = array("d", map(sub, self.counts, before.counts))
+        if min(grown) < 0:
             grown = self.counts
         return Histogram(self.bounds, grown) if any(grown) else None
+
+
+def _summed(parts: list[array[float]]) -> array[float]:
+    """Counts of the same buckets added up, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = np.frombuffer(b"".join(parts)).reshape(len(parts), -1)
+    return array("d", np.add.reduce(rows, axis=0).tobytes())
 
 
 def merged(parts: Iterable[Histogram]) -> Histogram | None:
@@ -94,15 +103,10 @@ def merged(parts: Iterable[Histogram]) -> Histogram | None:
     Pods of two versions may have other bounds: the buckets are then those between the bounds of all, with
     what is uniform within a bucket divided among its parts.
     """
-    sums: dict[tuple[float, ...], array[float]] = {}
+    shown: dict[tuple[float, ...], list[array[float]]] = {}
     for part in parts:
-        known = sums.get(part.bounds)
-        sums[part.bounds] = (
-            part.counts
-            if known is None
-            else array("d", (a + b for a, b in zip(known, part.counts, strict=True)))
-        )
-    histograms = [Histogram(bounds, counts) for bounds, counts in sums.items()]
+        shown.setdefault(part.bounds, []).append(part.counts)
+    histograms = [Histogram(bounds, _summed(counts)) for bounds, counts in shown.items()]
     if len(histograms) <= 1:
         return histograms[0] if histograms else None
     bounds = sorted({bound for item in histograms for bound in item.bounds})

@@ -14,8 +14,9 @@ Hollander and Korwar, 1974).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 
@@ -62,6 +63,8 @@ def _lengths() -> FloatArray:
 
 _LENGTHS = _lengths()
 _MEANS, _SQUARES = _LENGTHS.mean(axis=1), (_LENGTHS**2).mean(axis=1)
+_EACH_MEAN, _EACH_SQUARE = _MEANS.tolist(), _SQUARES.tolist()
+_LONGEST = _LENGTHS[:, -1].tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +164,15 @@ class _Begun:
         # Of the window moved back by each length, what is known and what is before it, of the clock.
         counted = np.interp(ends, self.clock, self.count).mean(axis=-1)
         earlier = np.minimum(ends, 0.0).mean(axis=-1)
+        known, before = (counted[0] - counted[1]).tolist(), (earlier[0] - earlier[1]).tolist()
+        shares = ended.tolist()
         mean, square = (float(ended @ values) / float(ended.sum()) for values in (_MEANS, _SQUARES))
         one, two = mean, square
         for _ in range(_ROUNDS):
             rate = self.before / one
-            begun = counted[0] - counted[1] + rate * (earlier[0] - earlier[1])
-            one, two = _moments(ended, begun) or (mean, square)
+            # A dozen lengths: floats take less time than arrays.
+            begun = [now + rate * then for now, then in zip(known, before, strict=True)]
+            one, two = _moments(shares, begun) or (mean, square)
         seen, all_of_them = square / (mean * mean) - 1.0, max(two / (one * one) - 1.0, 0.0)
         most = most_longer(output_cv)
         return Weights(
@@ -175,32 +181,34 @@ class _Begun:
         )
 
 
-def _moments(ended: FloatArray, begun: FloatArray) -> tuple[float, float] | None:
+def _moments(ended: Sequence[float], begun: Sequence[float]) -> tuple[float, float] | None:
     """Mean and mean square of the lengths, by those that ended and those that began; None if not known."""
-    known = int(np.argmin([*(begun >= _LEAST_BEGUN), False]))
+    known = next((i for i, number in enumerate(begun) if not number >= _LEAST_BEGUN), len(begun))
     if known == 0:
         return None
-    shares = ended[:known] / begun[:known]
-    seen, error = float(shares.sum()), math.sqrt(float((shares / begun[:known]).sum()))
-    certain = known < begun.size and 1.0 - seen > _ERRORS * error
+    shares = [part / whole for part, whole in zip(ended, begun[:known], strict=False)]
+    seen = sum(shares)
+    error = math.sqrt(sum(share / whole for share, whole in zip(shares, begun, strict=False)))
+    certain = known < len(begun) and 1.0 - seen > _ERRORS * error
     beyond = 1.0 - seen if certain else 0.0
     if seen + beyond <= 0:
         return None
-    longest = float(_LENGTHS[known - 1, -1])
+    longest = _LONGEST[known - 1]
     share = min(beyond / (seen + beyond), _LARGE_SHARE)
     rest = -longest / math.log(share) if share > 0 else 0.0
-    one = float(shares @ _MEANS[:known]) + beyond * (longest + rest)
-    two = float(shares @ _SQUARES[:known]) + beyond * ((longest + rest) ** 2 + rest * rest)
+    one = sum(map(mul, shares, _EACH_MEAN)) + beyond * (longest + rest)
+    two = sum(map(mul, shares, _EACH_SQUARE)) + beyond * ((longest + rest) ** 2 + rest * rest)
     return one / (seen + beyond), two / (seen + beyond)
 
 
 def _by_length(growths: Iterable[Growth]) -> FloatArray:
     """Requests that finished, between each two of `LENGTH_BOUNDS`, the first ones and those beyond."""
     counted = [item.output_moments for item in growths if item.output_moments.by_length]
-    rows = np.array([(0.0, *moments.by_length, moments.count) for moments in counted])
-    ended: FloatArray = np.zeros(len(LENGTH_BOUNDS) + 1)
-    if counted:
-        ended = np.maximum(np.diff(rows.sum(axis=0)), 0.0)
+    if not counted:
+        return np.zeros(len(LENGTH_BOUNDS) + 1)
+    up_to = map(sum, zip(*(item.by_length for item in counted), strict=True))
+    sums = np.array((0.0, *up_to, sum(item.count for item in counted)))
+    ended: FloatArray = np.maximum(np.diff(sums), 0.0)
     return ended
 
 
