@@ -71,8 +71,24 @@ class Outage:
     ended: float | None = None
 
     def waiting(self, now: float, *, most_seconds: float) -> float:
-        """Requests that wait for a replica: those of so many seconds at most, as clients give up."""
-        return self.rate_rps * min(max(now - self.since, SEEN_SECONDS), most_seconds)
+        """Requests that wait for a replica: those of so many seconds at most, as clients give up.
+
+        Once replicas are later than that, so do more clients than come: half of the queue goes every 5 min.
+        """
+        seconds = min(max(now - self.since, SEEN_SECONDS), most_seconds)
+        return self.rate_rps * seconds * self._left(now, most_seconds, RETRY_SECONDS)
+
+    def growth_rps(self, now: float, *, most_seconds: float) -> float:
+        """Requests per second by which that queue grows."""
+        return self.rate_rps * self._left(now, most_seconds, RETRY_SECONDS)
+
+    def offered_rps(self, now: float) -> float:
+        """Requests per second that are still taken to be offered: half as many every hour after the first."""
+        return self.rate_rps * self._left(now, MOST_RETRY_SECONDS, MOST_RETRY_SECONDS)
+
+    def _left(self, now: float, whole: float, half: float) -> float:
+        """What is left of one after `whole` seconds of outage, where half of it goes every `half` seconds."""
+        return float(0.5 ** (max(now - self.since - whole, 0.0) / half))
 
 
 def outage(

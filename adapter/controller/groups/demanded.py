@@ -239,16 +239,17 @@ def _unseen(
     The replicas that come meet all of it at once. What a gateway counts is known, and not estimated.
     """
     waiting = outage.waiting(cycle.now, most_seconds=start)
+    offered = outage.offered_rps(cycle.now)
     return replace(
         traffic,
-        arrival_rate_rps=outage.rate_rps,
-        long_rate_rps=outage.rate_rps,
+        arrival_rate_rps=offered,
+        long_rate_rps=offered,
         recent=(),
         sudden=(),
         running=0.0,
         waiting=max(waiting - at.waiting, 0.0),
         waiting_elsewhere=max(waiting - at.waiting, 0.0),
-        waiting_growth_rps=outage.rate_rps,
+        waiting_growth_rps=outage.growth_rps(cycle.now, most_seconds=start),
         queued_at=0,
         idle=False,
     )

@@ -88,11 +88,25 @@ def test_what_a_gateway_holds_is_not_counted_twice() -> None:
 
 
 def test_clients_give_up_at_some_time() -> None:
-    """An outage of an hour asks for no more than one of a start-up."""
+    """An outage that lasts asks for no more than one of a start-up, and soon only for what arrives."""
     record = GroupRecord(outage=OUT)
-    hour = need(record, 3700.0)
-    assert hour.in_flight == need(record, 100.0 + START + cycle(0.0).settings.interval).in_flight
+    start = 100.0 + START + cycle(0.0).settings.interval
+    first, later, hour = (need(record, now) for now in (start, start + 300.0, 3700.0))
+    assert later.in_flight == first.in_flight / 2
+    assert 0.0 < later.backlog_rps <= first.backlog_rps / 2
+    assert hour.in_flight < 1.0
+    assert hour.backlog_rps < 0.01 * first.backlog_rps
     assert hour.arrivals_rps >= 10.0
+
+
+def test_what_was_offered_before_an_outage_is_not_expected_for_ever() -> None:
+    """After an hour half of it counts every hour; a gateway that counts the requests is believed instead."""
+    record = GroupRecord(outage=OUT)
+    hour, day = need(record, 3700.0), need(record, 100.0 + 86_400.0)
+    assert need(record, 7300.0).arrivals_rps == pytest.approx(hour.arrivals_rps / 2)
+    assert 0.0 < day.rate_rps < 1e-4
+    known = need(record, 100.0 + 86_400.0, at=AtGateway(rate_rps=10.0))
+    assert known.arrivals_rps == pytest.approx(hour.arrivals_rps)
 
 
 def test_requests_that_were_kept_waiting_are_no_rise_of_the_rate() -> None:
