@@ -153,6 +153,7 @@ class WvaConfig:
         self.unused: list[str] = []
         self._entries: dict[str, dict[str, _Entry]] = {}
         self._classes: dict[str, fleet.ServiceClass] = {}
+        self._targets: dict[str, dict[str, fleet.Targets]] = {}
 
     def read(self, where: str, name_of_map: str, data: Mapping[str, str]) -> list[str]:
         """Read one of the ConfigMaps; give its entries that cannot be used, one line each."""
@@ -204,14 +205,14 @@ class WvaConfig:
                 break
         if name == NO_CLASS and not untargeted:
             return None
-        known = self._classes.get(name)
-        service_class = fleet.ServiceClass(
-            name=name,
-            priority=LOWEST_PRIORITY,
-            targets={**({} if known is None else known.targets), model: targets},
-        )
-        self._classes[name] = service_class
-        return service_class
+        # One class for all its models: a copy for each would take quadratic time.
+        by_model = self._targets.setdefault(name, {})
+        by_model[model] = targets
+        if name not in self._classes:
+            self._classes[name] = fleet.ServiceClass(
+                name=name, priority=LOWEST_PRIORITY, targets=by_model
+            )
+        return self._classes[name]
 
     def scale_to_zero(self, namespace: str, model: str) -> tuple[bool | None, float | None]:
         """Whether a model may go to zero, and after how many idle seconds; None where no entry says so."""
