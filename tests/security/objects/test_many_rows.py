@@ -11,6 +11,7 @@ import pytest
 from adapter.planning import fleet
 from adapter.resources import config_maps, schemas
 from adapter.resources.configuration import last_good, profiles
+from adapter.resources.texts.known import MOST_CHARACTERS, Known
 from adapter.resources.wva.config import WvaConfig
 from tests.fakes import cluster_world as worlds
 
@@ -61,6 +62,27 @@ def test_devices_of_rows_are_taken_apart_once(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(last_good.MissingRowError):
             profiles.accelerator(variant, (), rows, products=("Some-GPU",))
     assert splits <= len(rows) + 1
+
+
+@pytest.mark.parametrize("count", [3000, 30], ids=["short rows", "long rows"])
+def test_rows_are_parsed_when_they_change(count: int) -> None:
+    """Beyond 512 short rows, or 16 long ones, all were parsed again in each reading of the objects."""
+    text = "name: C{}\npriority: 5\ndata:\n" + "  - {{model: m, slo-tpot: 10}}\n" * (3000 // count)
+    parsed: list[str] = []
+    known = Known(parsed.append)
+    for _ in range(3):
+        for number in range(count):
+            known(text.format(number))
+    assert len(parsed) == count
+
+
+def test_of_texts_that_are_new_each_time_a_bounded_part_is_kept() -> None:
+    """The editor of a ConfigMap can write others for ever."""
+    known = Known(len)
+    for number in range(100):
+        assert known(f"{number:03}" + "x" * 100_000) == 100_003
+    assert known._characters <= MOST_CHARACTERS
+    assert sum(map(len, (text for (text,) in known._results))) <= MOST_CHARACTERS
 
 
 def test_models_without_a_class_share_one() -> None:
