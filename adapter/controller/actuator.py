@@ -93,8 +93,7 @@ class Actuator:
             transitions: transitions of the Lease that this replica holds.
 
         """
-        self._scales = scales
-        self._default = default
+        self._scales, self._default = scales, default
         self._leads = leads
         self._transitions = transitions
         self._logged: dict[str, Unapplied] = {}

@@ -189,9 +189,8 @@ def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
 
 def referred(named: schemas.ScaleTargetReference) -> scale.Reference:
     """A scale target that is named, canonical."""
-    return scale.Reference(
-        name=named.name, kind=named.kind, api_version=named.api_version
-    ).canonical
+    one = scale.Reference(name=named.name, kind=named.kind, api_version=named.api_version)
+    return one.canonical
 
 
 def unselected(reference: scale.Reference, field: str, why: str) -> str:
@@ -223,7 +222,6 @@ def source(
     spec, metadata = variant.spec, variant.metadata
     notes = {**(target.annotations if target else {}), **metadata.annotations}
     service_class, class_problems = settings.class_of(spec, metadata.namespace)
-    targets = service_class.targets[spec.model]
     accelerators, cost_problems = settings.prices(profiles.accelerators_of(variant))
     given, warnings = profiles.of_spec(spec, accelerators, settings.broken_costs)
     accelerator, own = _accelerator(variant, target, given, accelerators, published)
@@ -244,7 +242,7 @@ def source(
         retention_seconds=source.retention_seconds or retention,
         own_accelerator=own,
         service_class=service_class.name,
-        targets=targets,
+        targets=(targets := service_class.targets[spec.model]),
         profiles=given,
         accelerator=accelerator,
         device=accelerators[accelerator].device_type if accelerator in accelerators else "",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from adapter import errors
 from adapter.planning import fleet
 from adapter.resources.configuration import rows
+
+MOST_LISTED = 32
+"""Most names of rows that a message lists."""
 
 HELD = "the last good value stays in force"
 
@@ -97,5 +101,7 @@ def class_in_force(
 
 
 def listed(names: Mapping[str, object]) -> str:
-    """Names as messages list them."""
-    return ", ".join(sorted(names)) or "none"
+    """Names as messages list them: some of very many, for each variant has such a message."""
+    shown = heapq.nsmallest(MOST_LISTED, names)
+    more = [f"and {len(names) - MOST_LISTED} more"] if len(names) > MOST_LISTED else []
+    return ", ".join([*shown, *more]) or "none"

@@ -5,7 +5,6 @@ An entry of a service class that cannot be used is a problem of that entry alone
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from adapter.resources.texts.documents import (
     parse_yaml,
     repeated_keys,
 )
+from adapter.resources.texts.known import Known
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -68,9 +68,6 @@ class ClassRow:
     entry_problems: Mapping[str, str] = field(default_factory=dict)
 
 
-_SHORT = 4096
-"""Characters of a row up to which many are remembered."""
-
 _BEFORE = re.compile(r"(\d{1,2}) ?x ?(.*\D.*)")
 _AFTER = re.compile(r"(.*[^\W_])( ?)x ?(\d{1,2})")
 _SEPARATORS = re.compile(r"[-_./ ]")
@@ -97,12 +94,12 @@ def devices_in(name: str) -> int:
 
 def parse_cost(name: str, text: str) -> CostRow:
     """Parse the value of one accelerator, JSON with its device type and cost."""
-    return (_known_cost if len(text) <= _SHORT else _parse_cost)(name, text)
+    return _known_cost(name, text)
 
 
 def parse_class(text: str) -> ClassRow:
     """Parse one service class, a YAML document with an entry for every model."""
-    return (_known_class if len(text) <= _SHORT else _known_long_class)(text)
+    return _known_class(text)
 
 
 def _parse_cost(name: str, text: str) -> CostRow:
@@ -160,10 +157,7 @@ def _parse_class(text: str) -> ClassRow:
     )
 
 
-# Every cycle reads all rows, which hardly ever change; a long YAML text takes a second.
-_known_cost = functools.lru_cache(maxsize=512)(_parse_cost)
-_known_class = functools.lru_cache(maxsize=512)(_parse_class)
-_known_long_class = functools.lru_cache(maxsize=16)(_parse_class)
+_known_cost, _known_class = Known(_parse_cost), Known(_parse_class)
 
 
 def _targets(level: schemas.ServiceLevel) -> fleet.Targets:

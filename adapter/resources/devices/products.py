@@ -8,6 +8,7 @@ GPU feature discovery and AMD's labeller name products; where they are absent, c
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -137,10 +138,14 @@ _IN_TYPE = re.compile(
 _GKE_SIZES = {"nvidia-tesla-a100": "A100-40GB"}
 """Google's names of accelerators that leave out the memory, which is that of the first size."""
 
+NAMES_KEPT = 16_384
+"""Names whose words are kept: each variant's product is compared with the device of each price."""
+
 _FRACTION = re.compile(r"Standard_NV(?:6|12|18)ads_A10_v5|gr?6f\..*", re.IGNORECASE)
 """Instance types with a part of a GPU."""
 
 
+@functools.lru_cache(maxsize=NAMES_KEPT)
 def spelt(name: str) -> tuple[tuple[str, ...], int | None]:
     """The words of a name without the size of the memory, and that size in GB."""
     text = name.strip().casefold()

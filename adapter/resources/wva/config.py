@@ -8,6 +8,7 @@ of another rule, for which the saturation rule stands in.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import (
@@ -35,6 +36,7 @@ from adapter.resources.texts.documents import (
     parse_yaml,
     repeated_keys,
 )
+from adapter.resources.texts.known import Known
 
 LOWEST_PRIORITY = 100
 """Priority of models without a service class."""
@@ -153,31 +155,22 @@ class WvaConfig:
         self.unused: list[str] = []
         self._entries: dict[str, dict[str, _Entry]] = {}
         self._classes: dict[str, fleet.ServiceClass] = {}
+        self._targets: dict[str, dict[str, fleet.Targets]] = {}
 
     def read(self, where: str, name_of_map: str, data: Mapping[str, str]) -> list[str]:
         """Read one of the ConfigMaps; give its entries that cannot be used, one line each."""
-        kind, problems = _KINDS[name_of_map], []
+        problems: list[str] = []
         entries = self._entries.setdefault(name_of_map, {})
         for key, text in data.items():
             place = f"{where}: data.{key}"
-            try:
-                document = parse_yaml(text) or {}
-                entry = kind.model_validate(document)
-                wrong = _ambiguities(key, text, entry, entries)
-                problems += [f"{place}: {why}" for why in wrong]
+            parsed = _known(name_of_map, text)
+            wrong = list(parsed.problems)
+            if parsed.entry is not None:
+                wrong = _ambiguities(key, parsed.repeated, parsed.entry, entries)
                 if not wrong:
-                    entries[key] = entry
-                self.unused += [f"{place}: {why}" for why in _unused(name_of_map, document)]
-            except DocumentError as error:
-                problems.append(f"{place}: {error}")
-            except ValidationError as error:
-                line = lines_of(composed(text))
-                for item in error.errors():
-                    message = field_problem(item)
-                    at = line(item["loc"])
-                    problems.append(
-                        f"{place}: {f'line {at}: ' if at else ''}{field_path(item['loc'])}{message}"
-                    )
+                    entries[key] = parsed.entry
+            problems += [f"{place}: {why}" for why in wrong]
+            self.unused += [f"{place}: {why}" for why in parsed.unused]
         return problems
 
     @property
@@ -204,14 +197,14 @@ class WvaConfig:
                 break
         if name == NO_CLASS and not untargeted:
             return None
-        known = self._classes.get(name)
-        service_class = fleet.ServiceClass(
-            name=name,
-            priority=LOWEST_PRIORITY,
-            targets={**({} if known is None else known.targets), model: targets},
-        )
-        self._classes[name] = service_class
-        return service_class
+        # One class for all its models: a copy for each would take quadratic time.
+        by_model = self._targets.setdefault(name, {})
+        by_model[model] = targets
+        if name not in self._classes:
+            self._classes[name] = fleet.ServiceClass(
+                name=name, priority=LOWEST_PRIORITY, targets=by_model
+            )
+        return self._classes[name]
 
     def scale_to_zero(self, namespace: str, model: str) -> tuple[bool | None, float | None]:
         """Whether a model may go to zero, and after how many idle seconds; None where no entry says so."""
@@ -240,12 +233,44 @@ class WvaConfig:
         )
 
 
-def _ambiguities(key: str, text: str, entry: _Entry, others: Mapping[str, _Entry]) -> list[str]:
-    """Why an entry does not say one thing of one model; it is then left out."""
-    wrong = [
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """An entry, or what is wrong with its text; its keys that stand there twice, or change nothing."""
+
+    entry: _Entry | None = None
+    problems: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def _parse(name_of_map: str, text: str) -> _Parsed:
+    try:
+        document = parse_yaml(text) or {}
+        entry = _KINDS[name_of_map].model_validate(document)
+    except DocumentError as error:
+        return _Parsed(problems=(str(error),))
+    except ValidationError as error:
+        line, problems = lines_of(composed(text)), []
+        for item in error.errors():
+            at = line(item["loc"])
+            place = f"{f'line {at}: ' if at else ''}{field_path(item['loc'])}"
+            problems.append(f"{place}{field_problem(item)}")
+        return _Parsed(problems=tuple(problems))
+    repeated = (
         f"line {line}: {name}: is given twice; keep one"
         for name, line in repeated_keys(composed(text))
-    ]
+    )
+    return _Parsed(entry, (), tuple(repeated), tuple(_unused(name_of_map, document)))
+
+
+_known = Known(_parse)
+
+
+def _ambiguities(
+    key: str, repeated: tuple[str, ...], entry: _Entry, others: Mapping[str, _Entry]
+) -> list[str]:
+    """Why an entry does not say one thing of one model; it is then left out."""
+    wrong = list(repeated)
     if key in DEFAULTS:
         return wrong
     if not entry.model:
