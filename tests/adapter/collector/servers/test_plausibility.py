@@ -218,3 +218,23 @@ def test_tokens_that_are_counted_when_requests_end_are_no_contradiction() -> Non
         )
         reported.append(checks.assess("e", shown, now=10.0 * at, started=None, batch=256).problem)
     assert not any(reported)
+
+
+@pytest.mark.parametrize(
+    ("more", "waiting", "doubted"), [(1.0, 0.0, True), (0.2, 0.0, False), (1.0, 3.0, False)]
+)
+def test_more_requests_that_ended_than_began_without_a_queue(
+    more: float, waiting: float, *, doubted: bool
+) -> None:
+    """Who ends had a first token, but for some errors and for clients that give up while they wait."""
+
+    def counted(at: int) -> PodMetrics:
+        # As SGLang counts: tokens of all requests, without lengths of each.
+        ended = 5.0 * (at + 1 + more * max(at - 4, 0))
+        one = page(5.0 * (at + 1), running=2, waiting=waiting)
+        tokens = (one.generation_tokens[0], ended)
+        return replace(one, finished=ended, generation_tokens=tokens, prompt_tokens=tokens)
+
+    said = problems(counted)
+    assert ("requests that ended for" in said[-1]) is doubted
+    assert not any(said[:5])
