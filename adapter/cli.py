@@ -203,7 +203,9 @@ class _Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, formatter_class=_Help, epilog=_STATUSES, **options)
+        super().__init__(*args, **options)
+        self.formatter_class = _Help
+        self.epilog = _STATUSES
         self._negative_number_matcher = re.compile(r"-\.?[0-9]")
 
     def error(self, message: str) -> NoReturn:

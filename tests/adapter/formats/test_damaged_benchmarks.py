@@ -122,7 +122,10 @@ def test_unreadable_files_are_one_error(
 
 @pytest.mark.parametrize(
     "content",
-    ["# Title\n\n{a: 1}\n" + 11 * "\nMore text.\n" + '{"kind": "List"}', json.dumps({"benchmarks": GOOD}, indent=2)[:-40]],
+    [
+        "# Title\n\n{a: 1}\n" + 11 * "\nMore text.\n" + '{"kind": "List"}',
+        json.dumps({"benchmarks": GOOD}, indent=2)[:-40],
+    ],
     ids=["text", "cut-report"],
 )
 def test_a_file_of_something_else_is_one_sentence(tmp_path: Path, content: str) -> None:
