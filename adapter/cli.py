@@ -61,13 +61,21 @@ COMMANDS: Mapping[str, Command] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status: 0 done, 1 it failed, 2 it was called wrongly."""
+    """Run one command; return its exit status: 0 done, 1 it failed, 2 it was called wrongly, 130 Ctrl-C."""
     # We have no plug-ins of pydantic; to look for some, it reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # What loads stays until the end: with Python's default thresholds a tenth of the CPU time of `doctor`
     # goes to searching it for cycles. `serve` chooses thresholds of its own once it has loaded everything.
     gc.set_threshold(100_000, 20, 50)
-    args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(parse(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        # Also while a command's modules load, which takes seconds on a busy machine.
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run a command that was called correctly; return its exit status."""
     try:
         status = int(args.run(args))
         # What is written at exit instead would end in a message of the interpreter.
@@ -77,8 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = printable(str(error), keep="\n\t")
         print(f"variant-adapter {args.command}: {message}", file=sys.stderr)  # noqa: T201 - the one place
         return error.exit_status
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
         # The reader of our output (head, a closed pager) is gone, so no message would be read.
         _discard_output()
@@ -197,7 +203,9 @@ class _Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, formatter_class=_Help, epilog=_STATUSES, **options)
+        super().__init__(*args, **options)
+        self.formatter_class = _Help
+        self.epilog = _STATUSES
         self._negative_number_matcher = re.compile(r"-\.?[0-9]")
 
     def error(self, message: str) -> NoReturn:

@@ -33,6 +33,8 @@ _MOST_REASONS = 20
 _EXPECTED = "a benchmark tool's JSON, or a CSV with a header and a row for each run, is needed"
 _LONGEST_VALUE = 200
 """Characters of a file up to which it may be such a value; longer ones are not read twice."""
+_TEXT = 0.9
+"""Share of lines that are no JSON, above which a file is some text, and no list of runs."""
 _LEAST_STEPS = 1 / 3
 """Share of its own ITL below which a TTFT is none: a prompt takes about one step or more."""
 
@@ -250,7 +252,7 @@ def _documents(path: Path, text: str) -> Iterator[tuple[str, Any]]:
             yield (f"{path}[{number}]" if len(documents) > 1 else str(path)), document
         return
     parsed = [_line(line, f"{path}[{number}]") for number, line in enumerate(lines)]
-    if all(isinstance(document, Row) for document in parsed):
+    if sum(isinstance(document, Row) for document in parsed) > _TEXT * len(parsed):
         # No list of runs: what is wrong is said once, and not for each line.
         raise InputError(f"{path}: not JSON: {whole_error}; {_EXPECTED}")
     yield from ((f"{path}[{number}]", document) for number, document in enumerate(parsed))

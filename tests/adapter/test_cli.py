@@ -42,3 +42,25 @@ def test_a_reader_that_is_gone_gets_no_message() -> None:
         assert analyzed(writer, "") == (141, "")
     finally:
         os.close(writer)
+
+
+INTERRUPTED = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class AtImport(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "adapter.commands.plan":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, AtImport())
+from adapter import cli
+sys.exit(cli.main(["plan", "-f", "x"]))
+"""
+
+
+def test_ctrl_c_while_a_command_loads_is_no_traceback() -> None:
+    """The signal comes as the command's module is imported."""
+    command = [sys.executable, "-P", "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

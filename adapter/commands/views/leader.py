@@ -88,7 +88,8 @@ async def _query(url: str) -> dict[str, Any]:
             " port?"
         ) from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise errors.InputError(f"{url}: {str(error) or type(error).__name__}") from error
+        reason = str(error) or type(error).__name__
+        raise errors.InputError(f"{url}: {reason}; is --url its metrics port?") from error
     return _document(url, response.status, body)
 
 

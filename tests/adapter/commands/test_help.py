@@ -85,7 +85,7 @@ def test_defaults_that_a_document_has_are_those_of_the_help(model: Any, name: st
 @pytest.mark.parametrize("width", ["60", "100"])
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_names_are_not_broken(name: str, width: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flag that a text names stands whole in one line, at any width; the exit statuses are the last words."""
+    """A flag that a text names stands whole in one line, at any width; exit statuses are the last words."""
     monkeypatch.setenv("COLUMNS", width)
     parser = cli.command_parser(name)
     shown = parser.format_help()

@@ -120,12 +120,18 @@ def test_unreadable_files_are_one_error(
     assert reason in said
 
 
-@pytest.mark.parametrize("cut", [False, True], ids=["text", "cut-report"])
-def test_a_file_of_something_else_is_one_sentence(tmp_path: Path, cut: bool) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# Title\n\n{a: 1}\n" + 11 * "\nMore text.\n" + '{"kind": "List"}',
+        json.dumps({"benchmarks": GOOD}, indent=2)[:-40],
+    ],
+    ids=["text", "cut-report"],
+)
+def test_a_file_of_something_else_is_one_sentence(tmp_path: Path, content: str) -> None:
     """A text in which lines begin with a brace, or a report that was cut off, is not named line by line."""
-    report = json.dumps({"benchmarks": GOOD}, indent=2)
     path = tmp_path / "README.md"
-    path.write_text(report[:-40] if cut else "# Title\n\n{a: 1}\n\nMore text.\n")
+    path.write_text(content)
     with pytest.raises(errors.InputError) as caught:
         benchmarks.read(path)
     said = str(caught.value)

@@ -188,7 +188,7 @@ def test_table_and_page_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
-    """A comparison of an hour is not lost to a wrong name: the scenario, which is missing, is not asked for."""
+    """A comparison of an hour is not lost to a wrong name: not even the scenario is read."""
     page = tmp_path / place
     assert cli.main(["replay", "--scenario", "/none", "--html", str(page)]) == 2
     assert f"--html {page}: " in capsys.readouterr().err
