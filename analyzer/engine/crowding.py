@@ -37,7 +37,7 @@ FULLER = 0.5
 """CALIBRATED: standard deviations by which the KV cache must be the smaller bound for preemption; on
 saturated replicas whose cache holds 0.6 to 1.4 times max_num_seqs."""
 
-LASTING = 30.0
+LASTING = 60.0
 """CALIBRATED: requests in a KV cache of which half of the preemptions come while one wait lasts."""
 
 _NEVER = 1e-6
