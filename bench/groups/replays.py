@@ -4,7 +4,9 @@
 
 A100, H100 and L40S of one model behind one gateway, by manifests/samples/replay/groups.yaml with two
 replicas of each. Constants of the loop were chosen on the first halves of the traces; the second
-halves are what counts. The fourth row loses all H100 in the middle; the load of the last comes and goes.
+halves are what counts. The fourth row loses all H100 in the middle; the load of the fifth comes and goes.
+Mooncake's timestamps are multiples of 3 s, so that 11 requests come at once and none in between. The last row
+has these requests within the 3 s, at random.
 
 Requests and costs count after the warm-up of 240 s, in which the loop gets to know the demand. The timetable
 knows the traffic, starts replicas ahead of it and holds whole ones. It keeps 99 % at least, and in a second
@@ -19,6 +21,7 @@ import argparse
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +37,7 @@ from emulator.replay import clairvoyant, compare  # noqa: E402
 from emulator.replay import scenario as scenarios  # noqa: E402
 from emulator.replay.results import PolicyResult  # noqa: E402
 from emulator.replay.running import Run  # noqa: E402
+from emulator.replay.scenario import OfferedTraffic  # noqa: E402
 from emulator.trace_selection import Selection  # noqa: E402
 
 POLICIES = ("ours", "per-variant")
@@ -44,7 +48,11 @@ MOST_FACTOR = 3.0
 
 
 class Row(NamedTuple):
-    """One row: part of a trace with SLO targets in ms; `gone`: minute of that part at which all H100 go."""
+    """One row: part of a trace with SLO targets in ms.
+
+    `gone`: minute of that part at which all H100 go. `rounded`: seconds to whose multiples the trace's
+    arrivals are rounded down; they are placed within these at random.
+    """
 
     trace: str
     scale: float
@@ -52,6 +60,7 @@ class Row(NamedTuple):
     itl: float
     minutes: float
     gone: float | None = None
+    rounded: float = 0.0
 
 
 ROWS = (
@@ -60,6 +69,7 @@ ROWS = (
     Row("mooncake_conversation", 1.0, 15000.0, 200.0, 57.0),
     Row("azure_conv", 2.0, 1000.0, 50.0, 57.0, gone=12.0),
     Row("azure_code", 6.0, 2000.0, 100.0, 57.0),
+    Row("mooncake_conversation", 1.0, 15000.0, 200.0, 57.0, rounded=3.0),
 )
 
 
@@ -74,6 +84,24 @@ def given(row: Row) -> scenarios.Scenario:
         if row.gone is not None and variant["accelerator"] == "H100":
             variant["unschedulable"] = {"from": 60.0 * row.gone, "evict": True}
     return scenarios.Scenario.model_validate(document)
+
+
+def spread(traffic: OfferedTraffic, seconds: float, *, seed: int = 1) -> OfferedTraffic:
+    """The traffic with each request up to so many seconds later, at random."""
+    trace, rng = traffic.trace, np.random.default_rng(seed)
+    later = trace.arrival_seconds + rng.uniform(0.0, seconds, len(trace.arrival_seconds))
+    arrivals = np.minimum(later, trace.duration_seconds)
+    order = np.argsort(arrivals, kind="stable")
+    return replace(
+        traffic,
+        trace=replace(
+            trace,
+            arrival_seconds=arrivals[order],
+            input_tokens=trace.input_tokens[order],
+            output_tokens=trace.output_tokens[order],
+            lines=None,
+        ),
+    )
 
 
 class Costs(NamedTuple):
@@ -110,6 +138,8 @@ def replayed(row: Row, folder: Path, part: str, *, bounds: bool) -> list[Costs]:
         base=folder,
         selection=Selection(scale=row.scale, start=start, end=start + half),
     )
+    if row.rounded:
+        traffic = {model: spread(item, row.rounded) for model, item in traffic.items()}
     results = list(compare.compare(scenario, traffic, POLICIES, jobs=1).results)
     if not bounds:
         return [counted(result, scenario.warm_up) for result in results]
@@ -157,7 +187,11 @@ def main() -> None:
     for row in ROWS if given_.row is None else ROWS[given_.row : given_.row + 1]:
         results = replayed(row, Path(given_.traces), given_.part, bounds=bounds)
         ours, alone = results[:2]
-        cells = [f"{row.trace} x {row.scale:g}" + (", H100 gone" if row.gone is not None else "")]
+        cells = [
+            f"{row.trace} x {row.scale:g}"
+            + (", H100 gone" if row.gone is not None else "")
+            + (", not rounded" if row.rounded else "")
+        ]
         for each in results:
             cells += [f"{100 * each.within:.2f}", f"{each.cents:.0f}"]
         cells.append(f"{1 - ours.cents / alone.cents:.0%}")
