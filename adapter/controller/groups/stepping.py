@@ -203,13 +203,23 @@ def _held(item: PlannedGroup, decision: GroupDecision) -> tuple[str, ...]:
 
 
 def _steady(stepped: Step, parts: Sequence[Part], item: PlannedGroup, cycle: Cycle) -> Step:
-    """The step without fewer replicas while the rate rises, and by limited numbers at a time."""
-    if item.need is not None and item.need.rising:
+    """The step by limited numbers at a time; without fewer replicas while the rate rises or after an outage.
+
+    What an outage kept waiting reaches the pods a moment after these are ready, and is then theirs.
+    """
+    why, outage = "", item.record.outage
+    if outage is not None and outage.ended is not None:
+        why = "what an outage kept waiting is served first"
+    elif item.need is not None and item.need.rising:
+        why = "the rate rises"
+    if why:
         replicas, reasons = dict(stepped.replicas), dict(stepped.reasons)
         for part in parts:
-            if replicas[part.key] < part.target:
-                replicas[part.key] = part.target
-                reasons[part.key] = f"held at {part.target}: the rate rises"
+            maximum = cycle.sources[part.key].max_replicas
+            most = part.target if maximum is None else min(part.target, maximum)
+            if replicas[part.key] < most:
+                replicas[part.key] = most
+                reasons[part.key] = f"held at {most}: {why}"
         stepped = Step(replicas=replicas, reasons=reasons)
     limits = cycle.settings.limits
     return transitions.limited(stepped, parts, up=limits.step_up, down=limits.step_down)

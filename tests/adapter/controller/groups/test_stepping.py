@@ -7,9 +7,11 @@ from dataclasses import replace
 from adapter.collector.gateway import Rates
 from adapter.collector.observation import Observation
 from adapter.controller.groups import demanded, stepping
+from adapter.controller.groups.availability import Outage
 from adapter.controller.groups.demanded import NO_TRAFFIC, Cycle
+from adapter.controller.groups.planned import PlannedGroup
 from adapter.controller.groups.pooling import AtGateway
-from adapter.controller.groups.state import GroupRecord
+from adapter.controller.groups.state import GroupRecord, GroupState
 from adapter.controller.groups.transitions import Step
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
@@ -88,3 +90,24 @@ def test_a_lowered_maximum_holds_while_requests_queue() -> None:
     step = Step(replicas={"a/x": 0}, reasons={})
     after = stepping._served_first(step, [part("a/x", 0, 2)], {"a/x": record})
     assert after.replicas == {"a/x": 1}
+
+
+def test_replicas_stay_after_an_outage_whose_requests_have_not_reached_them_yet() -> None:
+    """Of seven that came five are planned: seven serve what waited, and go once the outage is forgotten.
+
+    While nothing serves, what is no longer asked for goes; a maximum that was lowered holds.
+    """
+    out = Outage(100.0, 10.0)
+    step = Step(replicas={"a/x": 5}, reasons={})
+    state = GroupState(name="g", members=("a/x",), routing="least-loaded")
+    for outage, maximum, kept in (
+        (replace(out, ended=230.0), None, 7),
+        (replace(out, ended=230.0), 6, 6),
+        (out, None, 5),
+        (None, None, 5),
+    ):
+        item = PlannedGroup(record=GroupRecord(outage=outage), group=None, variants={}, state=state)
+        at = replace(cycle(235.0), sources={"a/x": replace(source("a/x"), max_replicas=maximum)})
+        after = stepping._steady(step, [part("a/x", 5, 7)], item, at)
+        assert after.replicas == {"a/x": kept}
+        assert bool(after.reasons) == (kept > 5)
