@@ -181,8 +181,9 @@ def _parsed(line: str) -> Case | StepCase | Answer:
     undecoded = next((place for place, c in enumerate(line, 1) if "\ud800" <= c <= "\udfff"), None)
     if undecoded is not None:
         return {"error": f"not UTF-8: character {undecoded} of the line"}
+    twice: list[str] = []
     try:
-        document = json.loads(line)
+        document = json.loads(line, object_pairs_hook=lambda pairs: _object(pairs, twice))
     except (ValueError, RecursionError) as error:
         return {"error": f"not JSON: {error}"}
     if not isinstance(document, dict):
@@ -191,10 +192,22 @@ def _parsed(line: str) -> Case | StepCase | Answer:
         json.dumps(document.get("id"), allow_nan=False)
     except ValueError:
         return {"error": "id: must not hold NaN or Infinity"}
-    case = parse(document)
+    if "id" in twice:
+        del document["id"]
+    said = "is more than once in the object of this line"
+    case = InvalidCase(twice[0], said) if twice else parse(document)
     if not isinstance(case, InvalidCase):
         return case
     return {**({"id": document["id"]} if "id" in document else {}), "error": str(case)}
+
+
+def _object(pairs: list[tuple[str, Any]], twice: list[str]) -> dict[str, Any]:
+    """The object of these pairs; keys that are there more than once are put into `twice`."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice += [key for key in document if keys.count(key) > 1]
+    return document
 
 
 def parse(document: dict[str, Any]) -> Case | StepCase | InvalidCase:

@@ -34,7 +34,7 @@ from analyzer.replicas import FloatArray
 Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
 BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
 _TTFT, _ITL, TPS, KV, STABILITY = range(5)
-_STEPS = 11
+_STEPS = 30  # few rows need more than a dozen, where misses bend
 _SECTIONS = 160
 _SHARES = (np.arange(_SECTIONS) / _SECTIONS)[:, None]
 _FEW = 4

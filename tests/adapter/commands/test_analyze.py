@@ -171,6 +171,23 @@ def test_what_is_no_case_is_answered_too() -> None:
     ]  # fmt: skip
 
 
+def test_a_key_that_is_there_twice_is_an_error_that_names_it() -> None:
+    """Which of the two is meant nobody knows; other lines have their answers."""
+    text = json.dumps({**CASE, "id": 7, "rate_rps": 1.0})
+    doubled = text[:-1] + ', "rate_rps": 2.0}'
+    nested = text.replace('"id": 7', '"id": {"a": 1, "a": 2}')
+    other = text[:-1] + ', "id": 8}'
+    answers = [json.loads(line) for line in cases.answer_lines([doubled, text, nested, other])]
+    assert "error" not in answers[1]
+    assert answers[0] == {
+        "id": 7,
+        "error": "rate_rps: is more than once in the object of this line",
+    }
+    assert answers[2]["error"].startswith("a: is more than once")
+    assert answers[3]["error"].startswith("id: is more than once")
+    assert "id" not in answers[3]
+
+
 numbers = st.none() | st.floats() | st.integers() | st.sampled_from(["", "1", "nan"])
 
 
