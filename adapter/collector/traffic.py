@@ -72,6 +72,7 @@ class Traffic:
         waiting_elsewhere: Requests of `waiting` that no pod has: a gateway or an endpoint picker holds them.
         waiting_growth_rps: Growth of the queues per second over the last quarter of the window; negative
             where they shrink.
+        queue_growth_rps: The same over the window: what arrived and was not begun.
         kv_cache: Share of the KV cache in use, of the fullest pod; None where it is not reported.
         input_cv: Coefficient of variation of the input tokens over the long window; None where pods show no
             histogram or too few requests finished.
@@ -108,6 +109,7 @@ class Traffic:
     queued_at: int = 0
     waiting_elsewhere: float = 0.0
     waiting_growth_rps: float = 0.0
+    queue_growth_rps: float = 0.0
     kv_cache: float | None = None
     input_cv: float | None = None
     output_cv: float | None = None
@@ -301,6 +303,7 @@ class TrafficWindow:
             waiting=sum(page.waiting for page in pages),
             queued_at=sum(page.waiting > 1 for page in pages),
             waiting_growth_rps=_queued(self._latest, self._growth, 0.25 * self.window_seconds),
+            queue_growth_rps=_queued(self._latest, self._growth, self.window_seconds),
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
             input_cv=histograms.variation(item.input_moments for item in self._growth),
             output_cv=output_cv,

@@ -261,10 +261,14 @@ def _update(
         if not item.applied:
             return tuner.Update(state=tuner.compare(state, latency), outcome="off")
         return tuner.update(state, latency)
-    # What waits for a slot in the batch, or for room in the KV cache, says nothing of prefill.
-    queued = traffic.waiting > max(0.25 * traffic.running, replicas)
+    # What waits for a slot in the batch, or for room in the KV cache, says nothing of prefill. A queue that
+    # was there when the window began is in its TTFT even if it has been worked off since.
+    growth = traffic.queue_growth_rps
+    waited = max(traffic.waiting, traffic.waiting - growth * window)
+    queued = waited > max(0.25 * traffic.running, replicas)
     if queued:
-        rate = max(rate - max(traffic.waiting_growth_rps, 0.0) / replicas, 0.0)
+        # Latencies come from what was begun: less than arrived while the queue grew, else more.
+        rate = max(rate - growth / replicas, 0.0)
     limits = profile.limits
     seen = learning.StepObservation(
         rate_rps=rate,

@@ -53,6 +53,7 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         running=sum(item.running for item in items),
         waiting=sum(item.waiting for item in items),
         waiting_growth_rps=sum(item.waiting_growth_rps for item in items),
+        queue_growth_rps=sum(item.queue_growth_rps for item in items),
         queued_at=sum(item.queued_at for item in items),
         waiting_elsewhere=sum(item.waiting_elsewhere for item in items),
         kv_cache=max(caches, default=None),

@@ -36,6 +36,7 @@ def test_saturated_server_shows_what_is_offered() -> None:
     traffic = window.traffic(now=120)
     assert traffic is not None
     assert traffic.arrival_rate_rps * 60 == pytest.approx(120, rel=1e-9)
+    assert traffic.queue_growth_rps == pytest.approx(1.0)
     assert (traffic.input_tokens, traffic.output_tokens) == (10, 100)
     assert traffic.ttft_ms == pytest.approx(200)
     assert traffic.itl_ms == pytest.approx(20)

@@ -314,6 +314,32 @@ def test_a_change_of_load_or_replicas_is_no_observation() -> None:
     assert tuners["H100"].tuner.accepted + tuners["H100"].tuner.outliers == 2
 
 
+@pytest.mark.parametrize("growth", [-3.0, 3.0])
+def test_latencies_under_a_queue_come_from_what_was_begun(growth: float) -> None:
+    """While a queue is worked off more prompts are computed than arrive, and fewer while it grows."""
+    source = dataclasses.replace(BARE, profiles=(PROFILE,))
+    tuners: Tuned = {}
+    for window in range(10):
+        begun = 8.0 + 0.4 * window
+        queued = dataclasses.replace(
+            traffic(begun), arrival_rate_rps=begun + growth, queue_growth_rps=growth, waiting=250.0
+        )
+        tuners = tuning.observe(tuners, source, queued, settings=SETTINGS, now=60.0 * window)
+    tuner = tuners["H100"].tuner
+    assert isinstance(tuner, learning.State)
+    assert tuner.accepted >= 9
+    assert tuner.latency.per_prefill_token_ms == pytest.approx(TRUE.per_prefill_token_ms, rel=0.05)
+
+
+def test_a_burst_within_a_window_is_no_observation() -> None:
+    """Its latencies are most of the mean, and the mean rate is far below its rate."""
+    tuners = tuning.observe({}, BARE, traffic(4.0), settings=SETTINGS, now=0.0)
+    calm = dataclasses.replace(traffic(6.0), itl_samples=((30.0, 900.0), (40.0, 1100.0)))
+    assert tuning.observe(tuners, BARE, calm, settings=SETTINGS, now=60.0) != tuners
+    burst = dataclasses.replace(calm, itl_samples=((30.0, 900.0), (200.0, 1100.0)))
+    assert tuning.observe(tuners, BARE, burst, settings=SETTINGS, now=60.0) == tuners
+
+
 @pytest.mark.parametrize(
     "change",
     [{"model": "other"}, {"accelerator": "A100"}, {"gpus": 4}, {"profiles": (PROFILE,)}],
