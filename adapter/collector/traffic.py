@@ -264,7 +264,6 @@ class TrafficWindow:
         now = _as_of(now, self._growth, self._latest.keys() | self._suspended, self.window_seconds)
         start = now - self.window_seconds
         recent = [item for item in self._growth if item.at > start]
-        quiet = not any(item.arrivals or item.begun or item.rejected for item in recent)
         input_tokens = mean([item.prompt_tokens for item in recent])
         output_tokens = mean([item.generation_tokens for item in recent])
         running = sum(sample.page.running for sample in self._latest.values())
@@ -297,7 +296,7 @@ class TrafficWindow:
             steady=steady,
             ttft_ms=None if ttft is None else 1000.0 * ttft,
             itl_ms=None if itl is None else 1000.0 * itl,
-            idle=quiet and all(page.stock == 0 for page in pages),
+            idle=_quiet(recent) and all(page.stock == 0 for page in pages),
             idle_seconds=max(sampled_at - self._active_at, 0.0),
             running=running,
             waiting=sum(page.waiting for page in pages),
@@ -339,6 +338,11 @@ class TrafficWindow:
         """Variance over mean of the arrivals in windows of that many seconds, before the last one of them."""
         last = max((sample.at for sample in self._latest.values()), default=math.inf)
         return looks.dispersion(self._growth, seconds, until=last - seconds)
+
+
+def _quiet(growth: Iterable[Growth]) -> bool:
+    """Whether no request came to any pod."""
+    return not any(item.arrivals or item.begun or item.rejected for item in growth)
 
 
 def _as_of(now: float, growth: Iterable[Growth], present: Container[str], window: float) -> float:

@@ -155,7 +155,7 @@ def text_of(container: Mapping[str, Any]) -> str:
     values |= {
         str(item.get("name")): str(item["value"])
         for item in container.get("env") or ()
-        if item.get("value") is not None
+        if isinstance(item, Mapping) and item.get("value") is not None
     }
 
     left = _MOST_TEXT
