@@ -268,10 +268,10 @@ async def _served(
             f" {scaler.namespace}",
             "set matchLabels.variant_name to the VariantAutoscaling's name",
         )
-    if reading.unreadable:
+    if reading.unread:
         return Finding(
             "error",
-            f"{shown}: {hpa.NO_SELECTOR}",
+            f"{shown}: {reading.unread}",
             "leave only matchLabels.variant_name in its selector",
         )
     query = (("labelSelector", reading.selector_text),)

@@ -21,6 +21,9 @@ MOST_TERMS = 64
 MOST_VALUES = 512
 """Most terms and values together, as commas between them tell."""
 
+MALFORMED = "is no label selector"
+"""Clause about a selector that Kubernetes accepts nowhere."""
+
 # Blanks between tokens are skipped by the search itself, one by one.
 _TOKEN = re.compile(r"==|!=|[=!,()<>]|[^\s=!,()<>]+")
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
@@ -128,7 +131,7 @@ def explained(spec: Mapping[str, Any]) -> tuple[Selector, str]:
             "DoesNotExist": f"!{key}",
         }
         if operator not in forms:
-            return Selector(), "is no label selector"
+            return Selector(), MALFORMED
         parts.append(forms[operator])
     return explained_text(",".join(parts))
 
@@ -149,7 +152,7 @@ def explained_text(text: str) -> tuple[Selector, str]:
     try:
         selector = parse(text)
     except SelectorError:
-        return nothing, "is no label selector"
+        return nothing, MALFORMED
     count = len(selector.requirements)
     if count > MOST_TERMS:
         return nothing, f"has {count} terms, and at most {MOST_TERMS} are compared"

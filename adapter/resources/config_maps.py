@@ -9,7 +9,8 @@ wrote. A row of theirs, good or not, hides the default of its key.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from adapter.installation import (
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.configuration import defaults, last_good, rows
+from adapter.resources.configuration.indexed import Classes, Prices
 from adapter.resources.configuration.last_good import (
     HELD,
     NOTHING,
@@ -32,7 +34,6 @@ from adapter.resources.configuration.last_good import (
     MissingRowError,
     NamedClass,
     PricedAccelerator,
-    listed,
 )
 from adapter.resources.texts.documents import validated
 from adapter.resources.wva.config import WvaConfig
@@ -71,6 +72,14 @@ class ConfigMaps:
         self.setting_problems: list[keys.SettingProblem] = []
         self.row_problems: list[str] = []
         self._gone: dict[str, None] = {}
+        self._class_problems: list[str] = []
+        self._keys: dict[str, dict[str, None]] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what was made of the rows read so far."""
+        self._prices: dict[frozenset[str], Prices] = {}
+        self._indexed: tuple[Classes, Classes] | None = None
 
     @property
     def accelerators(self) -> dict[str, fleet.Accelerator]:
@@ -85,14 +94,23 @@ class ConfigMaps:
     def classes(self) -> dict[str, NamedClass]:
         """Service classes by their key in the ConfigMap: those of the rows, and what is gone but used."""
         by_key = dict(self._classes)
+        used: dict[str, dict[str, fleet.Targets]] = {}
         for key, model in sorted(self._used_models):
-            last = self._last.classes[key]
-            now = by_key.get(key) or replace(
-                last, service_class=replace(last.service_class, targets={})
-            )
-            targets = {**now.service_class.targets, model: last.service_class.targets[model]}
-            by_key[key] = replace(now, service_class=replace(now.service_class, targets=targets))
+            of_last = self._last.classes[key].service_class.targets
+            used.setdefault(key, {})[model] = of_last[model]
+        for key, targets in used.items():
+            now = by_key.get(key)
+            item, before = now or self._last.classes[key], now and now.service_class.targets
+            own = replace(item.service_class, targets={**(before or {}), **targets})
+            by_key[key] = replace(item, service_class=own)
         return by_key
+
+    def class_named(self, name: str) -> fleet.ServiceClass | None:
+        """The service class of that name in force, with the targets of its row as it stands or was."""
+        for classes in (*self._index(), self.wva):
+            if (item := classes.exactly(name)) is not None:
+                return item
+        return None
 
     @property
     def service_classes(self) -> tuple[fleet.ServiceClass, ...]:
@@ -128,6 +146,7 @@ class ConfigMaps:
         config_map = validated(schemas.ConfigMap, document, where, self._problems)
         if config_map is None:
             return
+        self._forget()
         name = config_map.metadata.name
         edited = name.removesuffix(DEFAULTS_SUFFIX)
         if edited in NEEDED_CONFIG_MAPS:
@@ -161,6 +180,8 @@ class ConfigMaps:
     def _report(self, problem: str) -> None:
         self._problems.append(problem)
         self.row_problems.append(problem)
+        if CLASSES in problem:
+            self._class_problems.append(problem)
 
     def _unit_cost(self, where: str, name: str, text: str) -> None:
         row, last = rows.parse_cost(name, text), self._last.accelerators.get(name)
@@ -177,36 +198,56 @@ class ConfigMaps:
         row = rows.parse_class(text)
         name = "" if row.service_class is None else row.service_class.name
         if not defaults.is_default(where, CLASSES):
-            own = defaults.without_name(self._classes, CLASSES, name)
-            for other in self._classes.keys() - own.keys():
-                del self._classes[other]
-        elif any(item.service_class.name == name for item in self._classes.values()):
+            # People have a class of that name under another key.
+            for other in self._keys_of(name):
+                if defaults.is_default(self._classes[other].where, CLASSES):
+                    del self._classes[other]
+        elif self._keys_of(name):
             return
-        taken = {item.service_class.name for item in self._classes.values()}
+        last = self._last.classes.get(key)
+        names = {name, "" if last is None else last.service_class.name}
+        taken = {name for name in names if self._keys_of(name)}
         named_class, problems = last_good.class_in_force(
-            row, self._last.classes.get(key), where=where, key=key, taken=taken
+            row, last, where=where, key=key, taken=taken
         )
         for problem in problems:
             self._report(problem)
         if named_class is not None:
             self._classes[key] = named_class
+            self._keys.setdefault(named_class.service_class.name, {})[key] = None
 
-    def prices(self, names: Iterable[str]) -> tuple[dict[str, fleet.Accelerator], tuple[str, ...]]:
+    def _keys_of(self, name: str) -> list[str]:
+        """Keys of the classes of that name."""
+        items = ((key, self._classes.get(key)) for key in self._keys.get(name, ()))
+        return [key for key, item in items if item and item.service_class.name == name]
+
+    def prices(self, names: Iterable[str]) -> tuple[Prices, tuple[str, ...]]:
         """Accelerators of the rows, with those gone that a variant names; and what is wrong with their rows.
 
-        Without any row, those that are gone are all in force.
+        Without any row, those that are gone are all in force, and some of them are told.
         """
-        named = set(names)
-        gone = {
-            name: item
-            for name, item in self._last.accelerators.items()
-            if name not in self._accelerators and (name in named or not self._accelerators)
-        }
-        self._used_accelerators |= gone.keys()
-        in_force = {**gone, **self._accelerators}
-        problems = _price_problems(in_force, gone, named)
-        self._gone.update(dict.fromkeys(text for text in problems if _GONE in text))
-        return {name: item.accelerator for name, item in in_force.items()}, problems
+        named, last = set(names), self._last.accelerators
+        gone = frozenset(name for name in named if name in last and name not in self._accelerators)
+        if not self._accelerators:
+            gone = frozenset(last)
+        if gone not in self._prices:
+            self._used_accelerators |= gone
+            self._gone.update((_is_gone(last[name]), None) for name in sorted(gone))
+            items = {**{name: last[name] for name in last if name in gone}, **self._accelerators}
+            self._prices[gone] = Prices({name: item.accelerator for name, item in items.items()})
+        told = named or set(heapq.nsmallest(_MOST_PROBLEMS, gone))
+        problems = (
+            _is_gone(last[name]) if name in gone else self._accelerators[name].problem
+            for name in sorted(told)
+            if name in gone or name in self._accelerators
+        )
+        return self._prices[gone], tuple(filter(None, problems))
+
+    def _index(self) -> tuple[Classes, Classes]:
+        """Classes of the rows, and those of the last reading."""
+        if self._indexed is None:
+            self._indexed = Classes(self._classes), Classes(self._last.classes)
+        return self._indexed
 
     def class_of(
         self, spec: schemas.VariantAutoscalingSpec, namespace: str = ""
@@ -220,39 +261,53 @@ class ConfigMaps:
             MissingRowError: no such class lists the model; names the field and the fix.
 
         """
-        rows_now, gone = list(self._classes.values()), list(self._last.classes.values())
+        rows_now, gone = self._index()
         class_name = _class_name(spec.service_class, rows_now, gone)
         if class_name:
-            named, before = (_named(class_name, spec.model, items) for items in (rows_now, gone))
-            if named is None and before is not None:
+            item = rows_now.named(class_name)
+            if item is not None and spec.model in item.service_class.targets:
+                return item.service_class, item.problems_of(spec.model)
+            before = gone.named(class_name)
+            if before is not None and spec.model in before.service_class.targets:
                 return self._held_class(before, spec.model)
-            if named is not None:
-                return named.service_class, named.problems_of(spec.model)
-            for item in rows_now:
-                if _matches(item, class_name):
-                    raise MissingRowError(_not_listed(spec.model, item, self.row_problems))
-        listing = [item for item in rows_now if spec.model in item.service_class.targets]
-        if not listing:
-            listing = [item for item in gone if spec.model in item.service_class.targets]
-            if not listing:
+            if item is not None:
+                raise MissingRowError(self._not_listed(spec.model, item))
+        listing_class = rows_now.listing(spec.model)
+        if listing_class is None:
+            before = gone.listing(spec.model)
+            if before is None:
                 # Where classes are broken or missing, no target is no statement.
-                broken = any(CLASSES in problem for problem in self.row_problems)
-                untargeted = spec.scale_target is not None and not (class_name or broken)
+                untargeted = spec.scale_target is not None and not (
+                    class_name or self._class_problems
+                )
                 own = self.wva.class_of(namespace, spec.model, untargeted=untargeted)
                 if own is None:
-                    raise MissingRowError(_not_listed(spec.model, None, self.row_problems))
+                    raise MissingRowError(self._not_listed(spec.model, None))
                 return own, ()
-            return self._held_class(_first(listing), spec.model)
-        listing_class = _first(listing)
+            return self._held_class(before, spec.model)
         notes = listing_class.problems_of(spec.model)
         if class_name:
-            shown = listed({item.service_class.name: item for item in rows_now})
             unknown = (
                 f"spec.sloClassRef.name: no service class is called {spec.service_class.name!r}; there"
-                f" are {shown}. {listing_class.service_class.name!r} is used, as it lists the model"
+                f" are {rows_now.names}. {listing_class.service_class.name!r} is used, as it lists the model"
             )
             notes = (unknown, *notes)
         return listing_class.service_class, notes
+
+    def _not_listed(self, model: str, item: NamedClass | None) -> str:
+        """Message that no class lists a model, with what is wrong with their rows."""
+        if item is None:
+            text = (
+                f"spec.modelID: no service class lists an SLO for model {model!r}; add it to ConfigMap"
+                f" {CLASSES}"
+            )
+        else:
+            text = (
+                f"spec.modelID: service class {item.service_class.name!r} lists no SLO for model"
+                f" {model!r}; it lists {self._index()[0].models(item)}. Add it to ConfigMap"
+                f" {CLASSES}, or name another class in spec.sloClassRef"
+            )
+        return "; ".join([text, *self._class_problems[:_MOST_PROBLEMS]])
 
     def _held_class(
         self, item: NamedClass, model: str
@@ -266,65 +321,16 @@ class ConfigMaps:
         return item.service_class, (text,)
 
 
-def _price_problems(
-    in_force: Mapping[str, PricedAccelerator], gone: Container[str], named: Container[str]
-) -> tuple[str, ...]:
-    """What is wrong with the rows of accelerators that are named, or gone."""
-    problems = (
-        f"{item.where}: {_GONE}; {HELD} until there is such a row again"
-        if name in gone
-        else item.problem
-        for name, item in sorted(in_force.items())
-        if name in named or name in gone
-    )
-    return tuple(filter(None, problems))
+def _is_gone(item: PricedAccelerator) -> str:
+    return f"{item.where}: {_GONE}; {HELD} until there is such a row again"
 
 
-def _not_listed(model: str, named: NamedClass | None, row_problems: Iterable[str]) -> str:
-    """Message that no class lists a model, with what is wrong with their rows."""
-    if named is None:
-        text = (
-            f"spec.modelID: no service class lists an SLO for model {model!r}; add it to ConfigMap"
-            f" {CLASSES}"
-        )
-    else:
-        text = (
-            f"spec.modelID: service class {named.service_class.name!r} lists no SLO for model"
-            f" {model!r}; it lists {listed(named.service_class.targets)}. Add it to ConfigMap"
-            f" {CLASSES}, or name another class in spec.sloClassRef"
-        )
-    problems = [problem for problem in row_problems if CLASSES in problem]
-    return "; ".join([text, *problems[:_MOST_PROBLEMS]])
-
-
-def _class_name(
-    reference: schemas.ServiceClassReference,
-    rows_now: Sequence[NamedClass],
-    gone: Sequence[NamedClass],
-) -> str:
+def _class_name(reference: schemas.ServiceClassReference, rows_now: Classes, gone: Classes) -> str:
     """Class that a reference means, in lower case: its name, else its key where only that is a class.
 
     WVA's configuration guide has the ConfigMap's name there, and the class as its key.
     """
     class_name, key = reference.name.lower(), reference.key.lower()
-    if any(_matches(item, class_name) for item in (*rows_now, *gone)):
+    if any(classes.named(class_name) is not None for classes in (rows_now, gone)):
         return class_name
-    return key if any(_matches(item, key) for item in rows_now) else class_name
-
-
-def _matches(item: NamedClass, class_name: str) -> bool:
-    return class_name in {item.service_class.name.lower(), item.key.lower()}
-
-
-def _named(class_name: str, model: str, classes: Iterable[NamedClass]) -> NamedClass | None:
-    """The class of that name or key, if it lists the model."""
-    listing_class = next((item for item in classes if _matches(item, class_name)), None)
-    return (
-        listing_class
-        if listing_class is not None and model in listing_class.service_class.targets
-        else None
-    )
-
-
-def _first(classes: Iterable[NamedClass]) -> NamedClass:
-    return min(classes, key=lambda item: (item.service_class.priority, item.service_class.name))
+    return class_name if rows_now.named(key) is None else key

@@ -59,7 +59,7 @@ class Reading:
         selector: selector of the series, as the HPA states it; an empty one selects all of the namespace.
         target_type: Value, AverageValue or Utilization.
         target: target value; None where it is missing or not a number.
-        unreadable: whether Kubernetes rejects the selector, so that the HPA reads no metric.
+        unread: why nothing is known of what the selector selects; empty where it is read.
 
     """
 
@@ -67,7 +67,7 @@ class Reading:
     selector: labels.Selector
     target_type: str
     target: float | None
-    unreadable: bool = False
+    unread: str = ""
 
     @property
     def variant(self) -> str:
@@ -81,8 +81,8 @@ class Reading:
 
     def why_not(self, served: Mapping[str, str]) -> str:
         """Why it does not select the series with these labels; empty where it does."""
-        if self.unreadable:
-            return NO_SELECTOR
+        if self.unread:
+            return self.unread
         for item in self.selector.requirements:
             if item.matches(served):
                 continue
@@ -311,12 +311,12 @@ def _reading(external: Mapping[str, Any]) -> Reading:
         except ValueError:
             number = None
     stated = metric.get("selector") or {}
-    selector = labels.selector_of(stated)
+    selector, why = labels.explained(stated)
     return Reading(
         metric=str(metric["name"]),
         selector=selector,
-        unreadable=not selector.requirements
-        and bool(stated.get("matchLabels") or stated.get("matchExpressions")),
+        # What is only too long is followed by Kubernetes.
+        unread=NO_SELECTOR if why == labels.MALFORMED else f"its selector {why}" if why else "",
         target_type=kind,
         target=None if number is None else float(number),
     )

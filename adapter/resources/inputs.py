@@ -277,7 +277,7 @@ class Reader:
         if owner != key:
             raise conflict
         source = replace(source, closed=self.closed.get(source.device, ""))
-        return self.role_classes.apply(source, self.settings.service_classes)
+        return self.role_classes.apply(source, self.settings.class_named)
 
     def _held(
         self, key: tuple[str, str], variant: schemas.VariantAutoscaling, why: str

@@ -226,7 +226,7 @@ def source(
     given, warnings = profiles.of_spec(spec, accelerators, settings.broken_costs)
     accelerator, own = _accelerator(variant, target, given, accelerators, published)
     published = profiles.renamed(published, own)
-    accelerators |= {} if own is None else {own.name: own}
+    unit = own if own and own.name == accelerator else accelerators.get(accelerator)
     to_zero, retention = settings.wva.scale_to_zero(metadata.namespace, spec.model)
     limits = scaling.of_variant(
         variant,
@@ -245,7 +245,7 @@ def source(
         targets=(targets := service_class.targets[spec.model]),
         profiles=given,
         accelerator=accelerator,
-        device=accelerators[accelerator].device_type if accelerator in accelerators else "",
+        device="" if unit is None else unit.device_type,
         min_replicas=None if to_zero is False and limits.minimum == 0 else limits.minimum,
         max_replicas=limits.maximum,
         scaler=limits.scaler,
@@ -268,7 +268,7 @@ def _accelerator(
     variant: schemas.VariantAutoscaling,
     target: Target | None,
     given: tuple[fleet.Profile, ...],
-    accelerators: Mapping[str, fleet.Accelerator],
+    accelerators: profiles.Prices,
     published: Published | None,
 ) -> tuple[str, fleet.Accelerator | None]:
     """As `profiles.accelerator`, by the pods of the target and the last decision."""

@@ -20,13 +20,17 @@ from adapter.collector.servers import lines
 PAGE_CHARACTERS = 128 * 1024
 """Longest page whose layout is kept: those of some engines on one page are as long."""
 
-MOST_LINES = 100_000
-"""Lines that are selected by all layouts together; a page of one engine has some hundred."""
+MOST_BYTES = 64 * 1024 * 1024
+"""Memory that all layouts take together, as it is estimated: that of a page of one engine is some 60 KiB,
+and owners of pods decide how many labels its lines have."""
 
 MOST_SEEN = 4096
 """Layouts of which one page was read that are remembered."""
 
 _HEAD_CHARACTERS = 1024
+
+_OF_LAYOUT, _OF_NUMBER, _OF_LABEL = 512, 256, 128
+"""Bytes of one layout, of each of its numbers, and of each label, beside those of their texts."""
 
 _SERIES = re.compile(
     r"[a-zA-Z_:][a-zA-Z0-9_:]*+(?:\{(?:[a-zA-Z_][a-zA-Z0-9_]*+=\"[^\"\\]*+\",?+)*+\})?+"
@@ -57,8 +61,13 @@ class Selected:
 
     @property
     def size(self) -> int:
-        """Numbers in it."""
-        return len(self.series) + sum(len(values) for _, values in self.latencies) + 1
+        """Bytes that a layout of it takes, at most some; labels that lines share are counted for each."""
+        texts = [text for bounds, _ in self.latencies for text in bounds]
+        size = _OF_NUMBER * (len(texts) + 1)
+        for name, labels, _ in self.series:
+            size += _OF_NUMBER + _OF_LABEL * len(labels)
+            texts += (name, *labels, *labels.values())
+        return _OF_LAYOUT + size + sum(map(len, texts))
 
 
 class _Layout:
@@ -107,7 +116,7 @@ class Layouts:
         self._names = names
         self._known: OrderedDict[tuple[bytes, str], _Layout | None] = OrderedDict()
         self._seen: OrderedDict[tuple[bytes, str], None] = OrderedDict()
-        self._lines = 0
+        self._bytes = 0
 
     def selected(self, text: str, model: str, parse: Callable[[str], Selected]) -> Selected:
         """What a parser selects of a page for a model; raises what it raises.
@@ -130,27 +139,33 @@ class Layouts:
             selection = None if layout is None else layout.filled(page)
             return parse(text) if selection is None else selection
         parsed = parse(text)
-        if key in self._seen:
-            del self._seen[key]
-            self._keep(key, self._layout(page, heads, parse) if parsed.by_lines else None)
-        else:
+        if key not in self._seen:
             self._seen[key] = None
             if len(self._seen) > MOST_SEEN:
                 self._seen.popitem(last=False)
+        # A number that this page lacks says nothing of others of its layout, which may be another tenant's.
+        elif not any(
+            line == head and self._selects(head) for line, head in zip(page, heads, strict=True)
+        ):
+            del self._seen[key]
+            self._keep(key, self._layout(page, heads, parse) if parsed.by_lines else None)
         return parsed
+
+    def _selects(self, head: str) -> bool:
+        first = _FIRST.match(head)
+        return first is not None and first[1] in self._names
 
     def _layout(
         self, page: Sequence[str], heads: Sequence[str], parse: Callable[[str], Selected]
     ) -> _Layout | None:
         """The layout of a page; None where it is written in another way than servers do."""
-        for line, head in zip(page, heads, strict=True):
-            first = _FIRST.match(head)
+        for head in heads:
             # Where a line's name is not in its head, another page may have another one.
             if head.isspace() or head.startswith('{"'):
                 return None
-            if first is not None and first[1] in self._names and (
-                line == head or len(head) > _HEAD_CHARACTERS or not _SERIES.fullmatch(head)
-            ):  # fmt: skip
+            if self._selects(head) and (
+                len(head) > _HEAD_CHARACTERS or not _SERIES.fullmatch(head)
+            ):
                 return None
         numbered = (
             line if line == head else f"{head} {number}"
@@ -160,12 +175,12 @@ class Layouts:
 
     def _keep(self, key: tuple[bytes, str], layout: _Layout | None) -> None:
         self._known[key] = layout
-        self._lines += _size(layout)
-        while self._lines > MOST_LINES:
+        self._bytes += _size(layout)
+        while self._bytes > MOST_BYTES:
             _, dropped = self._known.popitem(last=False)
-            self._lines -= _size(dropped)
+            self._bytes -= _size(dropped)
 
 
 def _size(layout: _Layout | None) -> int:
     # One that is not used takes room too.
-    return 16 if layout is None else layout.size
+    return _OF_LAYOUT if layout is None else layout.size

@@ -14,17 +14,6 @@ def is_default(where: str, name: str) -> bool:
     return f"{name}{DEFAULTS_SUFFIX}: " in where
 
 
-def without_name(
-    classes: Mapping[str, NamedClass], config_map: str, name: str
-) -> dict[str, NamedClass]:
-    """Classes without a default of that name, for which people have a class under another key."""
-    return {
-        key: item
-        for key, item in classes.items()
-        if item.service_class.name != name or not is_default(item.where, config_map)
-    }
-
-
 class Written:
     """Keys of the rows that people wrote, which hide the defaults of the same keys."""
 

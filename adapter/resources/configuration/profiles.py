@@ -9,7 +9,8 @@ from dataclasses import replace
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.annotations import ACCELERATOR_LABEL
-from adapter.resources.configuration.last_good import MissingRowError, listed
+from adapter.resources.configuration.indexed import Prices
+from adapter.resources.configuration.last_good import MissingRowError
 from adapter.resources.configuration.rows import devices_in
 from adapter.resources.devices.products import alike
 from adapter.resources.stored_status import Published
@@ -27,7 +28,7 @@ def accelerators_of(variant: schemas.VariantAutoscaling) -> tuple[str, ...]:
 
 def of_spec(
     spec: schemas.VariantAutoscalingSpec,
-    accelerators: Mapping[str, fleet.Accelerator],
+    accelerators: Prices,
     broken: Mapping[str, str],
 ) -> tuple[tuple[fleet.Profile, ...], list[str]]:
     """Profiles on accelerators that have a price, and what is left out, one line each.
@@ -53,7 +54,7 @@ def of_spec(
                 f"{field}: accelerator {name!r} has no cost; left out. Its row cannot be read: {broken[name]}"
                 if name in broken
                 else f"{field}: accelerator {name!r} has no cost; left out. Add it to ConfigMap"
-                f" accelerator-unit-costs, which has {listed(accelerators)}"
+                f" accelerator-unit-costs, which has {accelerators.listing}"
             )
             continue
         if any(item.accelerator == profile.accelerator for profile in profiles):
@@ -68,7 +69,7 @@ def of_spec(
 def accelerator(
     variant: schemas.VariantAutoscaling,
     given: Sequence[fleet.Profile],
-    accelerators: Mapping[str, fleet.Accelerator],
+    accelerators: Prices,
     *,
     products: Sequence[str] = (),
     gpus: int | None = None,
@@ -95,16 +96,12 @@ def accelerator(
     if given:
         label = _meant(label, [item.accelerator for item in given], accelerators)
         return label or (given[0].accelerator if len(given) == 1 else ""), None
-    label = _meant(label, tuple(accelerators), accelerators)
+    label = accelerators.meant(label)
     if label in accelerators:
         return label, None
-    seen = [
-        name
-        for name, item in sorted(accelerators.items())
-        if any(alike(item.device_type, product) for product in products)
-    ]
+    seen = {name for product in products for name in accelerators.alike(product)}
     if not label and len(seen) == 1:
-        return seen[0], None
+        return seen.pop(), None
     cost = variant.spec.variant_cost
     if cost is not None:
         device = label or (products[0] if products else "")
@@ -119,7 +116,7 @@ def accelerator(
     raise MissingRowError(
         "spec.modelProfile: not given, so metadata.labels"
         f"[{ACCELERATOR_LABEL}] must name the accelerator that the replicas run on, and {why}; set it to"
-        f" a key of ConfigMap accelerator-unit-costs, which has {listed(accelerators)}, or give a"
+        f" a key of ConfigMap accelerator-unit-costs, which has {accelerators.listing}, or give a"
         " profile or spec.variantCost"
     )
 

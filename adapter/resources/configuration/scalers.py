@@ -73,7 +73,7 @@ def _series_of(scaler: hpa.Scaler) -> Iterator[tuple[_Names, tuple[str, ...]]]:
             for item in reversed(reading.selector.requirements)
             if item.operator in {"=", "in"}
         }
-        if reading.unreadable or not allowed.keys() <= set(_LABELS):
+        if reading.unread or not allowed.keys() <= set(_LABELS):
             continue  # no selector, or a label that is not served: it reads nothing
         if any(len(values) > MOST_SERIES for values in allowed.values()):
             continue

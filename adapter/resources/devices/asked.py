@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from adapter.installation import COSTS
-from adapter.planning import fleet
 from adapter.resources import inputs, schemas, variant
 from adapter.resources.configuration import profiles
+from adapter.resources.configuration.indexed import Prices
 from adapter.resources.devices import products
 
 
 def device_types(reader: inputs.Reader, config_namespace: str) -> dict[str, str]:
     """Device types of the accelerators that variants name, each with its place."""
     named: set[str] = set()
-    known: dict[str, fleet.Accelerator] = {}
     for key, (_, item) in reader.variants.items():
         names = profiles.accelerators_of(item)
         priced = reader.settings.prices(names)[0]
-        known |= priced
         # Without a profile and a label: the accelerator of the pods' nodes, else the only one with a price.
         named.update(names or _of_pods(reader, key[0], item, priced))
     where = f"ConfigMap {config_namespace}/{COSTS}"
     types = {
         accelerator.device_type: f"{where}: data.{name}"
-        for name, accelerator in sorted(known.items(), reverse=True)
+        for name, accelerator in sorted(reader.settings.accelerators.items(), reverse=True)
         if name in named
     }
     for key, (at, item) in reader.variants.items():
@@ -41,15 +39,11 @@ def _of_pods(
     reader: inputs.Reader,
     namespace: str,
     item: schemas.VariantAutoscaling,
-    priced: Mapping[str, fleet.Accelerator],
+    priced: Prices,
 ) -> Iterable[str]:
     """Accelerators that may be the GPU of a variant's pods; the only one where their GPU is not known."""
     target = reader.targets.get((namespace, variant.reference(item)))
     seen = target.products if isinstance(target, variant.Target) else ()
     if len(priced) == 1:
         return priced
-    return [
-        name
-        for name, accelerator in priced.items()
-        if any(products.alike(accelerator.device_type, product) for product in seen)
-    ]
+    return {name for product in seen for name in priced.alike(product)}

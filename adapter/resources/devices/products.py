@@ -170,6 +170,11 @@ def of_one_size(device: str, product: str, memory_gib: float | None) -> bool:
     return sized and alike(device, product, memory_gib)
 
 
+def chips(name: str) -> frozenset[str]:
+    """The words of a name that are a chip's; names are alike only where they share one."""
+    return frozenset(word for word in spelt(name)[0] if _CHIP.fullmatch(word)) - _VENDORS
+
+
 def alike(device: str, product: str, memory_gib: float | None = None) -> bool:
     """Whether one of two names says less of the same chip: `H100` of `NVIDIA-H100-80GB-HBM3`."""
     (words, size), (have, has) = spelt(device), spelt(product)

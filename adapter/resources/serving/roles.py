@@ -6,7 +6,7 @@ to first token: each is sized by the target that it decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -49,23 +49,35 @@ class RoleClasses:
     """Service classes of variants with a role, made of those that they name."""
 
     def __init__(self) -> None:
-        self._classes: dict[str, fleet.ServiceClass] = {}
+        self._given: dict[str, fleet.ServiceClass] = {}
+        self._targets: dict[str, dict[str, fleet.Targets]] = {}
 
     @property
     def classes(self) -> tuple[fleet.ServiceClass, ...]:
         """All classes that were made."""
-        return tuple(self._classes.values())
+        return tuple(
+            replace(given, name=name, targets=self._targets[name])
+            for name, given in self._given.items()
+        )
 
-    def apply(self, source: VariantSource, classes: Iterable[fleet.ServiceClass]) -> VariantSource:
-        """The variant in a class that has only the targets which its role decides."""
+    def apply(
+        self, source: VariantSource, named: Callable[[str], fleet.ServiceClass | None]
+    ) -> VariantSource:
+        """The variant in a class that has only the targets which its role decides.
+
+        Args:
+            source: the variant.
+            named: gives a service class by its name; None where there is none.
+
+        """
         own = targets(source.role, source.targets)
-        given = next((item for item in classes if item.name == source.service_class), None)
-        if own == source.targets or given is None:
+        given = None if own == source.targets else named(source.service_class)
+        if given is None:
             return source
         name = f"{source.service_class} ({source.role})"
-        before = self._classes.get(name)
-        of_role = {**(before.targets if before else {}), source.model: own}
-        self._classes[name] = replace(given, name=name, targets=of_role)
+        # Its targets are put together once: a copy for each variant would take quadratic time.
+        self._given[name] = given
+        self._targets.setdefault(name, {})[source.model] = own
         return replace(source, targets=own, service_class=name)
 
 

@@ -7,7 +7,7 @@ of another rule, for which the saturation rule stands in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -55,12 +55,6 @@ class _Entry(BaseModel):
 
     model: str = Field(validation_alias=AliasChoices("model_id", "modelID"), default="")
     namespace: str = ""
-
-    def concerns(self, key: str, namespace: str, model: str) -> bool:
-        """Whether it is about a model of a namespace; `key` is its key in the ConfigMap."""
-        if key in DEFAULTS:
-            return True
-        return self.model == model and self.namespace in {"", namespace}
 
 
 class _Targets(_Entry):
@@ -143,6 +137,31 @@ _UNUSED: Mapping[str, Mapping[str, str]] = {
 """Keys that stand in published ConfigMaps and do nothing here, with what is there instead."""
 
 
+class _Entries:
+    """Entries of one ConfigMap by what they are about: there may be thousands, and as many variants."""
+
+    def __init__(self) -> None:
+        self._about: dict[tuple[str, str], dict[str, _Entry]] = {}
+        self._defaults: dict[str, _Entry] = {}
+
+    def put(self, key: str, entry: _Entry) -> None:
+        """Take an entry by its key."""
+        if key in DEFAULTS:
+            self._defaults[key] = entry
+        else:
+            self.like(entry)[key] = entry
+
+    def like(self, entry: _Entry) -> dict[str, _Entry]:
+        """Entries about the same model and namespace, but the default."""
+        return self._about.setdefault((entry.model, entry.namespace), {})
+
+    def concerning(self, namespace: str, model: str) -> Iterator[tuple[str, _Entry]]:
+        """Entries about a model of a namespace, with their keys."""
+        for name in {"", namespace}:
+            yield from self._about.get((model, name), {}).items()
+        yield from self._defaults.items()
+
+
 class WvaConfig:
     """Entries of these ConfigMaps, read so far.
 
@@ -153,14 +172,14 @@ class WvaConfig:
 
     def __init__(self) -> None:
         self.unused: list[str] = []
-        self._entries: dict[str, dict[str, _Entry]] = {}
+        self._entries: dict[str, _Entries] = {}
         self._classes: dict[str, fleet.ServiceClass] = {}
         self._targets: dict[str, dict[str, fleet.Targets]] = {}
 
     def read(self, where: str, name_of_map: str, data: Mapping[str, str]) -> list[str]:
         """Read one of the ConfigMaps; give its entries that cannot be used, one line each."""
         problems: list[str] = []
-        entries = self._entries.setdefault(name_of_map, {})
+        entries = self._entries.setdefault(name_of_map, _Entries())
         for key, text in data.items():
             place = f"{where}: data.{key}"
             parsed = _known(name_of_map, text)
@@ -168,7 +187,7 @@ class WvaConfig:
             if parsed.entry is not None:
                 wrong = _ambiguities(key, parsed.repeated, parsed.entry, entries)
                 if not wrong:
-                    entries[key] = parsed.entry
+                    entries.put(key, parsed.entry)
             problems += [f"{place}: {why}" for why in wrong]
             self.unused += [f"{place}: {why}" for why in parsed.unused]
         return problems
@@ -177,6 +196,10 @@ class WvaConfig:
     def service_classes(self) -> tuple[fleet.ServiceClass, ...]:
         """All classes that `class_of` has given."""
         return tuple(self._classes.values())
+
+    def exactly(self, name: str) -> fleet.ServiceClass | None:
+        """One of the classes that `class_of` has given, by its name; None without one."""
+        return self._classes.get(name)
 
     def class_of(
         self, namespace: str, model: str, *, untargeted: bool
@@ -223,10 +246,11 @@ class WvaConfig:
         self, name: str, kind: type[_EntryKind], namespace: str, model: str
     ) -> list[tuple[str, _EntryKind]]:
         """Entries about a model, with their keys: with its namespace, without one, then the default."""
+        entries = self._entries.get(name)
         concerning = [
             (key, entry)
-            for key, entry in self._entries.get(name, {}).items()
-            if isinstance(entry, kind) and entry.concerns(key, namespace, model)
+            for key, entry in (() if entries is None else entries.concerning(namespace, model))
+            if isinstance(entry, kind)
         ]
         return sorted(
             concerning, key=lambda item: (item[0] in DEFAULTS, not item[1].namespace, item[0])
@@ -266,9 +290,7 @@ def _parse(name_of_map: str, text: str) -> _Parsed:
 _known = Known(_parse)
 
 
-def _ambiguities(
-    key: str, repeated: tuple[str, ...], entry: _Entry, others: Mapping[str, _Entry]
-) -> list[str]:
+def _ambiguities(key: str, repeated: tuple[str, ...], entry: _Entry, others: _Entries) -> list[str]:
     """Why an entry does not say one thing of one model; it is then left out."""
     wrong = list(repeated)
     if key in DEFAULTS:
@@ -277,13 +299,11 @@ def _ambiguities(
         wrong.append(
             "model_id: is missing, so the entry is of no model; the one of all is called default"
         )
-    for other, before in others.items():
-        same = (before.model, before.namespace) == (entry.model, entry.namespace)
-        if same and entry.model and other not in {key, *DEFAULTS}:
-            wrong.append(
-                f"model_id: the model is listed twice, in data.{other} too; keep one of the two"
-            )
-    return wrong
+    return wrong + [
+        f"model_id: the model is listed twice, in data.{other} too; keep one of the two"
+        for other in others.like(entry)
+        if entry.model and other != key
+    ]
 
 
 def _unused(name_of_map: str, document: Mapping[str, Any]) -> list[str]:

@@ -235,10 +235,19 @@ def test_workloads_that_differ_in_their_group_alone_are_told_apart() -> None:
 def test_a_selector_that_kubernetes_refuses_reads_nothing() -> None:
     """The name of a model may have a slash, and the value of a label may not: the HPA asks nobody."""
     reading = selecting({"matchLabels": {"variant_name": "v", "model_name": "org/m"}})
-    assert reading.unreadable
+    assert reading.unread
     assert reading.why_not(served("v")) == hpa.NO_SELECTOR
-    assert not selecting(None).unreadable
+    assert not selecting(None).unread
     assert selecting(None).why_not(served("v")) == ""
+
+
+def test_a_selector_that_is_too_long_is_said_to_be_so() -> None:
+    """Kubernetes follows it, and nobody finds a wrong character in it."""
+    names = [f"v{number}" for number in range(1000)]
+    expression = {"key": "variant_name", "operator": "In", "values": names}
+    reading = selecting({"matchExpressions": [expression]})
+    why = reading.why_not(served("v1"))
+    assert why == "its selector has 1000 terms and values, and at most 512 are compared"
 
 
 CPU = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}

@@ -11,6 +11,7 @@ import pytest
 from adapter.planning import fleet
 from adapter.resources import config_maps, schemas
 from adapter.resources.configuration import last_good, profiles
+from adapter.resources.configuration.indexed import Prices
 from adapter.resources.texts.known import MOST_CHARACTERS, Known
 from adapter.resources.wva.config import WvaConfig
 from tests.fakes import cluster_world as worlds
@@ -32,7 +33,7 @@ def test_a_message_lists_some_of_thousands_of_rows() -> None:
     document["metadata"]["labels"] = {}
     variant = schemas.VariantAutoscaling.model_validate(document)
     with pytest.raises(last_good.MissingRowError) as error:
-        profiles.accelerator(variant, (), settings.accelerators)
+        profiles.accelerator(variant, (), settings.prices([])[0])
     assert "A0000, A0001, " in str(error.value)
     assert f"and {MANY - last_good.MOST_LISTED} more" in str(error.value)
     assert len(str(error.value)) < 1000
@@ -40,12 +41,10 @@ def test_a_message_lists_some_of_thousands_of_rows() -> None:
 
 def test_devices_of_rows_are_taken_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was done for each variant: 100 of them took 0.1 s of CPU for each 100 rows."""
-    rows = {
-        f"A{number}": fleet.Accelerator(
-            name=f"A{number}", device_type=f"Odd-{number}", unit_cost=1.0
-        )
-        for number in range(500)
-    }
+    rows = Prices(
+        (f"A{n}", fleet.Accelerator(name=f"A{n}", device_type=f"Odd-{n}", unit_cost=1.0))
+        for n in range(500)
+    )
     document = worlds.variant("v")
     del document["spec"]["modelProfile"]
     document["metadata"]["labels"] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,7 @@ def test_names_that_no_head_has_are_read_each_time(form: str, fresh: Fresh) -> N
 
 
 def test_layouts_of_many_servers_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layouts, "MOST_LINES", 40)
+    monkeypatch.setattr(layouts, "MOST_BYTES", 16 * 1024)
     kept = layouts.Layouts(spelling.Names())
     for number in range(20):
         model = f"m{number}"
@@ -170,3 +171,42 @@ def test_layouts_of_many_servers_take_bounded_memory(monkeypatch: pytest.MonkeyP
             page = kept.selected(text, model, lambda t, m=model: exposition._selected(t, m, URL))  # type: ignore[misc]
             assert page.series[0][1]["model_name"] == model
     assert 0 < len(kept._known) < 8
+
+
+def test_layouts_of_lines_with_many_labels_take_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 100,000 lines, whatever their labels, one tenant's layouts took 1.2 GiB."""
+    monkeypatch.setattr(layouts, "MOST_BYTES", 4 * 1024 * 1024)
+    kept = layouts.Layouts(spelling.Names())
+    many = "".join(f'l{number:03}="",' for number in range(100))
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            series = "".join(
+                f'vllm:num_requests_running{{{many}k="{number}.{place}"}} 1\n'
+                for place in range(100)
+            )
+            for _ in range(2):
+                kept.selected(series + PAGE, "m", lambda text: exposition._selected(text, "m", URL))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept._known
+    assert taken < 2 * layouts.MOST_BYTES
+
+
+def test_a_number_that_one_page_lacks_leaves_the_layout_to_others() -> None:
+    """One tenant's page without it kept all of that layout from being selected once, also another's."""
+    kept, parsed = layouts.Layouts(spelling.Names()), []
+
+    def parse(text: str) -> layouts.Selected:
+        parsed.append(text)
+        return exposition._selected(text, "m", URL)
+
+    lacking = PAGE.replace('{le="1.0",model_name="m"} 3.0', '{le="1.0",model_name="m"}')
+    for text in (lacking, lacking, lacking, PAGE):
+        kept.selected(text, "m", parse)
+    parsed.clear()
+    kept.selected(PAGE, "m", parse)
+    assert not parsed

@@ -1,0 +1,106 @@
+"""Rows in force by what variants ask for: looked up for each variant, and indexed once for all of them.
+
+There may be thousands of rows and of variants, and the objects are joined again and again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+from adapter.planning import fleet
+from adapter.resources.configuration.last_good import NamedClass, listed
+from adapter.resources.devices import products
+
+
+class Prices(dict[str, fleet.Accelerator]):
+    """Accelerators with a price by name; not changed once something was looked up."""
+
+    @functools.cached_property
+    def listing(self) -> str:
+        """Their names as messages list them."""
+        return listed(self)
+
+    def meant(self, label: str) -> str:
+        """What a label means: a name in other case, or a device, as nodes are labelled; else the label."""
+        if not label or label in self:
+            return label
+        names = self._by_lower.get(label.lower()) or self.alike(label)
+        return names[0] if len(names) == 1 else label
+
+    def alike(self, product: str) -> list[str]:
+        """Names of those whose device may be this GPU product, sorted."""
+        if product not in self._known:
+            among = {
+                name for chip in products.chips(product) for name in self._by_chip.get(chip, ())
+            }
+            self._known[product] = [
+                name for name in sorted(among) if products.alike(self[name].device_type, product)
+            ]
+        return self._known[product]
+
+    @functools.cached_property
+    def _known(self) -> dict[str, list[str]]:
+        return {}
+
+    @functools.cached_property
+    def _by_lower(self) -> dict[str, list[str]]:
+        by_lower: dict[str, list[str]] = {}
+        for name in self:
+            by_lower.setdefault(name.lower(), []).append(name)
+        return by_lower
+
+    @functools.cached_property
+    def _by_chip(self) -> dict[str, list[str]]:
+        by_chip: dict[str, list[str]] = {}
+        for name, item in self.items():
+            for chip in products.chips(item.device_type):
+                by_chip.setdefault(chip, []).append(name)
+        return by_chip
+
+
+class Classes:
+    """Service classes of one reading."""
+
+    def __init__(self, items: Mapping[str, NamedClass]) -> None:
+        """`items`: by their key in the ConfigMap."""
+        self._items = items
+        self._listings: dict[str, str] = {}
+        self._exact: dict[str, fleet.ServiceClass] = {}
+        self._by_name: dict[str, NamedClass] = {}
+        self._by_model: dict[str, NamedClass] = {}
+        for item in items.values():
+            self._exact.setdefault(item.service_class.name, item.service_class)
+            for name in (item.service_class.name.lower(), item.key.lower()):
+                self._by_name.setdefault(name, item)
+            for model in item.service_class.targets:
+                first = self._by_model.setdefault(model, item)
+                if _rank(item) < _rank(first):
+                    self._by_model[model] = item
+
+    def exactly(self, name: str) -> fleet.ServiceClass | None:
+        """The first of exactly that name; None without one."""
+        return self._exact.get(name)
+
+    def named(self, name: str) -> NamedClass | None:
+        """The first of that name or key, in lower case; None without one."""
+        return self._by_name.get(name)
+
+    def listing(self, model: str) -> NamedClass | None:
+        """Of those that list a model the one of highest priority; None without one."""
+        return self._by_model.get(model)
+
+    @functools.cached_property
+    def names(self) -> str:
+        """All names as messages list them."""
+        return listed({item.service_class.name: None for item in self._items.values()})
+
+    def models(self, item: NamedClass) -> str:
+        """Models of one of them as messages list them."""
+        if item.key not in self._listings:
+            self._listings[item.key] = listed(item.service_class.targets)
+        return self._listings[item.key]
+
+
+def _rank(item: NamedClass) -> tuple[int, str]:
+    return item.service_class.priority, item.service_class.name
