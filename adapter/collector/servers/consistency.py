@@ -41,11 +41,9 @@ _MOST_IN_DOUBT = 100.0
 _LEAST = 10.0
 """Requests that ended before their time in service is known well enough."""
 
-_SHOULD_HAVE_ENDED = 5.0
-"""Requests that should have ended of which none did: by chance that is seen once in 150 pages."""
-
-_LONG = 16.0
-"""Number in service at which twice as many should have ended: a few may all be much longer than usual."""
+_SHOULD_HAVE_ENDED, _LONG = 5.0, 16.0
+"""Requests that should have ended of which none did, seen by chance once in 150 pages; and the number in
+service at which twice as many should have: a few may all be much longer than usual."""
 
 _EXACT_SHARE, _EXACT = 0.02, 3.0
 """Share of requests, and number, by which two counts of the same ones may differ over several pages: what is
@@ -65,11 +63,11 @@ requests that do not stream by fifties."""
 _ENDED_WITHOUT = 0.25
 """Share of requests that may end in an error: without a first token, or timed as one more token."""
 
-_AT_ONCE = 2.0
-"""Requests whose sum of tokens may be on a page before they are counted."""
+_TIMES_BEGUN = 1.5
+"""Tokens that are none after a gap, per first token, up to which each step gives one token."""
 
-_FEW = 3.0
-"""Requests from which on their tokens must be too."""
+_AT_ONCE, _FEW = 2.0, 3.0
+"""Requests whose sum of tokens may be on a page before they are counted, and from which on it must be."""
 
 _FASTEST_TOKENS, _TIMES_LONGER = 2000.0, 20.0
 """Tokens per second that no request gets, and times the usual length from which they are looked at."""
@@ -121,9 +119,8 @@ class Patience:
 
     def within(self, odd: str) -> str:
         """What contradicts, asked twice a page; empty where it has gone on for too long."""
-        self._doubts = (
-            min(self._doubts + _DOUBT, 2 * _PATIENCE) if odd else max(self._doubts - 1, 0)
-        )
+        more = _DOUBT if odd else -1
+        self._doubts = min(max(self._doubts + more, 0), 2 * _PATIENCE)
         return "" if self._doubts > _PATIENCE else odd
 
 
@@ -146,8 +143,7 @@ def problem(before: PodMetrics, after: PodMetrics) -> str:
         counted = min(before.generation_tokens[1], measured) > 0
         beyond = counted and ended > TIMES_FINISHED * measured + MORE
         return _LENGTHS.format(measured=measured, ended=ended) if beyond else ""
-    served = max(ended, 0.0) + max(after.running - before.running, 0.0)
-    if begun > TIMES_FINISHED * served + MORE:
+    if _runs_ahead(before, after):
         return AHEAD.format(begun=begun, ended=ended)
     if ended > TIMES_FINISHED * max(begun, 0.0) + before.stock + MORE:
         return _BEHIND.format(begun=begun, ended=ended)
@@ -170,6 +166,25 @@ def _sums(before: PodMetrics, after: PodMetrics) -> str:
     return ""
 
 
+def _runs_ahead(before: PodMetrics, after: PodMetrics) -> bool:
+    """Whether there are more first tokens than of requests that ended, are served, or were given up.
+
+    Many may be given up where as many tokens were generated as there were first ones and gaps to a next one.
+    That is not known where tokens are not counted as they come, or a step gives several.
+    """
+    begun = after.ttft[1] - before.ttft[1]
+    ended = max(after.finished - before.finished, 0.0)
+    if begun <= TIMES_FINISHED * (ended + max(after.running - before.running, 0.0)) + MORE:
+        return False
+    if after.generated is None:
+        return True
+    first_ones = after.generated - (before.generated or 0.0) - (after.itl[1] - before.itl[1])
+    # A request that ends in an error has a gap without a token.
+    apart = _STEPS + _ENDED_WITHOUT * ended
+    apart += before.running + after.running if _several(after) else 0.0
+    return not begun - apart <= first_ones <= _TIMES_BEGUN * begun + apart
+
+
 def _several(page: PodMetrics) -> bool:
     """Whether several processes of vLLM may write a page: it has no start of one."""
     return page.started_at is None and page.generated is not None
@@ -178,20 +193,14 @@ def _several(page: PodMetrics) -> bool:
 def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool = True) -> str:
     """What contradicts on two pages of one process with others between them; empty for nothing.
 
-    What may differ between two pages by chance adds up over several where it is wrong.
-
-    Args:
-        first: The first page.
-        last: The last page.
-        timed: Whether the server times the tokens of all requests.
-        queued: Whether requests waited on any of these pages, so that some may have been given up then.
-
+    What may differ between two pages by chance adds up over several where it is wrong. `timed`: whether the
+    server times the tokens of all requests. `queued`: whether requests waited on any of these pages, so that
+    some may have been given up then.
     """
     begun, ended = last.ttft[1] - first.ttft[1], last.finished - first.finished
     if begun < 0 or ended < 0:
         return ""  # it began anew in between
-    running = max(last.running - first.running, 0.0)
-    if begun > TIMES_FINISHED * (ended + running) + MORE:
+    if _runs_ahead(first, last):
         return AHEAD.format(begun=begun, ended=ended)
     # Who ended had begun, but for errors.
     most_ended = (1.0 + _ENDED_WITHOUT) * begun + first.running + _STEPS

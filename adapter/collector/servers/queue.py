@@ -8,7 +8,8 @@ none comes at all; a smaller one counts at once, as prompts wait for their turn 
 are conserved, however: those that come are taken up, or keep others from it. A queue of more than chance
 beside room, while as many as ever were taken up, no more are in service and none of them waited, counts from
 then on too. Where a page has no times to first token, a queue that grows so does not count while its server
-goes on as before and either no other server has one or it does not move: one of requests does, by chance.
+goes on as before and it does not move: one of requests does, by chance. Where no other server has one, it
+counts once it has grown on for some pages: a server at a limit below the batch serves as many as before.
 
 Requests whose LoRA adapter has no slot wait beside room for as long as others have all: that queue counts.
 
@@ -45,6 +46,9 @@ one, and seconds more."""
 
 _BESIDE = 0.25
 """Share of a jump of the gauge up to which what waited before does not vouch for it."""
+
+_GROWS = 2
+"""Pages in a row after its first, on which the only queue of several servers grows, before it counts."""
 
 _LESS = 0.7
 """Share of the mean number that is taken up between two pages which the next page keeps."""
@@ -134,6 +138,7 @@ class Queue:
     _believed: bool = False
     _most: float = 0.0
     _level: float = 0.0
+    _grown: int = 0
     _pace: Pace = field(default_factory=Pace)
 
     @property
@@ -190,8 +195,8 @@ class Queue:
                 self.left, self._believed = max(self.left, stood), False
         goes_on = served > 0 if timed else page.finished > before.finished
         self._silent = self._silent + 1 if not goes_on and stood > self.left else 0
-        stands = abs(page.waiting - self._level) <= self._most + 1.0
-        rises = not timed and not (usual and (alone or stands)) and stood > 0
+        stands = self._stands(before, page, alone=alone)
+        rises = not timed and not (usual and stands) and stood > 0
         if page.waiting <= self.left:
             self._believed = False
         elif (
@@ -204,8 +209,16 @@ class Queue:
         self.doubted = 0.0 if self._believed else page.waiting - self.left
         self._most = max(self._most, page.waiting - self.left - self.doubted)
 
+    def _stands(self, before: PodMetrics, page: PodMetrics, *, alone: bool) -> bool:
+        """Whether a queue does not move as one of requests would; the only one of several has to grow on."""
+        grows = self.doubted > 0 and page.waiting > before.waiting
+        self._grown = self._grown + 1 if grows else 0
+        near = abs(page.waiting - self._level) <= self._most + 1.0
+        return near or (alone and self._grown < _GROWS)
+
     def _doubt(self, before: PodMetrics, page: PodMetrics) -> None:
-        self._level = page.waiting
+        if not self.doubted:
+            self._level = page.waiting
         if before.waiting - self.left <= _BESIDE * (page.waiting - before.waiting):
             self._believed = False
 

@@ -239,3 +239,23 @@ def test_a_long_prompt_does_not_hang_a_server() -> None:
     prefill = replace(pages[-1], running=1)
     pages += [replace(prefill, kv_cache=0.1 * (at + 1)) for at in range(6)]
     assert said(pages) == []
+
+
+def impatient(at: int, *, of_nobody: float = 0.0, tokens_a_step: float = 1.0) -> PodMetrics:
+    """Fifty clients leave vLLM after ten tokens for each that stays, from the fifth page on."""
+    stay, leave = 5.0 * at, 50.0 * max(at - 5, 0)
+    begun = stay + leave
+    steps = (178 * stay + 10 * leave - begun) / tokens_a_step
+    one = vllm(stay, timed=steps, generated=begun + tokens_a_step * steps)
+    shown = begun + of_nobody * max(at - 5, 0)
+    return replace(one, generation_tokens=(178 * stay, stay), ttft=(0.1 * shown, shown))
+
+
+def test_clients_that_give_up_in_dozens_are_no_contradiction() -> None:
+    """Nothing else ends them on its page, but each first token was generated; its target must follow them."""
+    assert said(impatient(at) for at in range(30)) == []
+    (first, *_) = said(impatient(at, of_nobody=50.0) for at in range(30))
+    assert "first tokens for" in first
+    # Where a step gives several tokens, those of first ones are not known.
+    (first, *_) = said(impatient(at, tokens_a_step=3.0) for at in range(30))
+    assert "first tokens for" in first

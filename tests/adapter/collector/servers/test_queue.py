@@ -119,6 +119,13 @@ def test_a_queue_that_nothing_but_the_gauge_shows_is_doubted() -> None:
             assert of_several(queued, number=number, timed=False) == [number] * 3
 
 
+def test_an_only_queue_that_goes_on_to_grow_counts() -> None:
+    """Its server is at a limit below the batch, and goes on as before; without first tokens that is all."""
+    assert of_several("a", timed=False, moves=12.0) == [16.0, 28.0, 0.0]
+    assert of_several("a", timed=False, number=100.0, moves=100.0) == [100.0, 200.0, 0.0]
+    assert of_several("a", timed=False, moves=-2.0) == [16.0, 14.0, 12.0]
+
+
 def test_queues_of_rising_load_count_at_once() -> None:
     """Their servers took up more, or were kept from it; others when first tokens have waited, or move."""
     assert of_several("a", taken=8.0)[0] == 0.0
