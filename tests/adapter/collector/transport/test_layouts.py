@@ -161,23 +161,90 @@ def test_names_that_no_head_has_are_read_each_time(form: str, fresh: Fresh) -> N
         assert repr(fresh.with_layouts(text, "m")) == repr(fresh.alone(text, "m"))
 
 
+@pytest.mark.parametrize("name", [name for name in sorted(EXPECTED) if name.startswith("vllm")])
+def test_pages_of_every_version_are_selected_once(name: str) -> None:
+    """Long lines, such as the one with the configuration of the cache, are read as the others."""
+    kept, parsed = layouts.Layouts(spelling.Names()), []
+    text, model = (PAGES / name).read_text(), EXPECTED[name].get("model", "m")
+
+    def parse(shown: str) -> layouts.Selected:
+        parsed.append(shown)
+        return exposition._selected(shown, model, URL)
+
+    pages = [kept.selected(text, model, parse) for _ in range(4)]
+    assert len(parsed) == 3  # for the places of the numbers once more
+    assert pages[3].series == pages[0].series
+
+
+@pytest.mark.parametrize("number", ["garbage", "", "1.5.2", "1" * 17_000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        'vllm:num_requests_running{model_name="other"}',
+        'vllm:num_requests_running{model_name="m",engine="0"}',
+        "ray_vllm_num_requests_running",
+        "tgi_queue_size",
+        'vllm:time_to_first_token_seconds_bucket{le="1.0",model_name="m"}',
+    ],
+)
+def test_lines_that_are_read_and_not_selected_are_checked(
+    line: str, number: str, fresh: Fresh
+) -> None:
+    one, other = (PAGE + f"{line} {word}\n" for word in ("4.0", number))
+    for text in (one, one, one, other, one, PAGE.replace(" 1.0\n", f" {number}\n")):
+        assert repr(fresh.with_layouts(text, "m")) == repr(fresh.alone(text, "m"))
+
+
+def select(kept: layouts.Layouts, model: str, more: str = "") -> bool:
+    """Read a page of that model; whether the parser was not needed."""
+    parsed = []
+
+    def parse(text: str) -> layouts.Selected:
+        parsed.append(text)
+        return exposition._selected(text, model, URL)
+
+    page = kept.selected(PAGE.replace('"m"', f'"{model}"') + more, model, parse)
+    assert page.series[0][1]["model_name"] == model
+    return not parsed
+
+
 def test_layouts_of_many_servers_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layouts, "MOST_BYTES", 16 * 1024)
+    monkeypatch.setattr(layouts, "MOST_PARTS", 100)
     kept = layouts.Layouts(spelling.Names())
     for number in range(20):
-        model = f"m{number}"
-        for _ in range(3):
-            text = PAGE.replace('"m"', f'"{model}"')
-            page = kept.selected(text, model, lambda t, m=model: exposition._selected(t, m, URL))  # type: ignore[misc]
-            assert page.series[0][1]["model_name"] == model
+        assert [select(kept, f"m{number}") for _ in range(3)] == [False, False, True]
     assert 0 < len(kept._known) < 8
+
+
+def test_labels_and_their_text_take_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner of a pod decides how many labels a line has, and how long they are."""
+    monkeypatch.setattr(layouts, "MOST_PARTS", 400)
+    for labels in (",".join(f'l{n}=""' for n in range(200)), f'l="{"x" * 3900}"'):
+        kept = layouts.Layouts(spelling.Names())
+        for number in range(20):
+            lines = "".join(f'vllm:num_requests_swapped{{n="{n}",{labels}}} 0\n' for n in "abc")
+            assert [select(kept, f"m{number}", lines) for _ in range(3)] == [False, False, True]
+        assert 0 < len(kept._known) < 8
+
+
+def test_more_layouts_than_there_is_room_for_leave_some_of_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where all take turns, some stay; and make room once their pages are gone."""
+    monkeypatch.setattr(layouts, "MOST_PARTS", 100)
+    kept = layouts.Layouts(spelling.Names())
+    turns = [[select(kept, f"m{number}") for number in range(20)] for _ in range(5)]
+    assert sum(turns[-1]) == len(kept._known) > 2
+    gone = turns[-1].index(True)
+    rest = [[select(kept, f"m{n}") for n in range(20) if n != gone] for _ in range(3)]
+    assert sum(rest[-1]) == sum(turns[-1])
 
 
 def test_layouts_of_lines_with_many_labels_take_bounded_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of 100,000 lines, whatever their labels, one tenant's layouts took 1.2 GiB."""
-    monkeypatch.setattr(layouts, "MOST_BYTES", 4 * 1024 * 1024)
+    monkeypatch.setattr(layouts, "MOST_PARTS", 30_000)
     kept = layouts.Layouts(spelling.Names())
     many = "".join(f'l{number:03}="",' for number in range(100))
     tracemalloc.start()
@@ -193,7 +260,7 @@ def test_layouts_of_lines_with_many_labels_take_bounded_memory(
     finally:
         tracemalloc.stop()
     assert kept._known
-    assert taken < 2 * layouts.MOST_BYTES
+    assert taken < 250 * layouts.MOST_PARTS
 
 
 def test_a_number_that_one_page_lacks_leaves_the_layout_to_others() -> None:
