@@ -9,8 +9,7 @@ wrote. A row of theirs, good or not, hides the default of its key.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,7 @@ from adapter.installation import (
 )
 from adapter.planning import fleet
 from adapter.resources import schemas
-from adapter.resources.configuration import defaults, last_good, rows
+from adapter.resources.configuration import defaults, indexed, last_good, rows
 from adapter.resources.configuration.indexed import Classes, Prices
 from adapter.resources.configuration.last_good import (
     HELD,
@@ -38,8 +37,6 @@ from adapter.resources.configuration.last_good import (
 from adapter.resources.texts.documents import validated
 from adapter.resources.wva.config import WvaConfig
 from adapter.settings import keys
-
-_GONE = "is gone"
 
 _MOST_PROBLEMS = 3
 """Most problems of ConfigMaps that one variant's message repeats."""
@@ -73,7 +70,7 @@ class ConfigMaps:
         self.row_problems: list[str] = []
         self._gone: dict[str, None] = {}
         self._class_problems: list[str] = []
-        self._keys: dict[str, dict[str, None]] = {}
+        self._keys = indexed.Keys(self._classes)
         self._forget()
 
     def _forget(self) -> None:
@@ -93,38 +90,17 @@ class ConfigMaps:
     @property
     def classes(self) -> dict[str, NamedClass]:
         """Service classes by their key in the ConfigMap: those of the rows, and what is gone but used."""
-        by_key = dict(self._classes)
-        used: dict[str, dict[str, fleet.Targets]] = {}
-        for key, model in sorted(self._used_models):
-            of_last = self._last.classes[key].service_class.targets
-            used.setdefault(key, {})[model] = of_last[model]
-        for key, targets in used.items():
-            now = by_key.get(key)
-            item, before = now or self._last.classes[key], now and now.service_class.targets
-            own = replace(item.service_class, targets={**(before or {}), **targets})
-            by_key[key] = replace(item, service_class=own)
-        return by_key
+        return last_good.with_used(self._classes, self._last.classes, self._used_models)
 
     def class_named(self, name: str) -> fleet.ServiceClass | None:
         """The service class of that name in force, with the targets of its row as it stands or was."""
-        for classes in (*self._index(), self.wva):
-            if (item := classes.exactly(name)) is not None:
-                return item
-        return None
+        named = (classes.exactly(name) for classes in (*self._index(), self.wva))
+        return next(filter(None, named), None)
 
     @property
     def service_classes(self) -> tuple[fleet.ServiceClass, ...]:
         """Service classes in force; rows of one name, of which one is gone, are one class."""
-        by_name: dict[str, fleet.ServiceClass] = {}
-        for key, item in self.classes.items():
-            one = item.service_class
-            now = by_name.get(one.name)
-            if now is None:
-                by_name[one.name] = one
-                continue
-            first, second = (one, now) if key in self._classes else (now, one)
-            by_name[one.name] = replace(first, targets={**second.targets, **first.targets})
-        return (*by_name.values(), *self.wva.service_classes)
+        return (*last_good.merged(self.classes, self._classes), *self.wva.service_classes)
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -199,49 +175,34 @@ class ConfigMaps:
         name = "" if row.service_class is None else row.service_class.name
         if not defaults.is_default(where, CLASSES):
             # People have a class of that name under another key.
-            for other in self._keys_of(name):
+            for other in self._keys.of(name):
                 if defaults.is_default(self._classes[other].where, CLASSES):
                     del self._classes[other]
-        elif self._keys_of(name):
+        elif self._keys.of(name):
             return
         last = self._last.classes.get(key)
-        names = {name, "" if last is None else last.service_class.name}
-        taken = {name for name in names if self._keys_of(name)}
+        names = (name, "" if last is None else last.service_class.name)
         named_class, problems = last_good.class_in_force(
-            row, last, where=where, key=key, taken=taken
+            row, last, where=where, key=key, taken=set(filter(self._keys.of, names))
         )
         for problem in problems:
             self._report(problem)
         if named_class is not None:
             self._classes[key] = named_class
-            self._keys.setdefault(named_class.service_class.name, {})[key] = None
-
-    def _keys_of(self, name: str) -> list[str]:
-        """Keys of the classes of that name."""
-        items = ((key, self._classes.get(key)) for key in self._keys.get(name, ()))
-        return [key for key, item in items if item and item.service_class.name == name]
+            self._keys.add(named_class)
 
     def prices(self, names: Iterable[str]) -> tuple[Prices, tuple[str, ...]]:
         """Accelerators of the rows, with those gone that a variant names; and what is wrong with their rows.
 
         Without any row, those that are gone are all in force, and some of them are told.
         """
-        named, last = set(names), self._last.accelerators
-        gone = frozenset(name for name in named if name in last and name not in self._accelerators)
-        if not self._accelerators:
-            gone = frozenset(last)
+        named, last = frozenset(names), self._last.accelerators
+        gone = indexed.gone(named, self._accelerators, last)
         if gone not in self._prices:
             self._used_accelerators |= gone
-            self._gone.update((_is_gone(last[name]), None) for name in sorted(gone))
-            items = {**{name: last[name] for name in last if name in gone}, **self._accelerators}
-            self._prices[gone] = Prices({name: item.accelerator for name, item in items.items()})
-        told = named or set(heapq.nsmallest(_MOST_PROBLEMS, gone))
-        problems = (
-            _is_gone(last[name]) if name in gone else self._accelerators[name].problem
-            for name in sorted(told)
-            if name in gone or name in self._accelerators
-        )
-        return self._prices[gone], tuple(filter(None, problems))
+            self._gone.update((indexed.is_gone(last[name]), None) for name in sorted(gone))
+            self._prices[gone] = indexed.priced(self._accelerators, gone, last)
+        return self._prices[gone], indexed.problems(named, self._accelerators, gone, last)
 
     def _index(self) -> tuple[Classes, Classes]:
         """Classes of the rows, and those of the last reading."""
@@ -271,18 +232,17 @@ class ConfigMaps:
             if before is not None and spec.model in before.service_class.targets:
                 return self._held_class(before, spec.model)
             if item is not None:
-                raise MissingRowError(self._not_listed(spec.model, item))
+                raise _not_listed(spec.model, item, rows_now, self._class_problems)
         listing_class = rows_now.listing(spec.model)
         if listing_class is None:
             before = gone.listing(spec.model)
             if before is None:
                 # Where classes are broken or missing, no target is no statement.
-                untargeted = spec.scale_target is not None and not (
-                    class_name or self._class_problems
-                )
+                stated = class_name or self._class_problems
+                untargeted = spec.scale_target is not None and not stated
                 own = self.wva.class_of(namespace, spec.model, untargeted=untargeted)
                 if own is None:
-                    raise MissingRowError(self._not_listed(spec.model, None))
+                    raise _not_listed(spec.model, None, rows_now, self._class_problems)
                 return own, ()
             return self._held_class(before, spec.model)
         notes = listing_class.problems_of(spec.model)
@@ -294,35 +254,32 @@ class ConfigMaps:
             notes = (unknown, *notes)
         return listing_class.service_class, notes
 
-    def _not_listed(self, model: str, item: NamedClass | None) -> str:
-        """Message that no class lists a model, with what is wrong with their rows."""
-        if item is None:
-            text = (
-                f"spec.modelID: no service class lists an SLO for model {model!r}; add it to ConfigMap"
-                f" {CLASSES}"
-            )
-        else:
-            text = (
-                f"spec.modelID: service class {item.service_class.name!r} lists no SLO for model"
-                f" {model!r}; it lists {self._index()[0].models(item)}. Add it to ConfigMap"
-                f" {CLASSES}, or name another class in spec.sloClassRef"
-            )
-        return "; ".join([text, *self._class_problems[:_MOST_PROBLEMS]])
-
     def _held_class(
         self, item: NamedClass, model: str
     ) -> tuple[fleet.ServiceClass, tuple[str, ...]]:
         self._used_models.add((item.key, model))
-        what = _GONE
-        if item.key in self._classes:
-            what = f"no longer lists model {model!r}"
+        what = f"no longer lists model {model!r}" if item.key in self._classes else indexed.GONE
         text = f"{item.where}: {what}; {HELD} until there is such a row again"
         self._gone[text] = None
         return item.service_class, (text,)
 
 
-def _is_gone(item: PricedAccelerator) -> str:
-    return f"{item.where}: {_GONE}; {HELD} until there is such a row again"
+def _not_listed(
+    model: str, item: NamedClass | None, rows_now: Classes, problems: Sequence[str]
+) -> MissingRowError:
+    """No class lists a model: with what is wrong with their rows."""
+    if item is None:
+        text = (
+            f"spec.modelID: no service class lists an SLO for model {model!r}; add it to ConfigMap"
+            f" {CLASSES}"
+        )
+    else:
+        text = (
+            f"spec.modelID: service class {item.service_class.name!r} lists no SLO for model"
+            f" {model!r}; it lists {rows_now.models(item)}. Add it to ConfigMap"
+            f" {CLASSES}, or name another class in spec.sloClassRef"
+        )
+    return MissingRowError("; ".join([text, *problems[:_MOST_PROBLEMS]]))
 
 
 def _class_name(reference: schemas.ServiceClassReference, rows_now: Classes, gone: Classes) -> str:

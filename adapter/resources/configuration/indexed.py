@@ -6,11 +6,17 @@ There may be thousands of rows and of variants, and the objects are joined again
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import heapq
+from collections.abc import Collection, Mapping
 
 from adapter.planning import fleet
-from adapter.resources.configuration.last_good import NamedClass, listed
+from adapter.resources.configuration.last_good import HELD, NamedClass, PricedAccelerator, listed
 from adapter.resources.devices import products
+
+GONE = "is gone"
+
+_MOST_TOLD = 3
+"""Most rows that are gone of which a variant is told that names none of them."""
 
 
 class Prices(dict[str, fleet.Accelerator]):
@@ -57,6 +63,66 @@ class Prices(dict[str, fleet.Accelerator]):
             for chip in products.chips(item.device_type):
                 by_chip.setdefault(chip, []).append(name)
         return by_chip
+
+
+def gone(
+    named: frozenset[str],
+    rows: Mapping[str, PricedAccelerator],
+    last: Mapping[str, PricedAccelerator],
+) -> frozenset[str]:
+    """Accelerators in force whose rows are gone: those that a variant names, or all where there is no row."""
+    if not rows:
+        return frozenset(last)
+    return frozenset(name for name in named if name in last and name not in rows)
+
+
+def priced(
+    rows: Mapping[str, PricedAccelerator],
+    gone: frozenset[str],
+    last: Mapping[str, PricedAccelerator],
+) -> Prices:
+    """Accelerators of the rows and of those that are gone."""
+    items = {**{name: last[name] for name in last if name in gone}, **rows}
+    return Prices({name: item.accelerator for name, item in items.items()})
+
+
+def problems(
+    named: frozenset[str],
+    rows: Mapping[str, PricedAccelerator],
+    gone: frozenset[str],
+    last: Mapping[str, PricedAccelerator],
+) -> tuple[str, ...]:
+    """What is wrong with the rows that a variant names; where it names none, with some that are gone."""
+    told = sorted(named or heapq.nsmallest(_MOST_TOLD, gone))
+    texts = (
+        is_gone(last[name]) if name in gone else rows[name].problem
+        for name in told
+        if name in gone or name in rows
+    )
+    return tuple(filter(None, texts))
+
+
+def is_gone(item: PricedAccelerator) -> str:
+    """What is said of a row that is gone."""
+    return f"{item.where}: {GONE}; {HELD} until there is such a row again"
+
+
+class Keys:
+    """Keys of service classes by their name, while they are read."""
+
+    def __init__(self, items: Mapping[str, NamedClass]) -> None:
+        """`items`: classes by key, from which some may be removed."""
+        self._items = items
+        self._by_name: dict[str, dict[str, None]] = {}
+
+    def add(self, item: NamedClass) -> None:
+        """Take a class that was read."""
+        self._by_name.setdefault(item.service_class.name, {})[item.key] = None
+
+    def of(self, name: str) -> Collection[str]:
+        """Keys of the classes of that name."""
+        items = ((key, self._items.get(key)) for key in self._by_name.get(name, ()))
+        return [key for key, item in items if item and item.service_class.name == name]
 
 
 class Classes:

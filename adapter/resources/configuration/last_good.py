@@ -105,3 +105,36 @@ def listed(names: Mapping[str, object]) -> str:
     shown = heapq.nsmallest(MOST_LISTED, names)
     more = [f"and {len(names) - MOST_LISTED} more"] if len(names) > MOST_LISTED else []
     return ", ".join([*shown, *more]) or "none"
+
+
+def with_used(
+    rows_now: Mapping[str, NamedClass],
+    last: Mapping[str, NamedClass],
+    used: Collection[tuple[str, str]],
+) -> dict[str, NamedClass]:
+    """Classes of the rows, and what is gone but used, by key; `used`: keys and models of these."""
+    by_key, targets_of = dict(rows_now), dict[str, dict[str, fleet.Targets]]()
+    for key, model in sorted(used):
+        targets_of.setdefault(key, {})[model] = last[key].service_class.targets[model]
+    for key, targets in targets_of.items():
+        now = by_key.get(key)
+        item, before = now or last[key], now.service_class.targets if now else {}
+        own = replace(item.service_class, targets={**before, **targets})
+        by_key[key] = replace(item, service_class=own)
+    return by_key
+
+
+def merged(
+    classes: Mapping[str, NamedClass], rows_now: Collection[str]
+) -> Collection[fleet.ServiceClass]:
+    """Service classes in force, of one name one: that of a row as it stands, with the targets of both."""
+    by_name: dict[str, fleet.ServiceClass] = {}
+    for key, item in classes.items():
+        one = item.service_class
+        now = by_name.get(one.name)
+        if now is None:
+            by_name[one.name] = one
+            continue
+        first, second = (one, now) if key in rows_now else (now, one)
+        by_name[one.name] = replace(first, targets={**second.targets, **first.targets})
+    return by_name.values()

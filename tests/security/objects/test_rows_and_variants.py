@@ -99,7 +99,7 @@ def joined(settings: config_maps.ConfigMaps, number: int, **spec: Any) -> None:
             variants.source(item, target, settings, scalers=Scalers())
         except errors.InputError as error:
             assert isinstance(error, last_good.MissingRowError)  # noqa: PT017 - some have no row
-    assert settings.last_good
+    assert settings.last_good is not None
     assert settings.service_classes is not None
 
 
