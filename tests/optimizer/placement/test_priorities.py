@@ -136,15 +136,15 @@ def test_leftovers_carry_the_most_there_is(  # noqa: PLR0917 - hypothesis passes
     )
     item = Item(name="g", rows=made, demand=demand, routing=routing, interruptible_share=share)
     limits = np.array([([*room, money])[index] for index in item.resources])
-    found = leftovers.most(item, limits)
-    assert found is not None
+    leftover = leftovers.most(item, limits)
+    assert leftover is not None
     every = np.array(list(itertools.product(*(range(row.most + 1) for row in made))))
     every = every[(every @ item.uses <= limits).all(axis=1) & worth.share_kept(item, every)]
     if accelerators:
         every = every[(every > 0).sum(axis=1) <= 1]
-    assert found.tolist() in every.tolist()
-    carried = float(worth.served(item, found[None, :])[0])
+    assert leftover.tolist() in every.tolist()
+    carried = float(worth.served(item, leftover[None, :])[0])
     assert carried == pytest.approx(float(worth.served(item, every).max()), abs=1e-8)
-    fewer = every[(every <= found).all(axis=1) & (every.sum(axis=1) == found.sum() - 1)]
+    fewer = every[(every <= leftover).all(axis=1) & (every.sum(axis=1) == leftover.sum() - 1)]
     if carried < 1.0 - 1e-6 and len(fewer):
         assert float(worth.served(item, fewer).max()) < carried
