@@ -23,27 +23,12 @@ def price_of(items: Sequence[Item], placed: Mapping[str, Placed]) -> float:
 
 def objective(problem: Problem, placed: Mapping[str, Placed]) -> Objective:
     """A plan's worth: items not served in full by priority, partial service, cost plus transitions."""
-    return _worth(problem, placed, price_of(problem.items, placed))
-
-
-def _worth(problem: Problem, placed: Mapping[str, Placed], cost: float) -> Objective:
     outcomes = [
         Outcome(item.priority, got.served, any(got.counts))
         for item in problem.items
         for got in (placed[item.name],)
     ]
-    return of_plan(outcomes, problem.policy, cost)
-
-
-def better(problem: Problem, one: dict[str, Placed], other: dict[str, Placed]) -> dict[str, Placed]:
-    """Whichever plan has the smaller objective, the first of equal ones.
-
-    Prices come last and take the longest, so they are computed where nothing else decides.
-    """
-    first, second = (_worth(problem, placed, 0.0) for placed in (one, other))
-    if first != second:
-        return one if first < second else other
-    return min(one, other, key=lambda placed: objective(problem, placed))
+    return of_plan(outcomes, problem.policy, price_of(problem.items, placed))
 
 
 def value_of(items: Sequence[Item], stage: Stage, placed: Mapping[str, Placed]) -> float:

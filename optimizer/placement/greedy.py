@@ -11,8 +11,8 @@ from itertools import groupby
 
 import numpy as np
 
-from optimizer.placement import near, worth
-from optimizer.placement.gaps import better
+from optimizer.placement import leftovers, near, worth
+from optimizer.placement.gaps import price_of
 from optimizer.placement.patterns import Patterns
 from optimizer.placement.problem import (
     FloatArray,
@@ -59,10 +59,13 @@ class Run:
         problem: What is to be placed.
         known: Patterns by item.
         partly: Items of which only the cheapest patterns are known.
-        modest: Whether each takes the pattern that leaves most to the others, instead of its cheapest.
+        line: Names in the order in which items take the pattern that leaves most to the others; where it is
+            empty they take their cheapest, those with the smallest part of what is left first.
 
     Attributes:
         placed: what each item has so far, by name.
+        line: names in the order in which they were served.
+        trail: what each step came to, in the order of the steps, larger is better.
 
     """
 
@@ -72,9 +75,12 @@ class Run:
         known: Mapping[str, Patterns],
         partly: Container[str] = (),
         *,
-        modest: bool = False,
+        line: Sequence[str] = (),
     ) -> None:
-        self._known, self._partly, self._modest = known, partly, modest
+        self._known, self._partly = known, partly
+        self._given = {name: place for place, name in enumerate(line)}
+        self.line: list[str] = []
+        self.trail: list[float] = []
         self._free = [float(resource.limit) for resource in problem.resources]
         self.placed: dict[str, Placed] = {item.name: nothing(item) for item in problem.items}
 
@@ -92,6 +98,8 @@ class Run:
         free = self._free.copy()
         for item in sorted(items, key=lambda item: self._order(item, free)):
             counts = self._fitting(item)
+            self.line.append(item.name)
+            self.trail.append(float(counts is not None))
             if counts is None:
                 unserved.append(item)
                 continue
@@ -102,7 +110,7 @@ class Run:
     def _fitting(self, item: Item) -> IntArray | None:
         """Counts that carry the whole demand within what is left; None where none are found."""
         known, room = self._known[item.name], self._room(item)
-        choose = _most_modest if self._modest else _first_within
+        choose = _most_modest if self._given else _first_within
         place = choose(known.usage, room)
         if place is not None:
             chosen: IntArray = known.counts[place]
@@ -115,6 +123,8 @@ class Run:
 
     def _order(self, item: Item, free: Sequence[float]) -> tuple[int, float, str]:
         """Priority, then the largest part of any resource that the cheapest pattern takes, then the name."""
+        if self._given:
+            return item.priority, self._given[item.name], item.name
         usage = self._known[item.name].usage
         if not usage.shape[0] or not usage.shape[1]:
             return item.priority, 0.0, item.name
@@ -125,13 +135,20 @@ class Run:
     def exhaust(self, items: Sequence[Item]) -> None:
         """One item after another gets as much of its demand as fits."""
         for item in items:
-            counts = np.zeros(len(item.rows), dtype=np.int64)
             room = np.array(self._room(item))
-            while (better := self._next(item, counts, room - counts @ item.uses)) is not None:
-                counts = better
+            best = leftovers.most(item, room)
+            counts = self._filled(item, room) if best is None else best
             if counts.any():
                 self._take(item, counts)
                 self.placed[item.name] = worth.placed(item, counts)
+            self.trail.append(round(self.placed[item.name].served, 6))
+
+    def _filled(self, item: Item, room: FloatArray) -> IntArray:
+        """Replica by replica, as long as one fits and helps."""
+        counts = np.zeros(len(item.rows), dtype=np.int64)
+        while (better := self._next(item, counts, room - counts @ item.uses)) is not None:
+            counts = better
+        return counts
 
     def share(self, items: Sequence[Item]) -> None:
         """One replica for each item, again and again."""
@@ -145,6 +162,9 @@ class Run:
                     self.placed[item.name] = worth.placed(item, better)
                     still.append((item, better))
             active = still
+        got = [self.placed[item.name] for item in items]
+        self.trail.append(sum(any(placed.counts) for placed in got))
+        self.trail.append(round(sum(placed.served for placed in got), 6))
 
     @staticmethod
     def _next(item: Item, counts: IntArray, room: FloatArray) -> IntArray | None:
@@ -178,13 +198,18 @@ def solve(
     """A good plan fast, from the patterns of each item; the order of the items does not matter.
 
     Where somebody is not served in full, because others took what it needs though they could do without, a
-    second plan of modest patterns is made, and the better one counts.
+    second plan of modest patterns is made, in the same order. The plan that is better at the first step in
+    which they differ counts. So nobody gets less at a higher priority: the steps before its own are the
+    same in both plans, whatever its priority, and leave it no less. The number of items that are served
+    would not do, as it depends on how many others the raised one takes the room of.
     """
-    run = _run(problem, Run(problem, known, partly))
-    if all(placed.served >= 1.0 for placed in run.placed.values()):
-        return run.placed
-    modest = _run(problem, Run(problem, known, partly, modest=True))
-    return better(problem, run.placed, modest.placed)
+    plain = _run(problem, Run(problem, known, partly))
+    if all(placed.served >= 1.0 for placed in plain.placed.values()):
+        return plain.placed
+    modest = _run(problem, Run(problem, known, partly, line=plain.line))
+    if plain.trail != modest.trail:
+        return max(plain, modest, key=operator.attrgetter("trail")).placed
+    return min(plain.placed, modest.placed, key=lambda placed: price_of(problem.items, placed))
 
 
 def _run(problem: Problem, run: Run) -> Run:

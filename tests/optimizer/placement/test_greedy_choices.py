@@ -8,9 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.placement import gaps, greedy
-from optimizer.placement.problem import Item, Placed, Problem, Row
-from optimizer.problem import SaturationPolicy
+from optimizer.placement import greedy
 
 NUMBERS = st.integers(0, 6).map(float) | st.floats(0, 6)
 
@@ -43,32 +41,3 @@ def test_choice_where_nothing_is_taken_or_known() -> None:
     for choose in (greedy._first_within, greedy._most_modest):
         assert choose(np.zeros((2, 0)), []) == 0
         assert choose(np.zeros((0, 2)), [1.0, 1.0]) is None
-
-
-def _item(number: int, priority: int) -> Item:
-    rows = (Row(f"v{number}", "A", 1.0 + number, 1.0, 0, 5), Row(f"w{number}", "B", 2.0, 1.0, 0, 5))
-    return Item(name=f"i{number}", rows=rows, demand=2.0, priority=priority)
-
-
-PLACED = st.builds(
-    Placed,
-    st.tuples(st.integers(0, 3), st.integers(0, 3)),
-    st.sampled_from([0.0, 0.5, 1.0]),
-)
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 2), PLACED, PLACED), min_size=1, max_size=4),
-    st.sampled_from(["None", "PriorityExhaustive", "RoundRobin", "PriorityRoundRobin"]),
-)
-def test_better_plan_is_the_one_of_the_smaller_objective(
-    drawn: list[tuple[int, Placed, Placed]], policy: SaturationPolicy
-) -> None:
-    """Prices that are not computed would not have decided; of equal plans it is the first."""
-    items = tuple(_item(number, priority) for number, (priority, _, _) in enumerate(drawn))
-    problem = Problem(items=items, policy=policy)
-    one = {item.name: placed for item, (_, placed, _) in zip(items, drawn, strict=True)}
-    other = {item.name: placed for item, (_, _, placed) in zip(items, drawn, strict=True)}
-    expected = min(one, other, key=lambda placed: gaps.objective(problem, placed))
-    assert gaps.better(problem, one, other) is expected
-    assert gaps.better(problem, one, dict(one)) is one

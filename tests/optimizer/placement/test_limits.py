@@ -152,19 +152,3 @@ def test_large_groups_are_filled_up_with_what_fits() -> None:
     """Of groups with too many patterns only the cheapest are listed; under limits others are found."""
     for seed in range(10):
         check(budgeted(seed, large=True), seed, exact=False)
-
-
-def test_a_raised_priority_is_served_no_less_by_greedy() -> None:
-    """What was served in full is served in full one priority higher."""
-    for seed in range(60):
-        problem = budgeted(seed)
-        before = solve.solve(problem, "greedy").placed
-        for chosen in problem.items:
-            if chosen.priority == 1 or before[chosen.name].kind != "full":
-                continue
-            raised = tuple(
-                replace(item, priority=item.priority - 1) if item is chosen else item
-                for item in problem.items
-            )
-            after = solve.solve(replace(problem, items=raised), "greedy").placed
-            assert after[chosen.name].kind == "full", (seed, chosen.name)
