@@ -29,7 +29,7 @@ from adapter.resources.annotations import (
     parse_number,
     parse_one_of,
 )
-from adapter.resources.configuration import attainable, profiles, scaling, unknown
+from adapter.resources.configuration import attainable, indexed, profiles, scaling, unknown
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.model_groups import membership
 from adapter.resources.model_groups.membership import INTERRUPTIBLE, NO_MEMBERSHIP, Membership
@@ -268,7 +268,7 @@ def _accelerator(
     variant: schemas.VariantAutoscaling,
     target: Target | None,
     given: tuple[fleet.Profile, ...],
-    accelerators: profiles.Prices,
+    accelerators: indexed.Prices,
     published: Published | None,
 ) -> tuple[str, fleet.Accelerator | None]:
     """As `profiles.accelerator`, by the pods of the target and the last decision."""

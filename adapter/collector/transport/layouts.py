@@ -107,7 +107,7 @@ class _Layout:
 
 
 @dataclass(slots=True)
-class _Kept:
+class _LayoutUse:
     """A layout, None where its pages are parsed, and the number of the page that used it last."""
 
     layout: _Layout | None
@@ -125,7 +125,7 @@ class Layouts:
     def __init__(self, names: Container[str]) -> None:
         """`names`: those of the lines that are selected."""
         self._names = names
-        self._known: OrderedDict[tuple[bytes, str], _Kept] = OrderedDict()
+        self._known: OrderedDict[tuple[bytes, str], _LayoutUse] = OrderedDict()
         self._seen: OrderedDict[tuple[bytes, str], int] = OrderedDict()
         self._parts = self._pages = 0
 
@@ -155,7 +155,7 @@ class Layouts:
         before = self._seen.pop(key, None)
         if before is not None and not self._lacks(page, heads) and self._room(before):
             layout = self._layout(page, heads, parse) if parsed.by_lines else None
-            self._known[key] = kept = _Kept(layout, self._pages)
+            self._known[key] = kept = _LayoutUse(layout, self._pages)
             self._parts += kept.parts
         else:
             self._seen[key] = self._pages
