@@ -254,5 +254,5 @@ def of_pod(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def distinct(names: Iterable[str]) -> tuple[str, ...]:
-    """Names without empty ones and repetitions, in order."""
-    return tuple(dict.fromkeys(filter(None, names)))
+    """Names without empty ones, repetitions, and what is no text, in order."""
+    return tuple(dict.fromkeys(name for name in names if name and isinstance(name, str)))
