@@ -38,8 +38,6 @@ from adapter.collector.windows.latencies import NOTHING, Distribution, LatencyWi
 RECENT_PARTS = (1 / 4, 1 / 2)
 """Parts of the window, up to the last sample, whose rates are compared with that of all of it."""
 
-_NO_COUNTS = Counts()
-
 _AGED = 1 / 4
 """Part of the window after the last sample from which on rates are those of then: what has been counted last
 would be all that is left of an ever shorter window."""
@@ -247,21 +245,23 @@ class TrafficWindow:
             if endpoint not in self._latest or now - self._latest[endpoint].at > after_seconds
         ]
 
-    def _forget(self, now: float) -> None:
-        """Drop what is older than the long window."""
+    def _forget(self, now: float) -> float:
+        """Drop what is older than the long window; return the time that rates are of."""
+        known = self._latest.keys() | self._suspended
+        now = _as_of(now, self._growth, known, self.window_seconds)
         while self._growth and self._growth[0].at <= now - self.long_seconds:
             self._growth.popleft()
         oldest, departed = now - self.long_seconds, self._departed
         self._departed = {key: sample for key, sample in departed.items() if sample.at > oldest}
         known = self._latest.keys() | self._departed.keys()
         self._origins = {key: origin for key, origin in self._origins.items() if key in known}
+        return now
 
     def traffic(self, *, now: float) -> Traffic | None:
         """Traffic over the window; None until there are two samples of one pod."""
-        self._forget(now)
-        if self._first_at is None or all(i.at <= now - self.window_seconds for i in self._growth):
+        real, now = now, self._forget(now)
+        if self._first_at is None or all(real - i.at >= self.window_seconds for i in self._growth):
             return None
-        now = _as_of(now, self._growth, self._latest.keys() | self._suspended, self.window_seconds)
         start = now - self.window_seconds
         recent = [item for item in self._growth if item.at > start]
         input_tokens = mean([item.prompt_tokens for item in recent])
@@ -364,7 +364,7 @@ def _rate(
     """
     counts, ends = dict[str, Counts](), dict[str, float]()
     for item in items:
-        before = counts.get(item.endpoint, _NO_COUNTS)
+        before = counts.get(item.endpoint) or Counts()
         counts[item.endpoint] = before.plus(item, item.share_after(start))
         ends[item.endpoint] = item.at
     last = max(ends.values(), default=start)

@@ -63,3 +63,17 @@ def test_a_rate_is_of_the_time_in_which_pods_were_heard() -> None:
     assert len(rates) == 6
     assert max(rates) < 1.2 * rates[0]
     assert window.traffic(now=125) is None
+
+
+def test_what_was_counted_when_pods_were_heard_is_not_forgotten_before_its_rate() -> None:
+    """A rate of then needs the counts of all of the window of then."""
+    window = TrafficWindow(window_seconds=240)
+    for second in range(0, 181, 30):
+        window.add("a", page(2.0 * second, running=2), now=second)
+    rates = [
+        traffic.arrival_rate_rps
+        for at in range(180, 410, 10)
+        if (traffic := window.traffic(now=at))
+    ]
+    assert len(rates) == 23
+    assert rates == pytest.approx([rates[0]] * 23)
