@@ -17,6 +17,7 @@ from adapter.installation import API_SERVICE, Names
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Conflict, NotFound
+from adapter.tls.certificates import RELOAD_SECONDS
 from certs import authority, rotation
 from certs.rotation import Times
 
@@ -141,16 +142,24 @@ class CertificateKeeper:
                     done = "serving certificate issued" if first else "serving certificate renewed"
                     log.info(done, secret=self._options.secret)
             state = following
-        self._write_files(state)
+        replaced = self._write_files(state)
         if service is not None and self._leads() and bundle != state.trusted:
+            if replaced:
+                # After a full disk the authority of the former certificate may be gone from the bundle at
+                # once: until the server takes up the new one, it is needed.
+                await asyncio.sleep(2 * RELOAD_SECONDS)
             await self._publish(state.trusted)
 
-    def _write_files(self, state: rotation.CertificateState) -> None:
-        pair = state.serving
+    def _write_files(self, state: rotation.CertificateState) -> bool:
+        """Write what has changed; whether a former certificate was replaced."""
+        pair, replaced = state.serving, self._certificate.exists()
+        written = False
         self._key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path, data in ((self._key, pair.key_pem), (self._certificate, pair.cert_pem)):
             if not path.exists() or path.read_bytes() != data:
                 authority.write_private(path, data)
+                written = True
+        return written and replaced
 
     async def _api_service(self) -> dict[str, Any] | None:
         """The adapter's APIService; None where there is none, or it belongs to another Service."""
