@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from adapter.kube.client import connected
+from adapter.tls import certificate_secret
 from adapter.tls.certificate_secret import CertificateKeeper, OwnCertificates
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import API_SERVICE, API_SERVICES, CORE, SYSTEM
@@ -87,3 +88,28 @@ async def test_somebody_elses_api_service_is_a_fault_only_where_ours_is_needed(
                     assert await keeper._attempt()
     said = [log["log_level"] for log in logs if log["event"].startswith("APIService belongs")]
     assert said == [level]
+
+
+async def test_the_former_authority_stays_until_the_new_certificate_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its files could not be written for a time, the bundle changes in the same sync."""
+    monkeypatch.setattr(certificate_secret, "RELOAD_SECONDS", 60.0)
+    async with worlds.running(tmp_path) as world:
+        entrance = await world.site.entrance("a")
+        async with connected(entrance.kubeconfig) as api:
+            keeper = CertificateKeeper(api, OWN, folder=tmp_path / "a", leads=lambda: True)
+            certificate, _ = await keeper.prepare()
+            now, former = certificate.read_bytes(), "Zm9ybWVy"
+            certificate.write_bytes(b"former")
+            service = world.api.get(API_SERVICES, "apiservices", "", API_SERVICE)
+            theirs = {**service, "spec": {**service["spec"], "caBundle": former}}
+            world.api.put(API_SERVICES, "apiservices", theirs)
+            syncing = asyncio.create_task(keeper.step())
+            await asyncio.wait([syncing], timeout=2)
+            assert world.ca_bundle() == b"former"
+            syncing.cancel()
+            await asyncio.wait([syncing])
+            certificate.write_bytes(now)
+            await keeper.step()
+            assert world.ca_bundle().startswith(b"-----BEGIN CERTIFICATE-----")
