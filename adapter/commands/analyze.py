@@ -171,11 +171,7 @@ def _add_numbers(
     for flag, metavar, text in numbers:
         group.add_argument(
             flag,
-            type=_percentile
-            if flag == "--percentile"
-            else _milliseconds
-            if metavar == "MS"
-            else _number,
+            type={"P": _percentile, "MS": _milliseconds}.get(metavar, _number),
             metavar=metavar,
             dest=_FIELDS.get(flag, flag.removeprefix("--").replace("-", "_")),
             help=text,
@@ -191,7 +187,7 @@ def _number(text: str) -> float:
 
 
 def _percentile(text: str) -> float:
-    """The same of a percentile, which may be written as p95 or 95%."""
+    """Read a percentile, for argparse; 95, 0.95, p95 and 95% are the same."""
     from adapter.settings import percentiles  # noqa: PLC0415 - see `run`
 
     return _number(str(percentiles.plain(text)))

@@ -194,7 +194,7 @@ class ConfigMaps:
     def prices(self, names: Iterable[str]) -> tuple[Prices, tuple[str, ...]]:
         """Accelerators of the rows, with those gone that a variant names; and what is wrong with their rows.
 
-        Without any row, those that are gone are all in force, and some of them are told.
+        Without any row, all accelerators of the last good rows stay in force; the problems name some of them.
         """
         named, last = frozenset(names), self._last.accelerators
         gone = indexed.gone(named, self._accelerators, last)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 LEAST = 50.0
-"""Smallest percentile: of fewer requests no target is asked for, but 1 and 5 are written by who means that
-so many percent may miss it, or all requests."""
+"""Smallest percentile that is accepted. Whoever writes 1 or 5 means that 1 or 5 % of the requests may miss
+the target, not that 99 or 95 % may."""
 
 _TEXT = re.compile(r"\s*(?:[pP](?P<after_p>\d+(?:\.\d+)?)|(?P<percent>\d+(?:\.\d+)?)\s*%)\s*")
 

@@ -111,8 +111,8 @@ _SUM_FELL = "its sum of {what} fell though its process did not start anew"
 class Patience:
     """For how long an address is doubted for what contradicts on its pages.
 
-    A server whose pages go on contradicting themselves counts in another way: its numbers are used again, or
-    its target would be held for ever.
+    A server whose pages go on contradicting themselves counts in another way: its numbers are used again, as
+    its target would never change otherwise.
     """
 
     _doubts: int = 0

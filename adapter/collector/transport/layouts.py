@@ -2,7 +2,7 @@
 
 A server shows the same lines again and again, and all pods of one model show alike ones. A layout is
 a digest of everything on a page but the last word of each line. What a parser selects does not depend on
-numbers, so from its second page on, a layout needs none of the parser's work but the numbers themselves.
+numbers, so once a layout was seen twice, its pages need none of the parser's work but the numbers themselves.
 Whatever is written in another way than servers do is left to the parser each time.
 """
 

@@ -94,5 +94,5 @@ def _tokens(growth: Growth) -> float:
     """Output tokens of all requests, those under way included; NaN where they are not counted."""
     if growth.generated is not None:
         return growth.generated
-    # Of first tokens those of requests that ended: the count of all of them is what is asked about.
+    # First tokens of requests that ended: whether the count of all first tokens is right is the question.
     return growth.itl[1] + growth.generation_tokens[1] if growth.itl[1] > 0 else math.nan

@@ -138,7 +138,7 @@ def check(path: Path, context: str | None = None) -> None:
 
     Args:
         path: One file, or several joined as in $KUBECONFIG.
-        context: Name of the context that is asked for. Default the current one.
+        context: Name of the context to use. Default the current one.
 
     Raises:
         StartupError: a file is not there, cannot be read, is no mapping, or none has the context.

@@ -16,7 +16,7 @@ from adapter.resources.devices import products
 GONE = "is gone"
 
 _MOST_TOLD = 3
-"""Most rows that are gone of which a variant is told that names none of them."""
+"""Most missing rows that the message of a variant lists which names no accelerator."""
 
 
 class Prices(dict[str, fleet.Accelerator]):
@@ -153,7 +153,7 @@ class Classes:
         return self._by_name.get(name)
 
     def listing(self, model: str) -> NamedClass | None:
-        """Of those that list a model the one of highest priority; None without one."""
+        """The class of highest priority that lists a model; None where no class does."""
         return self._by_model.get(model)
 
     @functools.cached_property

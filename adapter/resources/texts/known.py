@@ -18,7 +18,7 @@ OF_EACH = 256
 
 
 class Known(Generic[Result]):
-    """A parser that is asked once for each text; those that were not read for longest are forgotten."""
+    """A parser whose results are kept by their texts; the least recently used are dropped first."""
 
     def __init__(self, parse: Callable[..., Result]) -> None:
         """`parse`: gives the same for the same texts, and raises nothing."""
