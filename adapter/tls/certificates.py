@@ -6,12 +6,11 @@ import asyncio
 import ssl
 from pathlib import Path
 
-import structlog
 from cryptography import x509
 
-from adapter import errors
+from adapter import errors, logs
 
-log = structlog.get_logger()
+log = logs.LazyLogger()
 
 RELOAD_SECONDS = 1.0
 """Seconds between checks of the certificate files for changes."""
