@@ -108,15 +108,15 @@ def test_time_grows_with_the_text_and_no_faster(
     read: Callable[[str], object], make: Callable[[int], str], size: int
 ) -> None:
     """Eight times the text takes about eight times as long; it would be 64 times in quadratic time."""
-    short = max(_seconds(read, make(size)), 0.002)
-    assert _seconds(read, make(FACTOR * size)) < 4 * FACTOR * short
+    short = max(_seconds(read, make, size), 0.002)
+    assert _seconds(read, make, FACTOR * size) < 4 * FACTOR * short
 
 
-def _seconds(read: Callable[[str], object], text: str) -> float:
-    """CPU seconds that reading a text takes: the least of three times."""
+def _seconds(read: Callable[[str], object], make: Callable[[int], str], size: int) -> float:
+    """CPU seconds that reading a text of a size takes: the least of three texts, as readers remember some."""
     gc.disable()
     try:
-        return min(_once(read, text) for _ in range(3))
+        return min(_once(read, make(size + more)) for more in range(3))
     finally:
         gc.enable()
 
