@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from adapter.planning import fleet, plan
+from adapter.planning import plan
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from optimizer import returns
@@ -259,9 +259,7 @@ def within_capacity(
 def devices(inputs: Inputs, source: VariantSource, accelerator: str) -> tuple[str, int]:
     """Device type of one replica on that accelerator, and how many it takes."""
     units = source.units(accelerator)
-    unit: fleet.Accelerator | None = next(
-        (item for item in inputs.accelerators if item.name == accelerator), None
-    )
+    unit = inputs.accelerator_named.get(accelerator)
     if unit is None or not units:
         return "", 0
     return unit.device_type, units * unit.multiplicity

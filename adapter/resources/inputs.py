@@ -6,7 +6,7 @@ The objects may come from files or from a cluster; this module does not know whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from adapter.resources import schemas, stored_status
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
-from adapter.resources.configuration import refused, unknown
+from adapter.resources.configuration import ownership, refused, unknown
 from adapter.resources.configuration.last_good import NOTHING, LastGood, MissingRowError
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.model_groups import forming
@@ -74,6 +74,7 @@ class Inputs:
         gateways: namespace and metrics URL of the endpoint pickers that serve variants.
         capacity: devices by device type; None: unlimited.
         digest: changes whenever a file changes.
+        accelerator_named: accelerators by name; of equal names the first.
 
     """
 
@@ -90,6 +91,12 @@ class Inputs:
     gateways: tuple[tuple[str, str], ...] = ()
     capacity: Mapping[str, int] | None = None
     digest: str = ""
+    accelerator_named: Mapping[str, fleet.Accelerator] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index the accelerators: each variant looks one up, several times in a cycle."""
+        named = {item.name: item for item in reversed(self.accelerators)}
+        object.__setattr__(self, "accelerator_named", named)
 
 
 class Reader:
@@ -191,7 +198,7 @@ class Reader:
     def inputs(self, fingerprint: str = "") -> Inputs:
         """Join the objects to variants; report those that cannot be used."""
         sources: list[variants.VariantSource] = []
-        owners = _owners(self.variants, self.targets, self._usable)
+        owners = ownership.owners(self.variants, self.targets, self._usable)
         for key in sorted(self.variants):
             try:
                 sources += self._joined(key, owners)
@@ -226,7 +233,7 @@ class Reader:
         )
 
     def _joined(
-        self, key: tuple[str, str], owners: Mapping[_Workload, tuple[str, str]]
+        self, key: tuple[str, str], owners: Mapping[ownership.Workload, tuple[str, str]]
     ) -> list[variants.VariantSource]:
         """The variant, where it can be used; what is wrong with it is reported."""
         where, variant = self.variants[key]
@@ -252,10 +259,10 @@ class Reader:
         self,
         key: tuple[str, str],
         variant: schemas.VariantAutoscaling,
-        owners: Mapping[_Workload, tuple[str, str]],
+        owners: Mapping[ownership.Workload, tuple[str, str]],
     ) -> variants.VariantSource:
         reference = variants.reference(variant)
-        owner = owners[_workload(self.targets, key[0], reference)]
+        owner = owners[ownership.workload(self.targets, key[0], reference)]
         created = self.variants[owner][1].metadata.created
         conflict = _conflict(reference, owner[1], older=created != variant.metadata.created)
         # One that is first by name and no owner cannot be used: its own problem is raised below.
@@ -296,7 +303,7 @@ class Reader:
 
     def _usable(self, key: tuple[str, str]) -> bool:
         variant = self.variants[key][1]
-        workload = _workload(self.targets, key[0], variants.reference(variant))
+        workload = ownership.workload(self.targets, key[0], variants.reference(variant))
         try:
             self._source(key, variant, {workload: key})
         except Exception:  # noqa: BLE001 - said where it is used
@@ -329,22 +336,6 @@ def _refused(document: Mapping[str, Any], reason: str, message: str) -> InvalidV
     )
 
 
-_Workload = tuple[str, ...]
-"""Namespace and identity of one real scale target."""
-
-
-def _workload(
-    targets: Mapping[tuple[str, scale.Reference], variants.Target | scale.Unresolved],
-    namespace: str,
-    reference: scale.Reference,
-) -> _Workload:
-    """What a reference means, whatever its spelling: the UID of the object, else group, kind and name."""
-    target = targets.get((namespace, reference))
-    if isinstance(target, variants.Target) and target.uid:
-        return namespace, target.uid
-    return namespace, *reference.identity
-
-
 def _invalid(metadata: schemas.Metadata, reason: str, message: str) -> InvalidVariant:
     return InvalidVariant(
         namespace=metadata.namespace,
@@ -353,30 +344,6 @@ def _invalid(metadata: schemas.Metadata, reason: str, message: str) -> InvalidVa
         message=message,
         generation=metadata.generation,
     )
-
-
-def _owners(
-    named: Mapping[tuple[str, str], tuple[str, schemas.VariantAutoscaling]],
-    targets: Mapping[tuple[str, scale.Reference], variants.Target | scale.Unresolved],
-    usable: Callable[[tuple[str, str]], bool],
-) -> dict[_Workload, tuple[str, str]]:
-    """Owner of each scale target: the oldest of the variants that name it, then the first by name.
-
-    Objects of files have no creation time: of those, one that can be used goes before one that cannot.
-    In a cluster the older one stays the owner while it is wrong, so that no newer one takes its target.
-    """
-    claims: dict[_Workload, list[tuple[str, str, str]]] = {}
-    for key, (_, variant) in named.items():
-        workload = _workload(targets, key[0], variants.reference(variant))
-        claims.setdefault(workload, []).append((variant.metadata.created, *key))
-    owners = {}
-    for workload, claimants in claims.items():
-        first = min(claimants)
-        if len(claimants) > 1 and not first[0]:
-            undated = sorted(claim for claim in claimants if not claim[0])
-            first = next((claim for claim in undated if usable(claim[1:])), first)
-        owners[workload] = first[1:]
-    return owners
 
 
 class _InvalidVariantError(errors.InputError):

@@ -6,7 +6,7 @@ replicas that stay until others are ready.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from adapter.controller import stabilization
@@ -39,7 +39,7 @@ class Use:
 def use(inputs: Inputs, source: VariantSource, accelerator: str, replicas: int) -> Use:
     """What so many replicas of a variant take on an accelerator."""
     device, number = stabilization.devices(inputs, source, accelerator)
-    unit = next((item for item in inputs.accelerators if item.name == accelerator), None)
+    unit = inputs.accelerator_named.get(accelerator)
     units = number // unit.multiplicity if unit is not None and unit.multiplicity else 0
     by_name = {device: number * replicas} if device else {}
     if accelerator not in by_name:
@@ -52,39 +52,72 @@ def use(inputs: Inputs, source: VariantSource, accelerator: str, replicas: int) 
     )
 
 
-def applies(budget: Budget, source: VariantSource, budgets: Iterable[Budget]) -> bool:
-    """Whether a budget counts a variant; `default` counts those without one of their own."""
-    if budget.scope == "installation":
-        return True
-    own = source.namespace if budget.scope == "namespace" else source.service_class
-    if budget.subject != EVERY:
-        return budget.subject == own
-    return not any(item.scope == budget.scope and item.subject == own for item in budgets)
+_BudgetOfSubject = tuple[int, str | None]
+"""Index of a budget, and the namespace or class that `default` stands for; None where it names its own."""
+
+
+class _Counting:
+    """Which budgets count a variant; `default` counts those without one of their own."""
+
+    def __init__(self, budgets: Iterable[Budget]) -> None:
+        self._by_subject: dict[tuple[str, str], list[int]] = {}
+        for index, budget in enumerate(budgets):
+            subject = "" if budget.scope == "installation" else budget.subject
+            self._by_subject.setdefault((budget.scope, subject), []).append(index)
+
+    def of(self, source: VariantSource) -> Iterator[_BudgetOfSubject]:
+        """Places of the budgets that count a variant."""
+        for index in self._by_subject.get(("installation", ""), ()):
+            yield index, None
+        for scope, own in (("namespace", source.namespace), ("class", source.service_class)):
+            indices = () if own == EVERY else self._by_subject.get((scope, own), ())
+            for index in indices or self._by_subject.get((scope, EVERY), ()):
+                yield index, None if indices else own
+
+
+class _Taken:
+    """What several uses take together."""
+
+    __slots__ = ("by_name", "cost", "devices")
+
+    def __init__(self) -> None:
+        self.cost = 0.0
+        self.devices = 0
+        self.by_name: dict[str, int] = {}
+
+    def add(self, use: Use) -> None:
+        self.cost += use.cost
+        self.devices += use.devices
+        for name, number in use.by_name.items():
+            self.by_name[name] = self.by_name.get(name, 0) + number
 
 
 def remaining(budgets: Sequence[Budget], uses: Iterable[Use]) -> tuple[Budget, ...]:
     """The ceilings less what is taken by variants that are not planned."""
-    budgets_left = list(budgets)
+    counting = _Counting(budgets)
+    taken: dict[_BudgetOfSubject, _Taken] = {}
     for item in uses:
-        for budget in tuple(budgets_left):
-            if not applies(budget, item.source, budgets_left):
-                continue
-            rest = replace(
-                budget,
-                cost=_less(budget.cost, item.cost),
-                devices=int(_less(budget.devices, item.devices)),
-                devices_by_type={
-                    name: int(_less(limit, item.by_name.get(name, 0)))
-                    for name, limit in budget.devices_by_type.items()
-                },
-            )
-            if budget.subject != EVERY:
-                budgets_left[budgets_left.index(budget)] = rest
-            elif rest != budget:
-                source = item.source
-                own = source.namespace if budget.scope == "namespace" else source.service_class
-                budgets_left.append(replace(rest, subject=own, name=f"{budget.name} ({own})"))
-    return tuple(budgets_left)
+        for place in counting.of(item.source):
+            taken.setdefault(place, _Taken()).add(item)
+    budgets_left, apart = list(budgets), []
+    for (index, own), used in taken.items():
+        budget = budgets[index]
+        rest = replace(
+            budget,
+            cost=_less(budget.cost, used.cost),
+            devices=int(_less(budget.devices, used.devices)),
+            devices_by_type={
+                name: int(_less(limit, used.by_name.get(name, 0)))
+                for name, limit in budget.devices_by_type.items()
+            },
+        )
+        if own is None:
+            budgets_left[index] = rest
+        elif (
+            rest != budget and own != EVERY
+        ):  # a budget of a namespace `default` cannot be told apart
+            apart.append(replace(rest, subject=own, name=f"{budget.name} ({own})"))
+    return (*budgets_left, *apart)
 
 
 def unplanned(
@@ -101,6 +134,12 @@ def unplanned(
             if source.key in replicas
         ],
     )
+
+
+def _order(item: tuple[_BudgetOfSubject, object]) -> tuple[int, str]:
+    """Budgets as they are given, and of one for all the namespaces or classes by name."""
+    (index, own), _ = item
+    return index, own or ""
 
 
 def _less(limit: float, used: float) -> float:
@@ -130,25 +169,24 @@ def within(
         budgets: The ceilings for what is planned.
 
     """
-    sources = {source.key: source for source in inputs.variants}
-    capped = {key: target for key, target in targets.items() if key in sources}
     if not budgets:
         return dict(targets)
+    capped: dict[str, StableTarget] = {}
+    sources = {source.key: source for source in inputs.variants}
+    counting, counted = _Counting(budgets), dict[_BudgetOfSubject, list[str]]()
+    for key in sorted(targets.keys() & sources.keys()):
+        capped[key] = targets[key]
+        for place in counting.of(sources[key]):
+            counted.setdefault(place, []).append(key)
     for only_moves in (True, False):
-        for budget in budgets:
-            counted = [key for key in sorted(capped) if applies(budget, sources[key], budgets)]
-            taken = [
-                use(
-                    inputs,
-                    sources[key],
-                    decisions[key].candidate.accelerator or sources[key].accelerator,
-                    capped[key].replicas,
-                )
-                for key in counted
-            ]
-            if not _exceeded(budget, taken):
+        for (index, _), keys in sorted(counted.items(), key=_order):
+            taken = _Taken()
+            for key in keys:
+                accelerator = decisions[key].candidate.accelerator or sources[key].accelerator
+                taken.add(use(inputs, sources[key], accelerator, capped[key].replicas))
+            if not _exceeded(budgets[index], taken):
                 continue
-            for key in counted:
+            for key in keys:
                 capped[key] = _within(
                     capped[key], decisions[key], present.get(key), carried, only_moves=only_moves
                 )
@@ -178,12 +216,12 @@ def _within(
     return target
 
 
-def _exceeded(budget: Budget, taken: Sequence[Use]) -> bool:
-    if budget.cost != UNLIMITED and sum(item.cost for item in taken) > budget.cost + _EPSILON:
+def _exceeded(budget: Budget, taken: _Taken) -> bool:
+    if budget.cost != UNLIMITED and taken.cost > budget.cost + _EPSILON:
         return True
-    if budget.devices != UNLIMITED and sum(item.devices for item in taken) > budget.devices:
+    if budget.devices != UNLIMITED and taken.devices > budget.devices:
         return True
     return any(
-        limit != UNLIMITED and sum(item.by_name.get(name, 0) for item in taken) > limit
+        limit != UNLIMITED and taken.by_name.get(name, 0) > limit
         for name, limit in budget.devices_by_type.items()
     )

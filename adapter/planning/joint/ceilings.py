@@ -67,39 +67,62 @@ class Ceilings:
                 _Counted(Resource(f"capacity {kind}", 0.0, "devices"), kind)
                 for kind in sorted(kinds)
             ]
-        self._kinds = {item.device_type for item in fleet.accelerators}
         self.capacities = len(counted)
+        subjects = _Subjects(fleet)
         for budget in fleet.budgets:
-            for subject in _subjects(budget, fleet):
+            for subject in subjects.of(budget):
                 counted += _of_budget(budget, subject)
         self._counted = counted
+        self._by_type: dict[str | None, list[int]] = {}
+        self._by_subject: dict[tuple[str, str], list[int]] = {}
+        for index, item in enumerate(counted):
+            if index < self.capacities:
+                self._by_type.setdefault(item.devices, []).append(index)
+            else:
+                self._by_subject.setdefault((item.scope, item.subject), []).append(index)
         self.resources = tuple(item.resource for item in counted)
 
     def uses(self, option: AcceleratorOption, namespace: str) -> tuple[tuple[int, float], ...]:
         """What one replica of an option takes of each resource."""
-        amounts = []
-        for index, item in enumerate(self._counted):
-            if index < self.capacities and item.devices != option.accelerator.device_type:
-                continue
-            amount = item.amount(option, namespace)
-            if amount:
-                amounts.append((index, amount))
-        return tuple(amounts)
+        indices = [
+            *self._by_type.get(option.accelerator.device_type, ()),
+            *self._by_subject.get(("installation", ""), ()),
+            *self._by_subject.get(("namespace", namespace), ()),
+            *self._by_subject.get(("class", option.variant.service_class), ()),
+        ]
+        amounts = (
+            (index, self._counted[index].amount(option, namespace)) for index in sorted(indices)
+        )
+        return tuple((index, amount) for index, amount in amounts if amount)
 
 
-def _subjects(budget: Budget, fleet: fleets.Fleet) -> Sequence[str]:
-    """Whom a budget is about: one, or everyone without a budget of their own."""
-    if budget.scope == "installation" or budget.subject != EVERY:
-        return [budget.subject]
-    own = {item.subject for item in fleet.budgets if item.scope == budget.scope}
-    if budget.scope == "class":
-        there = {variant.service_class for variant in fleet.variants}
-    else:
-        of_groups = [group for group in fleet.groups if group.namespace]
-        members = {name for group in of_groups for name in group.variants}
-        there = {namespace_of(item) for item in fleet.variants if item.name not in members}
-        there |= {group.namespace for group in of_groups}
-    return sorted(there - own)
+class _Subjects:
+    """Whom budgets are about: one, or everyone without a budget of their own."""
+
+    def __init__(self, fleet: fleets.Fleet) -> None:
+        self._fleet = fleet
+        self._every: dict[str, list[str]] = {}
+
+    def of(self, budget: Budget) -> Sequence[str]:
+        """The namespaces or classes, or the installation."""
+        if budget.scope == "installation" or budget.subject != EVERY:
+            return [budget.subject]
+        if budget.scope not in self._every:
+            self._every[budget.scope] = self._without_own(budget.scope)
+        return self._every[budget.scope]
+
+    def _without_own(self, scope: str) -> list[str]:
+        fleet = self._fleet
+        # `default` is a name that a namespace may have too: the budget of that name is not its own alone.
+        own = {item.subject for item in fleet.budgets if item.scope == scope} - {EVERY}
+        if scope == "class":
+            there = {variant.service_class for variant in fleet.variants}
+        else:
+            of_groups = [group for group in fleet.groups if group.namespace]
+            members = {name for group in of_groups for name in group.variants}
+            there = {namespace_of(item) for item in fleet.variants if item.name not in members}
+            there |= {group.namespace for group in of_groups}
+        return sorted(there - own)
 
 
 def _of_budget(budget: Budget, subject: str) -> Iterator[_Counted]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from adapter.controller import stabilization
 from adapter.controller.groups import ceilings
 from adapter.controller.stabilization import StableTarget
 from adapter.planning import fleet
@@ -106,3 +108,86 @@ def test_held_variants_take_their_part() -> None:
         ),
     )  # fmt: skip
     assert ceilings.unplanned((all_,), INPUTS, {"a/x": 9})[0].cost == 0.0
+
+
+def test_a_budget_for_every_namespace_holds_for_each_of_them() -> None:
+    """What another namespace keeps is not counted; one that is called `default` is one of them too."""
+    every = Budget(name="each", scope="namespace", subject="default", devices=3)
+    assert within({"a/x": 3, "b/z": 1}, {"a/x": 1, "b/z": 1}, every) == {"a/x": 3, "b/z": 1}
+    assert within({"a/x": 4, "b/z": 1}, {"a/x": 1, "b/z": 1}, every) == {"a/x": 1, "b/z": 1}
+    (named,) = (replace(source("default/x"), accelerator="H100"),)
+    capped = ceilings.within(
+        {"default/x": StableTarget(replicas=4)},
+        {"default/x": decision("H100", 1)},
+        {},
+        carried=frozenset(),
+        inputs=replace(INPUTS, variants=(named,)),
+        budgets=(every,),
+    )
+    assert capped["default/x"].replicas == 1
+
+
+class Iterated(tuple[Any, ...]):
+    """Counts the items that are taken out of it one after the other."""
+
+    __slots__ = ()
+    looks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in super().__iter__():
+            Iterated.looks += 1
+            yield item
+
+
+class Compared(str):
+    """A name that counts its comparisons."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+    looks = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.looks += 1
+        return super().__eq__(other)
+
+
+def test_variants_times_accelerators_and_budgets_is_nobodys_time() -> None:
+    """2,000 variants of as many namespaces, each with an accelerator and a budget of its own."""
+    many = 2000
+    names = [Compared(f"n{number}") for number in range(many)]
+    inputs = Inputs(
+        accelerators=Iterated(
+            fleet.Accelerator(name=f"gpu-{name}", device_type=f"d-{name}", unit_cost=1.0)
+            for name in names
+        ),
+        variants=tuple(
+            replace(
+                source(f"{name}/x"), accelerator=f"gpu-{name}", namespace=Compared(name), replicas=1
+            )
+            for name in names
+        ),
+        capacity={f"d-{name}": 8 for name in names},
+    )
+    budgets = (
+        *(Budget(name=f"b-{name}", scope="namespace", subject=name, cost=0.0) for name in names),
+        Budget(name="every", scope="namespace", subject="default", cost=0.0),
+        Budget(name="all", devices=many),
+    )
+    Iterated.looks = Compared.looks = 0
+    assert stabilization.free_capacity(inputs, inputs.variants) == {
+        f"d-{name}": 7 for name in names
+    }
+    keys = [item.key for item in inputs.variants]
+    left = ceilings.unplanned(budgets, inputs, dict.fromkeys(keys, 1))
+    assert left[-1].devices == 0
+    capped = ceilings.within(
+        dict.fromkeys(keys, StableTarget(replicas=2)),
+        {item.key: decision(item.accelerator, 1) for item in inputs.variants},
+        {},
+        carried=frozenset(),
+        inputs=inputs,
+        budgets=budgets,
+    )
+    assert {item.replicas for item in capped.values()} == {1}
+    assert Iterated.looks == 0
+    assert Compared.looks <= 20 * many
