@@ -269,6 +269,8 @@ def _between(first: object, last: object) -> float | None:
 
 def _address(status: Mapping[str, Any]) -> str:
     """IP address of a pod; empty where it has none."""
+    if status.get("phase") in ENDED:
+        return ""  # it was given back, and may be another pod's
     try:
         return str(ipaddress.ip_address(str(status.get("podIP") or "")))
     except ValueError:

@@ -21,8 +21,10 @@ from adapter.clock import Clock
 from adapter.collector import exposition, pod_scraper
 from adapter.collector.gateway import Gateways
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
+from adapter.kube import labels
 from adapter.resources import pods
 from adapter.resources.annotations import Destinations
+from adapter.resources.serving import pools
 from adapter.resources.watched.scope import Scope
 from adapter.settings.control import Prometheus
 from adapter.settings.declaration import resolve
@@ -129,6 +131,29 @@ def test_annotations_of_pods_lead_to_the_pod(notes: dict[str, str]) -> None:
     )
     assert pod["url"] == "http://10.0.0.1:8000/metrics"
     assert next(iter(notes)) in pod["problem"]
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+@pytest.mark.parametrize("ready", ["True", "False"])
+def test_an_address_that_a_pod_gave_back_is_not_its_own(phase: str, ready: str) -> None:
+    """A pod that has ended still shows the address that may be another namespace's pod's by now."""
+    selector = labels.selector_of({"matchLabels": {"app": "v"}})
+    ended = pods.trimmed(
+        {
+            "metadata": {"name": "p", "namespace": "n", "labels": {"app": "v"}},
+            "spec": {"containers": [{"name": "c"}]},
+            "status": {
+                "phase": phase,
+                "podIP": "10.0.0.1",
+                "conditions": [{"type": "Ready", "status": ready}],
+            },
+        }
+    )
+    by_label = pods.ByLabel([ended])
+    serving = by_label.serving("n", selector)
+    assert (serving.addresses, serving.endpoints, serving.existing) == (frozenset(), (), 1)
+    picked = pools.Picked("n", pools.Pool(selector, "picker"), selector)
+    assert pools.endpoints([picked], by_label, {"n": [{"app": "v"}]}) == ()
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 200, 403, 500])
@@ -317,13 +342,23 @@ TOKEN = {"PROMETHEUS_BEARER_TOKEN": SECRET}
             {"PROMETHEUS_TLS_INSECURE_SKIP_VERIFY": "true"},
             "certificate is not verified",
         ),
+        (
+            {"PROMETHEUS_BASE_URL": "https://p", **TOKEN},
+            {"PROMETHEUS_SERVER_NAME": "evil"},
+            "which name the certificate has",
+        ),
     ],
 )
 def test_the_token_goes_where_the_operator_sends_it(
     environment: dict[str, str], config: dict[str, str], why: str
 ) -> None:
     """To the host that flags or the environment name, over https; else it is withheld, with the reason."""
-    flags = {"prometheus_header": [("Authorization", SECRET), ("X-Scope-OrgID", "team")]}
+    secrets = [("Authorization", SECRET)]
+    if (
+        why != "not https://"
+    ):  # an operator's own host without TLS gets what no name says to be a key
+        secrets += [("X-Auth-Token", SECRET), ("apikey", SECRET)]
+    flags = {"prometheus_header": [*secrets, ("X-Scope-OrgID", "team")]}
     settings = resolve(Prometheus, flags, config=config, environment=environment)
     options = prometheus_options(settings, trusted_settings(flags, environment))
     assert options is not None
@@ -335,6 +370,7 @@ def test_the_token_goes_where_the_operator_sends_it(
         assert why in str(options.status_error(401))
     else:
         assert sent["Authorization"] == f"Bearer {SECRET}"
+        assert sent["apikey"] == SECRET
         assert options.withheld == ""
 
 
