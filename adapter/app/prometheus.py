@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from adapter.collector.prometheus import PrometheusOptions
 
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
+_OPEN_HEADERS = frozenset(
+    {"x-scope-orgid", "thanos-tenant", "x-prometheus-tenant", "user-agent", "accept"}
+)
+"""Headers that go to every host. Any other may hold a key: gateways have names of their own for these."""
 
 
 def trusted_settings(flags: Mapping[str, object], environment: Mapping[str, str]) -> Prometheus:
@@ -63,11 +67,18 @@ def prometheus_options(
 
     if not settings.prometheus:
         return None
+    trusted = trusted or settings
+    withheld = _withheld(settings, trusted)
+    # What the operator sends to a host of their own without TLS is a key only where its name says so.
+    own = _origin(settings.prometheus) == _origin(trusted.prometheus)
+    plain = own and urlsplit(settings.prometheus).scheme == "http"
     secrets = tuple(
-        header for header in settings.prometheus_header if header[0].lower() in _SECRET_HEADERS
+        header
+        for header in settings.prometheus_header
+        if (name := header[0].lower()) in _SECRET_HEADERS or not (plain or name in _OPEN_HEADERS)
     )
-    given = bool(settings.prometheus_token or settings.prometheus_token_file or secrets)
-    withheld = _withheld(settings, trusted or settings) if given else ""
+    if not (settings.prometheus_token or settings.prometheus_token_file or secrets):
+        withheld = ""
     return PrometheusOptions(
         url=settings.prometheus.rstrip("/"),
         ca_file=settings.prometheus_ca_file,
@@ -94,6 +105,11 @@ def _withheld(settings: Prometheus, trusted: Prometheus) -> str:
         return (
             "the token is withheld, because only the ConfigMap names this host: set --prometheus or the"
             " environment variable PROMETHEUS_BASE_URL to its URL"
+        )
+    if settings.prometheus_server_name not in {"", trusted.prometheus_server_name}:
+        return (
+            "the token is withheld, because only the ConfigMap says which name the certificate has: set"
+            " --prometheus-server-name or the environment variable PROMETHEUS_SERVER_NAME"
         )
     if settings.prometheus_insecure and not trusted.prometheus_insecure:
         return (
