@@ -144,6 +144,25 @@ async def test_a_target_has_one_owner_whatever_its_spelling(tmp_path: Path) -> N
                 assert reason == "TargetConflict"
 
 
+@pytest.mark.virtual_time
+async def test_a_part_of_a_workload_is_no_target_of_its_own(tmp_path: Path) -> None:
+    """The leaders of a LeaderWorkerSet are its second name: they are not scaled beside it."""
+    async with worlds.running(tmp_path, actuate=True) as world:
+        leaders = worlds.workload("l", 2, "StatefulSet")
+        leaders["spec"]["selector"]["matchLabels"]["leaderworkerset.sigs.k8s.io/name"] = "l"
+        world.api.put(APPS, "statefulsets", leaders)
+        reference = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "l"}
+        item = tenants_variant("t", scaleTargetRef=reference)
+        world.api.put(VARIANTS, "variantautoscalings", item)
+        async with world.replica("a", actuate_scale=True) as (endpoints, _):
+            _, reason, message = await reported(world, "TargetResolved", "t")
+            assert reason == "TargetNotFound"
+            assert "StatefulSet l: is one of LeaderWorkerSet l, which sets its replicas" in message
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles >= cycles + 2)
+        assert patches(world) == []
+
+
 def test_spellings_of_one_workload_are_one() -> None:
     """Versions never tell workloads of a group apart, and kinds of other groups are others."""
     lws = "leaderworkerset.x-k8s.io"

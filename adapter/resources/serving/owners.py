@@ -8,11 +8,18 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Any
 
+from adapter.kube import labels
+from adapter.kube.scale import Reference
+from adapter.resources.serving import groups
+
 Owner = tuple[str, str]
 """Kind and name of a workload."""
 
 _TEMPLATE_HASH = "pod-template-hash"
 """Label of a Deployment's pods; their ReplicaSet's name ends with it."""
+
+_SETS = {_TEMPLATE_HASH: "Deployment", "rollouts-pod-template-hash": "Rollout"}
+"""Labels of the selectors of ReplicaSets that these kinds made; their names end with the value."""
 
 _OWN_PODS = frozenset({"Deployment", "StatefulSet"})
 """Kinds whose pods have them as controller, through a ReplicaSet or directly."""
@@ -50,3 +57,28 @@ def foreign(
     if owner[0] == "Deployment" and deployments is not None:
         return owner != workload and (pod["metadata"]["namespace"], owner[1]) in deployments
     return owner != workload
+
+
+def made_by(
+    namespace: str,
+    reference: Reference,
+    selector: labels.Selector,
+    deployments: Container[tuple[str, str]],
+) -> Owner | None:
+    """The workload that made a scale target and sets its replicas; None where it is known to be of none.
+
+    It is in the selector: a ReplicaSet's has the hash that its name ends with, and that of a StatefulSet of
+    leaders the name of the LeaderWorkerSet. Both have the consent to patches that their workload has.
+    """
+    equal = selector.equalities()
+    if (reference.api_version, reference.kind) == ("apps/v1", "StatefulSet"):
+        return ("LeaderWorkerSet", equal[groups.NAME]) if groups.NAME in equal else None
+    if (reference.api_version, reference.kind) != ("apps/v1", "ReplicaSet"):
+        return None
+    for label, kind in _SETS.items():
+        end = f"-{equal.get(label, '')}"
+        if end != "-" and reference.name.endswith(end):
+            name = reference.name.removesuffix(end)
+            orphan = kind == "Deployment" and (namespace, name) not in deployments
+            return None if orphan else (kind, name)
+    return None

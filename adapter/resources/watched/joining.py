@@ -29,7 +29,7 @@ from adapter.resources.configuration.last_good import LastGood
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.devices import dra, products, taints
 from adapter.resources.devices.asked import device_types
-from adapter.resources.serving import groups, monitors, pools, roles, target_ports
+from adapter.resources.serving import groups, monitors, owners, pools, roles, target_ports
 from adapter.resources.watched.scope import Scope
 from adapter.resources.wva import managed
 
@@ -251,6 +251,10 @@ def _read_target(
             reader.targets[namespace, reference] = scale
             return []
         stated, why = labels.explained_text(scale.selector)
+        if made_by := owners.made_by(namespace, reference, stated, deployments):
+            problem = f"is one of {' '.join(made_by)}, which sets its replicas; name that one"
+            reader.targets[namespace, reference] = Unresolved(problem)
+            return []
         selector = groups.members(stated)
         if not scale.selector:
             selector = labels.parse_lenient(f"{managed.VARIANT}={variant}")

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from adapter.kube import labels
+from adapter.kube.scale import Reference
 from adapter.resources import pods
 from adapter.resources.pods import ByLabel
+from adapter.resources.serving import owners
 
 
 def pod(name: str, owner: tuple[str, str] | None, **more: str) -> dict[str, Any]:
@@ -71,3 +73,23 @@ def test_pods_of_a_replica_set_that_another_deployment_adopted_are_its_own(*, th
     selector = labels.parse_lenient("app=llm")
     names = by_label.serving("n", selector, ("Deployment", "llm-new")).names
     assert set(names) == (set() if there else {"own"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "selector", "owner"),
+    [
+        ("ReplicaSet", "llm-5d9", "pod-template-hash=5d9", ("Deployment", "llm")),
+        ("ReplicaSet", "orphan-5d9", "pod-template-hash=5d9", None),
+        ("ReplicaSet", "llm", "app=llm", None),
+        ("ReplicaSet", "r-5d9", "rollouts-pod-template-hash=5d9", ("Rollout", "r")),
+        ("StatefulSet", "l", "leaderworkerset.sigs.k8s.io/name=l", ("LeaderWorkerSet", "l")),
+        ("StatefulSet", "llm-5d9", "pod-template-hash=5d9", None),
+    ],
+)
+def test_the_selector_of_a_part_names_what_made_it(
+    kind: str, name: str, selector: str, owner: tuple[str, str] | None
+) -> None:
+    """A ReplicaSet whose Deployment is gone stands alone, as one that nothing made."""
+    reference = Reference(name=name, kind=kind)
+    stated = labels.parse_lenient(selector)
+    assert owners.made_by("n", reference, stated, {("n", "llm")}) == owner
