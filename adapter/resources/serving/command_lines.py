@@ -128,6 +128,13 @@ def known(container: Mapping[str, Any]) -> bool:
     return any(word in says for words, _ in _DEFAULTS for word in words)
 
 
+def runs(container: Mapping[str, Any]) -> bool:
+    """Whether a container is a model server by its image or the command that it starts."""
+    image = str(container.get("image") or "")
+    named = any(word in image for words, _ in _DEFAULTS for word in words)
+    return named or _STARTS.search(text_of(container)) is not None
+
+
 def of_picker(containers: Iterable[Mapping[str, Any]]) -> tuple[int, bool]:
     """Port of the metrics that an endpoint picker is started with, 0 without one, and whether by https."""
     flags = {

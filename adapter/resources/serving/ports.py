@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from adapter.resources.devices.products import GPU_VENDORS
@@ -134,7 +134,8 @@ def _of_declared(
         return _ranks(by_name[name or ranked], by_name)
     if not ports:
         return (*probed, default)[:1]
-    likely = [number for number in (*probed, default) if number in declared]
+    numbers = {port["containerPort"] for port in ports}
+    likely = [number for number in (*probed, default) if number in numbers]
     first: int = (*likely, *declared, ports[0]["containerPort"])[0]
     if first in by_name.values():
         return _ranks(first, by_name)
@@ -207,16 +208,31 @@ def _servers(containers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, A
     """The containers that serve: those with GPUs, else those that are not known to stand beside a server."""
     with_gpus = [item for item in containers if _gpus(item)]
     others = [item for item in containers if not _BESIDE.fullmatch(str(item.get("name") or ""))]
+    known = [item for item in others if command_lines.known(item)]
+    # Accelerators of other vendors too.
+    holding = [item for item in others if any("/" in name for name in _held(item))]
     return (
-        with_gpus or [item for item in others if command_lines.known(item)] or others or containers
+        with_gpus
+        or [item for item in holding if item in known]
+        # What stands beside a server may name it in its arguments.
+        or [item for item in known if command_lines.runs(item)]
+        or holding
+        or known
+        or others
+        or containers
     )
 
 
-def _gpus(container: Mapping[str, Any]) -> bool:
+def _held(container: Mapping[str, Any]) -> Collection[str]:
+    """Resources that a container holds."""
     resources = container.get("resources") or {}
-    held = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
+    return {**(resources.get("requests") or {}), **(resources.get("limits") or {})}.keys()
+
+
+def _gpus(container: Mapping[str, Any]) -> bool:
     # Claims of dynamic resource allocation are of devices.
-    return bool(resources.get("claims")) or any(name.startswith(GPU_VENDORS) for name in held)
+    claims = (container.get("resources") or {}).get("claims")
+    return bool(claims) or any(name.startswith(GPU_VENDORS) for name in _held(container))
 
 
 def _ports(container: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -175,6 +175,15 @@ TRITON = "nvcr.io/nvidia/tritonserver:25.05-trtllm-python-py3"
 SIDECAR = container("routing-proxy", ("http", 8000), restartPolicy="Always")
 
 
+RAY_HEAD = (("gcs-server", 6379), ("dashboard", 8265), ("client", 10001), ("service", 8000))
+"""Ports of a head of Ray, which people list in this order."""
+
+
+def probed(port: int | str, scheme: str = "HTTPS") -> dict[str, Any]:
+    """A probe by that scheme."""
+    return {"readinessProbe": {"httpGet": {"path": "/health", "port": port, "scheme": scheme}}}
+
+
 def shell(text: str, *ports: Port, gpus: int = 1, **env: str) -> dict[str, Any]:
     """A container that a shell starts, with variables."""
     variables = [{"name": name, "value": value} for name, value in env.items()]
@@ -228,6 +237,8 @@ def shell(text: str, *ports: Port, gpus: int = 1, **env: str) -> dict[str, Any]:
             [9000],
         ),
         (container("t", ("", 8000), image=TRITON, command=["vllm", "serve", "m"], gpus=1), [8000]),
+        (shell("ray start --head; vllm serve m", *RAY_HEAD), [8000]),
+        (container("h", *RAY_HEAD, **probed("dashboard", "HTTP")), [8265]),
         (container("d", env=[{"name": "DYN_SYSTEM_PORT", "value": "9090"}], gpus=1), [9090]),
         (container("d", env=[{"name": "P", "valueFrom": {}}], args=["--port", "$(P)"]), [8000]),
     ],
@@ -268,6 +279,29 @@ def test_without_gpus_the_container_of_a_known_server_serves() -> None:
     assert pods.trimmed(item)["urls"] == ("http://10.0.0.1:8000/metrics",)
 
 
+RUNTIME = container(
+    "runtime",
+    ("", 8100),
+    args=["--port", "8100", "--engine", "vllm", "--engine-base-url", "http://localhost:8000"],
+)
+"""A container beside the server that shows the server's metrics by other names."""
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        {"image": "engine:1", "resources": {"limits": {"huawei.com/ascend-1980": "4"}}},
+        {"image": "quay.io/ascend/vllm-ascend:v0.13"},
+        {"image": "engine:1", "command": ["python3", "-m", "vllm.entrypoints.openai.api_server"]},
+    ],
+    ids=["other-vendor", "image", "command"],
+)
+def test_what_only_names_a_server_in_its_arguments_is_none(server: dict[str, Any]) -> None:
+    """The server itself holds accelerators, or is known by its image or command."""
+    item = pod(RUNTIME, container("vllm", ("", 8000), **server))
+    assert pods.trimmed(item)["urls"] == ("http://10.0.0.1:8000/metrics",)
+
+
 def test_the_workers_of_groups_are_their_servers_too() -> None:
     """A LeaderWorkerSet's selector has leaders only; other selectors stay as they are."""
     leaders = labels.parse(f"{groups.NAME}=set,{groups.WORKER_INDEX}=0")
@@ -284,11 +318,6 @@ def test_each_server_of_a_pod_has_its_pods_name() -> None:
     serving = index.serving("n", labels.parse("a=b"))
     assert len(serving.endpoints) == 4
     assert serving.names == ("p",) * 4
-
-
-def probed(port: int | str, scheme: str = "HTTPS") -> dict[str, Any]:
-    """A probe by that scheme."""
-    return {"readinessProbe": {"httpGet": {"path": "/health", "port": port, "scheme": scheme}}}
 
 
 REWRITTEN = {"readinessProbe": {"httpGet": {"path": "/app-health/main/readyz", "port": 15020}}}
