@@ -1,6 +1,8 @@
-"""Replicas that are groups of pods: LeaderWorkerSet and what is made of it.
+"""Replicas that are groups of pods: LeaderWorkerSet and what is made of it, and groups of other controllers.
 
-Its `/scale` selects leaders only, which are the replicas. Workers hold GPUs too, and some serve.
+A LeaderWorkerSet's `/scale` selects leaders only, which are the replicas, and that of AIBrix's
+RayClusterFleet the heads of its Ray clusters. Workers hold GPUs too, and some serve. Kthena's ModelServing,
+AIBrix's StormService and Grove's scaling groups select all pods.
 """
 
 from __future__ import annotations
@@ -16,6 +18,21 @@ WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
 
 GROUP_INDEX = "leaderworkerset.sigs.k8s.io/group-index"
 """Label with the number of a pod's group."""
+
+_FLEET, _NODE_TYPE = "orchestration.aibrix.ai/raycluster-fleet-name", "ray.io/node-type"
+"""Labels of the pods of a RayClusterFleet; the type of a cluster's head is `head`."""
+
+_OF_GROUPS = (
+    (NAME, GROUP_INDEX),
+    ("ray.io/cluster",),
+    ("modelserving.volcano.sh/name", "modelserving.volcano.sh/group-name"),
+    ("storm-service-name", "roleset-name"),
+    ("grove.io/podcliquescalinggroup", "grove.io/podcliquescalinggroup-replica-index"),
+)
+"""Labels that the pods of one replica have in common, by its controller."""
+
+_OF_LEADERS = ((NAME, WORKER_INDEX), (_FLEET, _NODE_TYPE))
+"""Labels in selectors of leaders: that of the set, and that which tells leaders from the others."""
 
 ROLE_SCALER, ROLE_SET = "DisaggregatedSetRoleScaler", "DisaggregatedSet"
 """Kinds of `disaggregatedset.x-k8s.io`: the scale target of one role, and the set of all roles, which has no
@@ -34,15 +51,18 @@ def leaders(pods: Iterable[Mapping[str, Any]]) -> int:
 def of_pod(pod: Mapping[str, Any]) -> tuple[str, ...]:
     """What a pod has in common with the others of its group; its own name where it is in none."""
     labelled = pod["metadata"]["labels"]
-    if NAME in labelled and GROUP_INDEX in labelled:
-        return labelled[NAME], labelled[GROUP_INDEX]
+    for names in _OF_GROUPS:
+        if all(name in labelled for name in names):
+            return tuple(labelled[name] for name in names)
     return (str(pod["metadata"].get("name")),)
 
 
 def members(selector: labels.Selector) -> labels.Selector:
     """The selector of all pods of the groups whose leaders a selector selects; another one as it is."""
     keys = {requirement.key for requirement in selector.requirements}
-    if not {NAME, WORKER_INDEX} <= keys:
-        return selector
-    requirements = tuple(item for item in selector.requirements if item.key != WORKER_INDEX)
-    return labels.Selector(requirements)
+    for of_set, of_leader in _OF_LEADERS:
+        if {of_set, of_leader} <= keys:
+            return labels.Selector(
+                tuple(item for item in selector.requirements if item.key != of_leader)
+            )
+    return selector

@@ -302,6 +302,9 @@ def test_what_only_names_a_server_in_its_arguments_is_none(server: dict[str, Any
     assert pods.trimmed(item)["urls"] == ("http://10.0.0.1:8000/metrics",)
 
 
+FLEET = "orchestration.aibrix.ai/raycluster-fleet-name"
+
+
 def test_the_workers_of_groups_are_their_servers_too() -> None:
     """A LeaderWorkerSet's selector has leaders only; other selectors stay as they are."""
     leaders = labels.parse(f"{groups.NAME}=set,{groups.WORKER_INDEX}=0")
@@ -310,6 +313,30 @@ def test_the_workers_of_groups_are_their_servers_too() -> None:
     assert not everyone.matches({groups.NAME: "other", groups.WORKER_INDEX: "0"})
     other = labels.parse("app=set")
     assert groups.members(other) == other
+    heads = labels.parse(f"{FLEET}=f,ray.io/node-type=head")
+    assert groups.members(heads) == labels.parse(f"{FLEET}=f")
+
+
+@pytest.mark.parametrize(
+    "common",
+    [
+        {groups.NAME: "set", groups.GROUP_INDEX: "1"},
+        {FLEET: "f", "ray.io/cluster": "f-5d8c"},
+        {"modelserving.volcano.sh/name": "m", "modelserving.volcano.sh/group-name": "m-0"},
+        {"storm-service-name": "s", "roleset-name": "s-roleset-abc"},
+        {
+            "grove.io/podcliquescalinggroup": "d-0-decode",
+            "grove.io/podcliquescalinggroup-replica-index": "0",
+        },
+    ],
+    ids=["LeaderWorkerSet", "RayClusterFleet", "ModelServing", "StormService", "Grove"],
+)
+def test_a_group_holds_the_gpus_of_all_of_its_pods(common: dict[str, str]) -> None:
+    """By the labels that its controller gives them."""
+    members = [pod(container("vllm", gpus=8), name=name) for name in ("leader", "worker")]
+    for item in members:
+        item["metadata"]["labels"] = {"app": "a", **common}
+    assert pods.ByLabel(map(pods.trimmed, members)).serving("n", labels.parse("app=a")).gpus == 16
 
 
 def test_each_server_of_a_pod_has_its_pods_name() -> None:
