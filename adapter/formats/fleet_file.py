@@ -172,7 +172,13 @@ def unused(document: Mapping[str, Any]) -> list[str]:
         if name not in types
     ]
     classes = {item.name for item in rows.classes.values()}
+    there = fleet_groups.namespaces(document.get("groups") or (), document.get("variants") or ())
     for budget in fleet_groups.budgets(document.get("budgets") or (), ""):
+        if budget.scope == "namespace" and budget.subject not in there | {EVERY} and budget.bounds:
+            lines.append(
+                f"budget {budget.name}: namespace: nothing is in {budget.subject!r}; there are"
+                f" {listed(there)}"
+            )
         if budget.scope == "class" and budget.subject not in classes | {EVERY}:
             lines.append(
                 f"budget {budget.name}: class: {budget.subject!r} is none of classes: {listed(classes)}"
@@ -234,15 +240,18 @@ def changed(document: Mapping[str, Any], what: str) -> dict[str, Any]:
         raise InputError(f"{what}: {section}: must be one of capacity, {listed(lists)}")
     name, dot, field = rest.rpartition(".")
     items = list(edited.get(lists[section]) or ())
-    indices = [index for index, item in enumerate(items) if name_of(item) == name]
+    budgets = section == "budget"
+    shown = fleet_groups.budget_names(items) if budgets else [name_of(item) for item in items]
+    indices = [index for index, each in enumerate(shown) if each == name]
     if section == "variant" and dot and not indices:
         changed_groups = fleet_groups.changed(edited.get("groups") or (), name, field, value)
         if changed_groups is not None:
             edited["groups"] = changed_groups
             return edited
     if not dot or not indices:
-        names = listed(name_of(item) for item in items)
-        raise InputError(f"{what}: no {section} {name or rest!r}; there are {names}")
+        raise InputError(
+            f"{what}: no {section} {name or rest!r}; there are {listed(filter(None, shown))}"
+        )
     for index in indices:
         items[index] = {**items[index], field: value}
     edited[lists[section]] = items

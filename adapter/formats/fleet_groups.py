@@ -7,7 +7,7 @@ planned. A bad budget is refused, as a plan without it could exceed it.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
@@ -285,26 +285,49 @@ def budgets(raw: Sequence[Mapping[str, Any]], place: str) -> tuple[Budget, ...]:
         InputError: one is unusable; names the place, the budget and the field.
 
     """
-    normalized: list[Mapping[str, Any]] = []
-    for number, item in enumerate(raw):
-        entry = {_SPELLINGS.get(field, field): value for field, value in item.items()}
-        if len(entry) < len(item):
-            raise InputError(
-                f"{place}: budgets: entry {number + 1}: give devices or gpus, not both"
-            )
-        if "subject" in entry:
-            scope = entry.get("scope")
-            if scope not in ("namespace", "class") or scope in entry:
-                raise InputError(
-                    f"{place}: budgets: entry {number + 1}: subject: needs scope: namespace or class,"
-                    " and stands for that field"
-                )
-            entry[scope] = entry.pop("subject")
-        normalized.append(entry)
     try:
-        return entries(normalized)
+        return entries([_entry(number, item) for number, item in enumerate(raw)])
     except ValueError as error:
         raise InputError(f"{place}: budgets: {error}") from error
+
+
+def _entry(number: int, item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """One budget of a document as the ConfigMap has it."""
+    entry = {_SPELLINGS.get(field, field): value for field, value in item.items()}
+    if len(entry) < len(item):
+        raise ValueError(f"entry {number + 1}: give devices or gpus, not both")
+    if "subject" in entry:
+        scope = entry.get("scope")
+        if scope not in ("namespace", "class") or scope in entry:
+            raise ValueError(
+                f"entry {number + 1}: subject: needs scope: namespace or class, and stands for that field"
+            )
+        entry[scope] = entry.pop("subject")
+    return entry
+
+
+def budget_names(raw: Sequence[Any]) -> list[str]:
+    """Name of each budget of a document as plans show it; its own where it is unusable or several in one."""
+    names = []
+    for item in raw:
+        try:
+            made = entries([_entry(0, item)])
+        except (ValueError, AttributeError):  # unusable, or no mapping: refused as such elsewhere
+            made = ()
+        names.append(made[0].name if len(made) == 1 else name_of(item))
+    return names
+
+
+def namespaces(groups: Iterable[Any], variants: Iterable[Any]) -> set[str]:
+    """Namespaces in which budgets count the unchecked groups and variants of a document."""
+    there = {name_of(item).rpartition("/")[0] for item in variants}
+    for group in groups:
+        own = group.get("namespace")
+        if isinstance(own, str) and own:
+            there.add(own)
+        else:
+            there |= {name_of(item).rpartition("/")[0] for item in _inner(group)}
+    return there - {""}
 
 
 def changed(raw: Sequence[Any], name: str, field: str, value: Any) -> list[Any] | None:

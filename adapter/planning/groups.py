@@ -153,6 +153,13 @@ class Budget:
     devices: int = UNLIMITED
     devices_by_type: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def bounds(self) -> bool:
+        """Whether it has any ceiling that is not unlimited."""
+        return any(
+            limit >= 0 for limit in (self.cost, self.devices, *self.devices_by_type.values())
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceiling:
