@@ -22,9 +22,10 @@ from adapter.resources.devices import dra
 from adapter.resources.serving import monitors, pools
 from adapter.resources.watched import trimming
 from adapter.resources.watched.joining import Items, Seen, join
-from adapter.resources.watched.scales import ReadScales
+from adapter.resources.watched.scales import ReadScales, Target
 from adapter.resources.watched.scope import Scope
 from adapter.resources.wva import managed
+from adapter.tasks import Pieces
 
 log = logs.LazyLogger()
 
@@ -172,12 +173,15 @@ class ClusterObjects:
 
     async def refresh_scales(self) -> bool:
         """Read what is not watched, `/scale` of targets that are no Deployments; whether it changed."""
-        references = {
-            (namespace, reference)
-            for informers, read in ((self._variants, _reference), (self._scalers, _managed))
-            for (namespace, _), item in _items(informers)
-            if (reference := read(item)) is not None and not reference.is_deployment
-        }
+        references: set[Target] = set()
+        # Thousands of them are validated each time, while requests are to be answered.
+        pieces = Pieces()
+        for informers, read in ((self._variants, _reference), (self._scalers, _managed)):
+            for (namespace, _), item in _items(informers):
+                reference = read(item)
+                if reference is not None and not reference.is_deployment:
+                    references.add((namespace, reference))
+                await pieces.breathe()
         picked = self._pickers.picked()
         changed = await self._scales.refresh(references)
         await self._pickers.refresh()
