@@ -20,10 +20,11 @@ A slice or a share is a type of its own, never a whole GPU: no profile of a whol
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adapter.resources.devices import dra, neuron, products, taints
+from adapter.resources.devices.by_product import ByProduct
 from adapter.resources.gpu_vendors import (
     INVALID,
     SLICE,
@@ -116,11 +117,13 @@ class Inventory:
         capacity_by_device = dict.fromkeys(asked, 0)
         problems: list[str] = []
         taken: dict[str, str] = {}
+        by_name = {item.name: item for item in self.types}
+        alike, closed, nothing = ByProduct(self.types), self._closed(), self._none()
         # A type's very name before other spellings of it: each GPU is given once.
-        for device in sorted(asked, key=lambda device: (device not in self.total, device)):
-            exact = [item for item in self.types if item.name == device]
-            matching = exact or self._matching(device)
-            problem = self._problem(matching)
+        for device in sorted(asked, key=lambda device: (device not in by_name, device)):
+            exact = by_name.get(device)
+            matching = [exact] if exact is not None else alike.matching(device)
+            problem = _problem(matching, closed) if matching else nothing
             if not problem and matching[0].name in taken:
                 same = taken[matching[0].name]
                 problem = f"is the same GPU as {same!r}, which has all of them; write both alike"
@@ -134,47 +137,39 @@ class Inventory:
 
     def closed(self) -> dict[str, str]:
         """GPUs that no pod of a variant may use, as a clause, by device type."""
-        by_type: dict[str, list[LeftOut]] = defaultdict(list)
-        for one in self.left_out:
-            by_type[one.what].append(one)
+        by_type = self._closed()
         return {
             item.name: _and(by_type[item.name]).removeprefix("; ")
             for item in self.types
             if item.name in by_type
         }
 
-    def _matching(self, device: str) -> list[GpuType]:
-        """Types that a device type may mean, by the surest way in which any is meant."""
+    def _closed(self) -> Mapping[str, list[LeftOut]]:
+        by_type: dict[str, list[LeftOut]] = defaultdict(list)
+        for one in self.left_out:
+            by_type[one.what].append(one)
+        return by_type
 
-        def coarse(device: str, product: str, memory_gib: float | None) -> bool:
-            # Only a cloud's label names the product, which says less than the vendor's.
-            named = any(item.coarse for item in self.types if item.product == product)
-            return named and products.alike(device, product, memory_gib)
+    def _none(self) -> str:
+        """What is said of a device type that is none of these."""
+        # Resources have a slash, which labels cannot have.
+        unnamed = [item for item in self.left_out if "/" in item.what]
+        if not self.types:
+            return f"is no GPU of the nodes; they have none with a name{_and(unnamed)}"
+        named = list(self.total)
+        more = [f"and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
+        names = ", ".join([*named[:MOST_NAMED], *more])
+        return f"is no GPU of the nodes; they have {names}; write one of these{_and(unnamed)}"
 
-        for means in (products.same, products.of_one_size, coarse):
-            matching = [item for item in self.types if means(device, item.product, item.memory_gib)]
-            if matching:
-                return matching
-        return []
 
-    def _problem(self, matching: Sequence[GpuType]) -> str:
-        """Why none can be had of a device type with these matches."""
-        if len(matching) > 1:
-            names = " or ".join(item.name for item in matching[:MOST_NAMED])
-            return f"may be {names}; write the one that is meant"
-        if not matching:
-            # Resources have a slash, which labels cannot have.
-            unnamed = [item for item in self.left_out if "/" in item.what]
-            if not self.types:
-                return f"is no GPU of the nodes; they have none with a name{_and(unnamed)}"
-            named = list(self.total)
-            more = [f"and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
-            names = ", ".join([*named[:MOST_NAMED], *more])
-            return f"is no GPU of the nodes; they have {names}; write one of these{_and(unnamed)}"
-        if matching[0].total + matching[0].held_on_closed == 0:
-            closed = [item for item in self.left_out if item.what == matching[0].name]
-            return f"is on no node that takes pods{_and(closed)}"
-        return ""
+def _problem(matching: Sequence[GpuType], closed: Mapping[str, list[LeftOut]]) -> str:
+    """Why none can be had of a device type with these matches."""
+    if len(matching) > 1:
+        names = " or ".join(item.name for item in matching[:MOST_NAMED])
+        return f"may be {names}; write the one that is meant"
+    if matching[0].total + matching[0].held_on_closed == 0:
+        return f"is on no node that takes pods{_and(closed.get(matching[0].name, ()))}"
+    return ""
 
 
 def trimmed(node: Object) -> Object:
@@ -222,13 +217,16 @@ def take(
 
     """
     pods = list(pods)
-    admitted = {pod["tolerations"] for pod in pods if _name(pod) in variant_pods} | set(tolerations)
     by_name = {str(node["metadata"]["name"]): node for node in nodes}
+    admitted = taints.Admission(
+        (node["taints"] for node in by_name.values()),
+        {pod["tolerations"] for pod in pods if _name(pod) in variant_pods} | set(tolerations),
+    )
     pools = [pool for node in by_name.values() for pool in _pools(node, admitted)]
     pools += _allocated_pools(allocation, by_name, admitted)
     others, own = _held(neuron.by_device(pods, by_name), variant_pods)
     for place, holders in allocation.holders():
-        (own if holders & variant_pods else others)[place] += 1
+        (others if holders.isdisjoint(variant_pods) else own)[place] += 1
     several = _several_sizes(pools)
     by_type: dict[str, list[_Pool]] = defaultdict(list)
     for pool in pools:
@@ -268,13 +266,13 @@ class _Pool:
         return self.product
 
 
-def _closed(node: Object, admitted: Collection[taints.Tolerations]) -> str:
+def _closed(node: Object, admitted: taints.Admission) -> str:
     """Why a node takes no new pods of the variants; empty if it does."""
     if not node["ready"]:
         return "NotReady"
     if node["cordoned"]:
         return "cordoned"
-    kept_out = sorted(map(str, taints.blocking(node["taints"], admitted)))
+    kept_out = sorted(map(str, admitted.blocking(node["taints"])))
     return f"tainted by {', '.join(kept_out)}" if kept_out else ""
 
 
@@ -282,7 +280,7 @@ def _name(pod: Object) -> tuple[str, str]:
     return pod["metadata"]["namespace"], pod["metadata"]["name"]
 
 
-def _pools(node: Object, admitted: Collection[taints.Tolerations]) -> Iterator[_Pool]:
+def _pools(node: Object, admitted: taints.Admission) -> Iterator[_Pool]:
     closed = _closed(node, admitted)
     labels = node["metadata"]["labels"]
     for resource, count in node["allocatable"].items():
@@ -310,7 +308,7 @@ def _pools(node: Object, admitted: Collection[taints.Tolerations]) -> Iterator[_
 def _allocated_pools(
     allocation: dra.Allocation,
     nodes: Mapping[str, Object],
-    admitted: Collection[taints.Tolerations],
+    admitted: taints.Admission,
 ) -> Iterator[_Pool]:
     """Pools of dynamic resource allocation."""
     for item, doubt in (*((item, "") for item in allocation.devices), *allocation.doubtful):

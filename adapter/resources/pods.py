@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict
@@ -15,6 +16,7 @@ from typing import Any, TypedDict
 from adapter.kube import labels, quantity
 from adapter.resources.devices import dra, products, taints
 from adapter.resources.serving import command_lines, groups, owners, ports, stuck
+from adapter.resources.serving.selection import Index, Looks
 
 WHOLE_GPUS = frozenset(
     {
@@ -168,57 +170,85 @@ class ByLabel:
     ) -> None:
         """`deployments`: Namespace and name of all; None: not known."""
         self._deployments = None if deployments is None else frozenset(deployments)
-        self._by_namespace: dict[str, list[Mapping[str, Any]]] = {}
-        self._by_label: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-        for pod in pods:
-            namespace = pod["metadata"]["namespace"]
-            self._by_namespace.setdefault(namespace, []).append(pod)
-            for key, value in pod["metadata"]["labels"].items():
-                self._by_label.setdefault((namespace, key, value), []).append(pod)
+        self._all = Index(pods)
+        self._looks = Looks()
 
     @property
     def namespaces(self) -> Iterable[str]:
         """Namespaces of the pods."""
-        return self._by_namespace.keys()
+        return self._all.by_namespace.keys()
+
+    @functools.cached_property
+    def _owned(self) -> tuple[Mapping[tuple[str, owners.Owner], list[Mapping[str, Any]]], Index]:
+        """Pods of one workload alone, by namespace and workload, and all others."""
+        owned: dict[tuple[str, owners.Owner], list[Mapping[str, Any]]] = {}
+        others: list[Mapping[str, Any]] = []
+        for pod in (pod for pods in self._all.by_namespace.values() for pod in pods):
+            owner = owners.exclusive(pod, self._deployments)
+            mine = owned.setdefault((pod["metadata"]["namespace"], owner), []) if owner else others
+            mine.append(pod)
+        return owned, Index(others)
 
     def of_workload(
         self, namespace: str, selector: labels.Selector, workload: owners.Owner
     ) -> list[Mapping[str, Any]]:
-        """Pods that the selector matches, without those of other workloads."""
-        matching = self.matching(namespace, selector)
-        return [pod for pod in matching if not owners.foreign(pod, workload, self._deployments)]
+        """Pods that the selector matches, without those of other workloads.
+
+        Raises:
+            OverlapError: too much was compared in this namespace.
+
+        """
+        if workload[0] not in owners.OWN_PODS:
+            return self.matching(namespace, selector)
+        owned, others = self._owned
+        own = self._matching(namespace, selector, owned.get((namespace, workload), []))
+        both = [*own, *self._matching(namespace, selector, others.among(namespace, selector))]
+        return sorted(both, key=lambda pod: str(pod["metadata"]["name"])) if own else both
 
     def matching(self, namespace: str, selector: labels.Selector) -> list[Mapping[str, Any]]:
-        """Pods of the namespace that the selector matches; none for an empty one."""
+        """Pods of the namespace that the selector matches; none for an empty one.
+
+        Raises:
+            OverlapError: as `of_workload`.
+
+        """
+        return self._matching(namespace, selector, self._all.among(namespace, selector))
+
+    def _matching(
+        self, namespace: str, selector: labels.Selector, among: Sequence[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
         if not selector.requirements:
             return []
-        among = self._by_namespace.get(namespace, [])
-        for key, value in selector.equalities().items():
-            labelled = self._by_label.get((namespace, key, value), [])
-            among = min(among, labelled, key=len)
-        return [pod for pod in among if selector.matches(pod["metadata"]["labels"])]
+        self._looks.check(namespace, pods=len(self._all.by_namespace.get(namespace, ())))
+        matching = [pod for pod in among if selector.matches(pod["metadata"]["labels"])]
+        self._looks.note(namespace, compared=len(among), matching=len(matching))
+        return matching
 
     def serving(
         self, namespace: str, selector: labels.Selector, workload: owners.Owner = ("", "")
     ) -> Serving:
         """Ready pods of the workload that have an address, ordered by URL."""
-        matching = self.of_workload(namespace, selector, workload)
-        ready = [pod for pod in matching if pod["ready"] and pod["url"]]
-        ready.sort(key=lambda pod: str(pod["url"]))
-        starts = [pod["startup_seconds"] for pod in ready if pod["startup_seconds"] is not None]
-        return Serving(
-            endpoints=tuple(url for pod in ready for url in pod["urls"]),
-            names=tuple(pod["metadata"]["name"] for pod in ready for _ in pod["urls"]),
-            # One pod that became ready again late says nothing of how long a start takes.
-            startup_seconds=statistics.median_low(starts) if starts else None,
-            addresses=frozenset(pod["address"] for pod in matching if pod["address"]),
-            problems=tuple(sorted({pod["problem"] for pod in ready if pod["problem"]})[:_PROBLEMS]),
-            gpus=_gpus(pod for pod in matching if pod["phase"] not in ENDED),
-            gated=sum(pod["gated"] for pod in matching),
-            unschedulable=sum(pod["stuck"] == stuck.UNSCHEDULABLE for pod in matching),
-            failing=sum(pod["stuck"] == stuck.FAILING for pod in matching),
-            existing=len(matching),
-        )
+        return serving_of(self.of_workload(namespace, selector, workload))
+
+
+def serving_of(matching: Sequence[Mapping[str, Any]]) -> Serving:
+    """Ready pods of a workload's pods that have an address, ordered by URL."""
+    ready = [pod for pod in matching if pod["ready"] and pod["url"]]
+    ready.sort(key=lambda pod: str(pod["url"]))
+    starts = [pod["startup_seconds"] for pod in ready if pod["startup_seconds"] is not None]
+    return Serving(
+        endpoints=tuple(url for pod in ready for url in pod["urls"]),
+        names=tuple(pod["metadata"]["name"] for pod in ready for _ in pod["urls"]),
+        # One pod that became ready again late says nothing of how long a start takes.
+        startup_seconds=statistics.median_low(starts) if starts else None,
+        addresses=frozenset(pod["address"] for pod in matching if pod["address"]),
+        problems=tuple(sorted({pod["problem"] for pod in ready if pod["problem"]})[:_PROBLEMS]),
+        gpus=_gpus(pod for pod in matching if pod["phase"] not in ENDED),
+        gated=sum(pod["gated"] for pod in matching),
+        unschedulable=sum(pod["stuck"] == stuck.UNSCHEDULABLE for pod in matching),
+        failing=sum(pod["stuck"] == stuck.FAILING for pod in matching),
+        existing=len(matching),
+    )
 
 
 def _began(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> object:

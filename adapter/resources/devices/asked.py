@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from adapter.installation import COSTS
@@ -9,6 +10,9 @@ from adapter.resources import inputs, schemas, variant
 from adapter.resources.configuration import profiles
 from adapter.resources.configuration.indexed import Prices
 from adapter.resources.devices import products
+
+MOST_PRODUCTS = 64
+"""Most products that the pods of one namespace alone name, and which are asked for."""
 
 
 def device_types(reader: inputs.Reader, config_namespace: str) -> dict[str, str]:
@@ -25,14 +29,28 @@ def device_types(reader: inputs.Reader, config_namespace: str) -> dict[str, str]
         for name, accelerator in sorted(reader.settings.accelerators.items(), reverse=True)
         if name in named
     }
+    by_chip: dict[str, list[str]] = defaultdict(list)
+    for device in types:
+        _note(by_chip, device)
+    asked: Counter[str] = Counter()
     for key, (at, item) in reader.variants.items():
         target = reader.targets.get((key[0], variant.reference(item)))
         if isinstance(target, variant.Target) and item.spec.variant_cost is not None:
             # Priced by its variant alone: its pods say what it is.
             for product in target.products[:1]:
-                if not any(products.alike(device, product) for device in types):
+                if product in types or asked[key[0]] >= MOST_PRODUCTS:
+                    continue
+                among = {name for chip in products.chips(product) for name in by_chip.get(chip, ())}
+                if not any(products.alike(device, product) for device in among):
                     types[product] = at
+                    asked[key[0]] += 1
+                    _note(by_chip, product)
     return types
+
+
+def _note(by_chip: dict[str, list[str]], device: str) -> None:
+    for chip in products.chips(device):
+        by_chip[chip].append(device)
 
 
 def _of_pods(

@@ -6,8 +6,9 @@ a device are those that its claim is reserved for.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -173,8 +174,8 @@ def allocation(
     """Join trimmed slices, claims and taint rules; of a pool only the newest generation counts."""
     items, claims = list(slices), list(claims)
     rules = [item for item in rules if item["devices"] is not None]
-    tainting = [item["devices"] for item in rules if not item["doubtful"]]
-    doubted = {str(item["metadata"]["name"]): item["devices"] for item in rules if item["doubtful"]}
+    tainting = _Rules(item for item in rules if not item["doubtful"])
+    doubted = _Rules(item for item in rules if item["doubtful"])
     doubtful: Counter[tuple[ProductOnNode, str]] = Counter()
     taken = {device for claim in claims if claim["pods"] for device in claim["devices"]}
     newest: dict[tuple[str, str], int] = {}
@@ -190,26 +191,19 @@ def allocation(
             continue
         for name, (product, memory) in item["devices"].items():
             place = item["nodes"][name], f"{driver}/{product}"
-            tainted = name in item["tainted"] or _by_rule((driver, pool, name), tainting)
+            tainted = name in item["tainted"] or tainting.of((driver, pool, name)) is not None
             if tainted and (driver, pool, name) not in taken:
                 continue  # none is given; a pod that has one keeps it, as on a node that is cordoned
             kinds[place] = product, memory
-            may = [rule for rule, of in doubted.items() if _by_rule((driver, pool, name), (of,))]
-            if may and (driver, pool, name) not in taken:
-                doubtful[place, may[0]] += 1
+            may = doubted.of((driver, pool, name))
+            if may is not None and (driver, pool, name) not in taken:
+                doubtful[place, may] += 1
                 continue
             places[driver, pool, name] = place
             counts[place] += 1
-    by_device: dict[_Device, set[tuple[str, str]]] = defaultdict(set)
-    overlapping = _overlapping(items, places)
-    for claim in claims:
-        for device in claim["devices"]:
-            for each in (device, *overlapping.get(device, ())):
-                if each in places:
-                    by_device[each] |= claim["pods"]
     held: dict[ProductOnNode, list[frozenset[tuple[str, str]]]] = {}
-    for device, pods in by_device.items():
-        held.setdefault(places[device], []).append(frozenset(pods))
+    for device, pods in _holders(items, claims, places).items():
+        held.setdefault(places[device], []).append(pods)
     return Allocation(
         devices=tuple(_at(place, *kinds[place], count) for place, count in sorted(counts.items())),
         held={place: tuple(pods) for place, pods in held.items()},
@@ -247,25 +241,42 @@ def claimed(
     return held
 
 
-def _overlapping(
-    items: Iterable[Object], places: Mapping[_Device, ProductOnNode]
-) -> dict[_Device, list[_Device]]:
-    """Devices that cannot be had beside another one: a whole GPU and its slices share counters."""
-    sharing: dict[_Device, list[_Device]] = {}
+def _holders(
+    items: Iterable[Object], claims: Iterable[Object], places: Mapping[_Device, ProductOnNode]
+) -> dict[_Device, frozenset[tuple[str, str]]]:
+    """Pods that hold each device by their claims, or one that cannot be had beside it.
+
+    A whole GPU and its slices share counters, so that who holds one holds the other; slices are each apart.
+    """
+    claimed: dict[_Device, set[tuple[str, str]]] = {}
+    for claim in claims:
+        for device in claim["devices"]:
+            if device in places:
+                claimed.setdefault(device, set()).update(claim["pods"])
+    counters: dict[_Device, list[_Device]] = {}
+    by_slice: dict[tuple[bool, _Device], set[tuple[str, str]]] = {}
     for item in items:
         for name, sets in item["counters"].items():
             device = item["driver"], item["pool"], name
-            for counter in sets if device in places else ():
-                sharing.setdefault((item["driver"], item["pool"], counter), []).append(device)
-    overlapping: dict[_Device, list[_Device]] = {}
-    for devices in sharing.values():
-        slices = [device for device in devices if _MIG in places[device][1]]
-        for whole in devices:
-            if whole not in slices:
-                overlapping.setdefault(whole, []).extend(slices)
-                for device in slices:
-                    overlapping.setdefault(device, []).append(whole)
-    return overlapping
+            if device in places:
+                own = [(item["driver"], item["pool"], counter) for counter in sets]
+                counters.setdefault(device, []).extend(own)
+                for counter in own if device in claimed else ():
+                    beside = by_slice.setdefault((_is_slice(places[device]), counter), set())
+                    beside.update(claimed[device])
+    held = {device: frozenset(pods) for device, pods in claimed.items()}
+    shared = {place: frozenset(pods) for place, pods in by_slice.items()}
+    for device, sharing in counters.items():
+        for counter in sharing:
+            pods = shared.get((not _is_slice(places[device]), counter))
+            if pods is not None:
+                # Without own ones, thousands of slices have the same set.
+                held[device] = held[device] | pods if held.get(device) else pods
+    return held
+
+
+def _is_slice(place: ProductOnNode) -> bool:
+    return _MIG in place[1]
 
 
 def _counters(device: Object) -> frozenset[str]:
@@ -288,13 +299,22 @@ def _node(spec: Object) -> str:
     return str(named[0][0]) if len(terms) == len(named) == 1 and len(named[0]) == 1 else ""
 
 
-def _by_rule(device: _Device, rules: Iterable[Sequence[str | None]]) -> bool:
-    """Whether a rule taints a device; what a rule leaves open is any."""
-    own: Sequence[str] = device
-    return any(
-        all(wanted in {None, name} for wanted, name in zip(rule, own, strict=True))
-        for rule in rules
-    )
+class _Rules:
+    """Rules by the fields that they select devices by; what a rule leaves open is any."""
+
+    def __init__(self, rules: Iterable[Object]) -> None:
+        self._first: dict[tuple[str | None, ...], tuple[int, str]] = {}
+        for place, rule in enumerate(rules):
+            named = place, str(rule["metadata"]["name"])
+            self._first.setdefault(tuple(rule["devices"]), named)
+
+    def of(self, device: _Device) -> str | None:
+        """Name of the first rule that taints a device; None without any."""
+        if not self._first:
+            return None
+        patterns = itertools.product(*((None, field) for field in device))
+        matching = [self._first[each] for each in patterns if each in self._first]
+        return min(matching)[1] if matching else None
 
 
 def _tainted(device: Object) -> bool:

@@ -5,6 +5,7 @@ https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -79,10 +80,38 @@ def of_pod(spec: Mapping[str, Any]) -> Tolerations:
     return tuple(sorted(blocking_taints, key=str))
 
 
-def blocking(taints: tuple[Taint, ...], pods: Iterable[Tolerations]) -> tuple[Taint, ...]:
-    """Taints that keep out even the pod that tolerates most of them; none where a pod tolerates all."""
-    remaining = [
-        tuple(taint for taint in taints if not any(item.admits(taint) for item in tolerations))
-        for tolerations in pods
-    ]
-    return min([taints, *remaining], key=len)
+class Admission:
+    """Taints that keep out even the pod that tolerates most of them, by the taints of a node.
+
+    Nodes are many and so are the tolerations of pods, which say much of no node: of each pod counts which of
+    the taints that there are it tolerates, and nodes with equal taints are compared once.
+    """
+
+    def __init__(self, nodes: Iterable[tuple[Taint, ...]], pods: Iterable[Tolerations]) -> None:
+        """`nodes`: taints of each."""
+        by_node = set(nodes)
+        there = {taint for taints in by_node for taint in taints}
+        admitting: dict[Toleration, set[Taint]] = {}
+        for taint in there:
+            for key, value, effect in itertools.product(
+                ("", taint.key), (None, taint.value), ("", taint.effect)
+            ):
+                admitting.setdefault(Toleration(key, value, effect), set()).add(taint)
+        admitted = {
+            frozenset[Taint]().union(*(admitting.get(item, ()) for item in tolerations))
+            for tolerations in pods
+        }
+        self._blocking = {
+            taints: min(
+                [
+                    taints,
+                    *(tuple(item for item in taints if item not in each) for each in admitted),
+                ],
+                key=len,
+            )
+            for taints in by_node
+        }
+
+    def blocking(self, taints: tuple[Taint, ...]) -> tuple[Taint, ...]:
+        """What keeps pods away from a node with these taints; none where a pod tolerates all."""
+        return self._blocking[taints]

@@ -19,6 +19,7 @@ from typing import Any
 
 from adapter.kube import labels, quantity
 from adapter.resources.pods import Apart, ByLabel
+from adapter.resources.serving.selection import OverlapError
 
 VERSION = "monitoring.coreos.com/v1"
 PLURAL, OF_SERVICES = "podmonitors", "servicemonitors"
@@ -179,7 +180,7 @@ def of_services(
             if own and max(looks[monitor.home], used[monitor.home] + 1) > _MOST_MONITORS:
                 break
             # An empty selector selects every Service here, and every pod of a namespace is too much.
-            for item in index.matching(namespace, monitor.selector)[:_MOST_MONITORS]:
+            for item in _selected(index, namespace, monitor)[:_MOST_MONITORS]:
                 used[monitor.home] += 1
                 service = item["service"]
                 endpoints = tuple(_resolved(each, service) for each in monitor.endpoints)
@@ -189,6 +190,14 @@ def of_services(
                     selector=service.selector,
                     endpoints=tuple(each for each in endpoints if each.port),
                 )
+
+
+def _selected(index: ByLabel, namespace: str, monitor: Monitor) -> list[Mapping[str, Any]]:
+    """Services that a monitor selects; none where those of their namespace were compared too often."""
+    try:
+        return index.matching(namespace, monitor.selector)
+    except OverlapError:
+        return []
 
 
 def _resolved(endpoint: Endpoint, service: Service) -> Endpoint:

@@ -21,10 +21,10 @@ _TEMPLATE_HASH = "pod-template-hash"
 _SETS = {_TEMPLATE_HASH: "Deployment", "rollouts-pod-template-hash": "Rollout"}
 """Labels of the selectors of ReplicaSets that these kinds made; their names end with the value."""
 
-_OWN_PODS = frozenset({"Deployment", "StatefulSet"})
+OWN_PODS = frozenset({"Deployment", "StatefulSet"})
 """Kinds whose pods have them as controller, through a ReplicaSet or directly."""
 
-_OTHERS = _OWN_PODS | {"DaemonSet", "Job"}
+_OTHERS = OWN_PODS | {"DaemonSet", "Job"}
 """Kinds of controllers whose pods are of no other workload that has its pods so."""
 
 
@@ -44,19 +44,19 @@ def of_pod(metadata: Mapping[str, Any]) -> Owner | None:
     return (kind, name)
 
 
-def foreign(
-    pod: Mapping[str, Any], workload: Owner, deployments: Container[tuple[str, str]] | None = None
-) -> bool:
-    """Whether a pod that the workload's selector matches is of another one.
+def exclusive(
+    pod: Mapping[str, Any], deployments: Container[tuple[str, str]] | None = None
+) -> Owner | None:
+    """The workload that alone may count a pod; None where every one may whose selector matches it.
 
     `deployments`: Namespace and name of all; None: not known. One that is not there has no pods.
     """
     owner: Owner | None = pod.get("owner")
-    if workload[0] not in _OWN_PODS or owner is None or owner[0] not in _OTHERS:
-        return False
+    if owner is None or owner[0] not in _OTHERS:
+        return None
     if owner[0] == "Deployment" and deployments is not None:
-        return owner != workload and (pod["metadata"]["namespace"], owner[1]) in deployments
-    return owner != workload
+        return owner if (pod["metadata"]["namespace"], owner[1]) in deployments else None
+    return owner
 
 
 def made_by(

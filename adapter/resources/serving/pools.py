@@ -218,17 +218,20 @@ def endpoints(
 
     """
     urls: dict[tuple[str, str], None] = {}
+    routed = ByLabel(
+        {"metadata": {"namespace": namespace, "labels": labelled}}
+        for namespace, of_variants in served.items()
+        for labelled in of_variants
+    )
     for item in picked:
         with apart(f"InferencePool {item.namespace}/{item.name}"):
-            labelled = served.get(item.namespace, ())
-            urls |= {(item.namespace, url): None for url in _urls(item, by_label, labelled)}
+            urls |= {(item.namespace, url): None for url in _urls(item, by_label, routed)}
     return tuple(fair(urls, MOST_PICKERS))
 
 
-def _urls(item: Picked, by_label: ByLabel, labelled: Iterable[Mapping[str, str]]) -> Iterator[str]:
-    """Metrics URLs of one pool's pickers, where it routes to pods with one of these sets of labels."""
-    routes = bool(item.pool.selector.requirements)
-    if not routes or not any(map(item.pool.selector.matches, labelled)):
+def _urls(item: Picked, by_label: ByLabel, routed: ByLabel) -> Iterator[str]:
+    """Metrics URLs of one pool's pickers, where it routes to one of these pods."""
+    if not routed.matching(item.namespace, item.pool.selector):
         return
     among = [pod for pod in by_label.matching(item.namespace, item.picker) if pod["address"]]
     # Of several one leads; the others are not ready, or show zeros.

@@ -30,6 +30,7 @@ from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.devices import dra, products, taints
 from adapter.resources.devices.asked import device_types
 from adapter.resources.serving import groups, monitors, owners, pools, roles, target_ports
+from adapter.resources.serving.selection import OverlapError
 from adapter.resources.watched.scope import Scope
 from adapter.resources.wva import managed
 
@@ -138,6 +139,8 @@ def _apart(reader: joined.Reader, what: str) -> Iterator[None]:
     """Go on without an object that cannot be joined."""
     try:
         yield
+    except OverlapError as error:
+        reader.problems.append(f"{what}: {error}")
     except Exception as error:
         log.exception("an object cannot be joined; going on without it", object=what)
         reader.problems.append(f"{what}: cannot be used ({type(error).__name__})")
@@ -195,6 +198,8 @@ def _read_targets(reader: joined.Reader, seen: Seen, by_label: pods.ByLabel) -> 
             labelled += [pod["metadata"]["labels"] for pod in matching]
             # A variant at zero replicas has a template only.
             labelled.append(_template_labels(deployment))
+        except OverlapError as error:
+            reader.targets[namespace, reference] = Unresolved(str(error))
         except Exception as error:
             # Whatever one object makes of us is the problem of the variant that names it.
             log.exception(
@@ -235,7 +240,7 @@ def _read_target(
         selector, why = labels.explained((written.get("spec") or {}).get("selector") or {})
         deployment = schemas.Deployment.model_validate(written)
         matching = by_label.of_workload(namespace, selector, workload)
-        serving = by_label.serving(namespace, selector, workload)
+        serving = pods.serving_of(matching)
         if serving.gpus is None:
             serving = replace(serving, gpus=pods.gpus_of(pods.template_of(written)))
         reader.add_deployment(
@@ -267,7 +272,7 @@ def _read_target(
             role=roles.of_pods(matching),
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
-            serving=by_label.serving(namespace, selector, workload),
+            serving=pods.serving_of(matching),
             unselected=variants.unselected(reference, "status.selector of its /scale", why)
             if not selector.requirements or not (scale.selector or matching)
             else "",
