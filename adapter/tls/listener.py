@@ -129,6 +129,7 @@ async def listening(
         # Closes connections without a whole request in this time, be they idle or slow.
         keepalive_timeout=limits.idle_seconds,
         shutdown_timeout=limits.drain_seconds,
+        auto_decompress=False,  # a kilobyte may be a megabyte, whose unpacking takes the time of all
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - setup() makes it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import tracemalloc
 from pathlib import Path
 
@@ -117,6 +118,28 @@ async def test_an_expectation_that_is_no_text_is_refused(tmp_path: Path, path: b
                     await writer.wait_closed()
             assert await server.status("/version", "alice") == 200
     assert logs == []
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "GZIP", "br", "zstd"])
+async def test_what_a_request_packs_is_not_unpacked(coding: str) -> None:
+    """A body of zeros that was packed a thousandfold is as many bytes as were sent, whatever its coding."""
+    packed = gzip.compress(bytes(16 * MIB))
+    read: list[int] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        read.append(len(await request.read()))
+        return web.Response()
+
+    app = web.Application()
+    app[CONNECTIONS] = []
+    app.router.add_post("/", answer)
+    async with listening(app, host="127.0.0.1", port=0, certificates=None) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: {coding}\r\nContent-Length: {len(packed)}"
+        writer.write(head.encode() + b"\r\n\r\n" + packed)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+    assert read == [len(packed)]
 
 
 async def test_requests_that_fail_are_one_traceback_in_the_log() -> None:
