@@ -21,8 +21,9 @@ from adapter.controller.state import VariantState
 from adapter.kube import advice
 from adapter.kube.errors import ApiError, Conflict, Forbidden, NotFound
 from adapter.kube.scale import Scales
-from adapter.resources.annotations import ALLOW_SCALE
+from adapter.resources.annotations import ACTUATE, ALLOW_SCALE
 from adapter.resources.variant import VariantSource
+from adapter.store import DESIRED
 from adapter.tasks import while_time
 
 log = structlog.get_logger()
@@ -120,8 +121,7 @@ class Actuator:
             except ApiError:
                 return  # `act` meets it again, and tells
             # Namespaces may be read with the overlay only: not before a patch is due.
-            given = True if allows(workload.annotations) else None
-            read[key] = Consent(workload.version, given)
+            read[key] = Consent(workload.version, allows(workload.annotations) or None)
 
         await self._for_each_due(states, waking, one)
         return read
@@ -148,7 +148,8 @@ class Actuator:
                 return
             self._turns += 1
             self._asked[key] = self._turns
-            problem = await self._patch(state.source, replicas, (consents or {}).get(key))
+            if (problem := _scaled_by_another(state.source, replicas)) is None:
+                problem = await self._patch(state.source, replicas, (consents or {}).get(key))
             if problem is None:
                 log.info(
                     "scale target patched",
@@ -298,6 +299,18 @@ class Actuator:
 def allows(annotations: Mapping[str, object]) -> bool:
     """Whether annotations of a scale target or of a namespace consent to patches of `/scale`."""
     return annotations.get(ALLOW_SCALE) == "true"
+
+
+def _scaled_by_another(source: VariantSource, replicas: int) -> Unapplied | None:
+    """Why a target that an HPA scales by other metrics is not patched; two would change it for ever."""
+    scaler = source.scaler
+    if scaler is None or scaler.served or source.spec_replicas == 0:
+        return None
+    return Unapplied(
+        "ScaleNotAllowed",
+        f"{replicas} replicas desired, but {scaler} scales {source.reference} by other metrics; delete it,"
+        f" let it read {DESIRED}, or annotate {ACTUATE}: hpa",
+    )
 
 
 def _not_allowed(source: VariantSource, replicas: int, *, refused: bool) -> Unapplied:

@@ -150,6 +150,11 @@ class Scaler:
         text = f"HorizontalPodAutoscaler {self.name}"
         return f"{text} (of ScaledObject {self.scaled_object})" if self.scaled_object else text
 
+    @property
+    def served(self) -> bool:
+        """Whether it may follow the adapter: it reads our metrics, or KEDA asks us or Prometheus."""
+        return bool(self.readings) or self.by_keda or self.by_prometheus
+
     def reads(self, served: Mapping[str, str]) -> bool:
         """Whether it reads our metric with these labels, or by KEDA that of the variant of its target."""
         return self.by_keda or any(not reading.why_not(served) for reading in self.readings)

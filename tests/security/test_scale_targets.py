@@ -14,7 +14,7 @@ import pytest
 from adapter.kube import errors, paths
 from adapter.kube.scale import Reference
 from tests.fakes import cluster_world as worlds
-from tests.fakes.cluster_world import APPS, CORE, World, until
+from tests.fakes.cluster_world import APPS, CORE, SCALERS, World, until
 from tests.fakes.kubernetes_objects import VARIANTS, Object, StatusError
 
 CONSENT = {"llmd.ai/allow-scale": "true"}
@@ -198,6 +198,31 @@ async def test_a_variant_alone_scales_nothing(tmp_path: Path) -> None:
                 lambda: world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"] == 0
             )
             await until(lambda: world.condition("TargetResolved")[1] == "TargetFound")
+
+
+@pytest.mark.virtual_time
+async def test_a_target_of_another_hpa_is_not_patched(tmp_path: Path) -> None:
+    """An annotation would have two scale one target; where the HPA reads our metric they agree."""
+    async with worlds.running(tmp_path, actuate=True) as world:
+        world.load["v"] = 60.0
+        item = worlds.variant("v")
+        item["metadata"]["annotations"] = {"llmd.ai/actuate": "scale"}
+        world.api.put(VARIANTS, "variantautoscalings", item)
+        cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}
+        other = worlds.scaler("v", metrics=[{"type": "Resource", "resource": cpu}])
+        world.api.put(SCALERS, "horizontalpodautoscalers", other)
+        async with world.replica("a") as (endpoints, _):
+            await until(lambda: world.desired() == 2)
+            await until(lambda: world.condition("TargetResolved")[1] == "ScaleNotAllowed")
+            message = world.condition("TargetResolved")[2]
+            assert "HorizontalPodAutoscaler v scales Deployment v by other metrics" in message
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles >= cycles + 2)
+            assert patches(world) == []
+            world.api.put(SCALERS, "horizontalpodautoscalers", worlds.scaler("v"))
+            await until(
+                lambda: world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"] == 2
+            )
 
 
 @pytest.mark.virtual_time
