@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from adapter.collector.collector import Collector
 from adapter.collector.observation import Observation
-from adapter.collector.traffic import SUDDEN_PARTS
+from adapter.collector.traffic import RECENT_PARTS, SUDDEN_PARTS
 from adapter.controller import demand
 from adapter.controller.demand import work
 from adapter.controller.demand.work import Work
@@ -101,7 +101,12 @@ def _risen(
             continue
         sized = item.state.decision.arrival_rate_rps
         rates = tuple(window.rates_of(SUDDEN_PARTS))
-        if demand.rises_suddenly(rates, sized, window.dispersion, demand.dispersion(item.trend)):
+        dispersion = demand.dispersion(item.trend)
+        # What counts in full at the next cycle need not wait for it.
+        lasting = tuple(window.rates_of(RECENT_PARTS))
+        if demand.rises_suddenly(
+            rates, sized, window.dispersion, dispersion
+        ) or demand.rises_certainly(lasting, sized, dispersion):
             risen.append(key)
     return risen
 

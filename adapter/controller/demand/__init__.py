@@ -7,7 +7,13 @@ from adapter.controller.demand.gateways import (
     gateway_parts,
     variants_to_wake,
 )
-from adapter.controller.demand.rates import RateSettings, SizingRate, rises_suddenly, sizing_rate
+from adapter.controller.demand.rates import (
+    RateSettings,
+    SizingRate,
+    rises_certainly,
+    rises_suddenly,
+    sizing_rate,
+)
 from adapter.controller.demand.trend import (
     dispersion,
     exceeds_forecast,
@@ -31,6 +37,7 @@ __all__ = [
     "moves",
     "queues_up",
     "record",
+    "rises_certainly",
     "rises_suddenly",
     "rising",
     "sizing_rate",

@@ -221,7 +221,7 @@ def _smoothed(
     """
 
     def error(rate: float, seconds: float, spread: float = dispersion) -> float:
-        return math.sqrt(spread * max(rate, 1.0 / seconds) / seconds)
+        return _error(rate, seconds, spread)
 
     short = traffic.arrival_rate_rps
     # Only the whole short window lowers the rate: a pause of some seconds is no end.
@@ -247,6 +247,11 @@ def _smoothed(
     return max(rise, since, *(recent - error(recent, seconds) for _, seconds, recent in certain))
 
 
+def _error(rate_rps: float, seconds: float, dispersion: float) -> float:
+    """Standard error of a rate that was counted over so many seconds."""
+    return math.sqrt(dispersion * max(rate_rps, 1.0 / seconds) / seconds)
+
+
 def evidence(seconds: float, recent_rps: float, rate_rps: float) -> float:
     """Log-likelihood ratio of Poisson counts at their own rate and at `rate_rps`; 0 where they are no higher.
 
@@ -257,6 +262,23 @@ def evidence(seconds: float, recent_rps: float, rate_rps: float) -> float:
     if count <= expected_count:
         return 0.0
     return count * math.log(count / expected_count) - count + expected_count
+
+
+def rises_certainly(
+    traffic_windows: Sequence[tuple[float, float]], sized_rps: float, dispersion: float
+) -> bool:
+    """Whether a window shows more than was sized for, by as much as makes it count at full size.
+
+    Args:
+        traffic_windows: Lengths of windows in seconds with their rates.
+        sized_rps: The rate that was sized for.
+        dispersion: Dispersion of the arrivals.
+
+    """
+    return any(
+        recent > sized_rps + CERTAIN_ERRORS * _error(sized_rps, seconds, dispersion)
+        for seconds, recent in traffic_windows
+    )
 
 
 def rises_suddenly(

@@ -89,6 +89,13 @@ class Pods:
             await self.loop.reconcile()
 
     @property
+    def sized_rps(self) -> float:
+        """Requests per second that were sized for."""
+        decision = self.loop.states[KEY].decision
+        assert decision is not None
+        return decision.arrival_rate_rps
+
+    @property
     def desired(self) -> int:
         replicas = self.loop.states[KEY].desired
         assert replicas is not None
@@ -153,6 +160,24 @@ async def test_a_step_starts_a_cycle_within_five_seconds(session: aiohttp.Client
     assert KEY in pods.loop.busy
     await pods.loop.reconcile()
     assert pods.desired >= 2 * before
+
+
+async def test_a_rise_that_is_certain_in_half_a_minute_starts_a_cycle_then(
+    session: aiohttp.ClientSession,
+) -> None:
+    """By half of its rate: 5 s and a scrape cycle show nothing certain, the windows of the rate do."""
+    pods = Pods(session, replicas=3)
+    await pods.minutes(4, rps=3.0)
+    before = pods.sized_rps
+    requested = []
+    for number in range(6):
+        pods.scrape(5, rps=4.2, between=number % 3 != 2)
+        requested.append(pods.loop.cycle_requested)
+    assert requested == [False] * 5 + [True]
+    await pods.loop.reconcile()
+    assert pods.sized_rps > 1.3 * before
+    pods.scrape(5, rps=4.2, between=True)
+    assert not pods.loop.cycle_requested
 
 
 async def test_a_rise_that_cannot_be_decided_for_starts_no_cycle_at_each_look(
