@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from adapter.commands import flags
 from adapter.errors import UsageError
+from adapter.logs import printable
 
 if TYPE_CHECKING:
     from adapter.formats import cases, step_cases
@@ -233,7 +234,7 @@ def run(args: argparse.Namespace) -> int:
         case = cases.parse(given)
         assert not isinstance(case, step_cases.InvalidCase)  # noqa: S101 - it was answered
         for line in _table(answer, case):
-            print(line)
+            print(printable(line))
     return 0
 
 

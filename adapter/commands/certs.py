@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter import errors, installation
 from adapter.commands import flags, kubeconfig
+from adapter.logs import printable
 
 if TYPE_CHECKING:
     from adapter.kube.client import Cluster
@@ -65,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
         if item["what"] != "serving certificate":
             trusted = item["trusted"]
             state += "" if trusted is None else ", trusted" if trusted else ", not trusted yet"
-        print(f"{item['what']:<22}{item['until'][:10]}  {state:<34}{item['fingerprint'][:23]}")
-    print(document["next"])
+        line = f"{item['what']:<22}{item['until'][:10]}  {state:<34}{item['fingerprint'][:23]}"
+        print(printable(line))
+    print(printable(document["next"]))
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter.commands import flags
 from adapter.errors import InputError
+from adapter.logs import printable
 from analyzer.errors import FitError, InvalidParameterError, SaturatedRowsError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_document(result), allow_nan=False))
     else:
         for line in _table(result):
-            print(line)
+            print(printable(line))
     return 1 if result.refused else 0
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from adapter.commands import flags
 from adapter.errors import InputError, UsageError
+from adapter.logs import printable
 from optimizer.errors import OptimizerError
 from optimizer.problem import POLICIES, SolverName
 
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     first = document
     before = _planned(document, str(args.file))
     for line in fleet_file.unused(document):
-        print(f"not used: {args.file}: {line}", file=sys.stderr)
+        print(printable(f"not used: {args.file}: {line}"), file=sys.stderr)
     if not args.what_if:
         _show(args, before, document)
         return 0
@@ -115,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         _print(_comparison(before, after), numbers=[3])
         for name, why in after.set_aside.items():
             if name not in before.set_aside:
-                print(f"set aside: {name}: {why}")
+                print(printable(f"set aside: {name}: {why}"))
     return 0
 
 
@@ -162,13 +163,13 @@ def _show(args: argparse.Namespace, plan: planning.Plan, document: Mapping[str, 
         print()
         _print(_group_rows(plan), numbers=range(1, 4))
     for ceiling in plan.ceilings:
-        print(ceiling)
-    print(_summary(plan))
+        print(printable(str(ceiling)))
+    print(printable(_summary(plan)))
     for name, why in plan.set_aside.items():
-        print(f"set aside: {name}: {why}")
+        print(printable(f"set aside: {name}: {why}"))
     if args.explain:
         for line in _explained(plan):
-            print(line)
+            print(printable(line))
 
 
 def _document(
@@ -348,11 +349,11 @@ def _short(decision: planning.Decision | None) -> str:
 
 def _print(rows: Iterator[tuple[str, ...]], numbers: Sequence[int]) -> None:
     """Print rows in columns, numbers to the right; rich would take as long to load as the planning takes."""
-    table = list(rows)
+    table = [tuple(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         cells = [
             cell.rjust(width) if place in numbers else cell.ljust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        print("  ".join(cells).rstrip())
+        print(printable("  ".join(cells).rstrip()))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from adapter.commands import flags
+from adapter.logs import printable
 from adapter.profiles import catalog, memory
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         import yaml  # noqa: PLC0415 - as above
 
         for line in _comments(profile):
-            print(f"# {line}")
+            print(printable(f"# {line}"))
         print(yaml.safe_dump({"accelerators": [accelerator(profile)]}, sort_keys=False), end="")
     return 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from adapter import errors
 from adapter.app.prometheus import command_options
 from adapter.commands import flags
+from adapter.logs import printable
 from adapter.settings.control import Prometheus
 
 _RESTORED = """\
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         history.close()
     for line in recording.summary(_RESTORED):
-        print(line)
+        print(printable(line))
     return 0
 
 

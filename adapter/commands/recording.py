@@ -20,6 +20,7 @@ from adapter.formats.request_history import RequestHistory, Step
 from adapter.formats.request_sampling import Request, RequestSampler, SamplerState
 from adapter.formats.trace_file import TraceFile
 from adapter.kube import duration
+from adapter.logs import printable
 
 CHUNK_STEPS = 120
 """Steps of one query: of a hundred pods with histograms that is a response of some 20 MB."""
@@ -235,4 +236,4 @@ def _shown(at: float) -> str:
 
 def note(text: str) -> None:
     """Print a message beside the result."""
-    print(f"variant-adapter record: {text}", file=sys.stderr)
+    print(printable(f"variant-adapter record: {text}"), file=sys.stderr)

@@ -232,7 +232,9 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     for offered in traffic.values():
         for line in offered.trace.left_out:
-            console.print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                logs.printable(f"left out: {line}"), markup=False, highlight=False, soft_wrap=True
+            )
     with _how_to_resume(console, args.out), progress.bar(console, quiet=args.quiet) as report_share:
         comparison = compare.compare(
             replayed,

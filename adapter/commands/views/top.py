@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         grid = table(document, args)
         console.print(grid)
         if not grid.rows:
-            print(_none(document, args), file=sys.stderr)
+            print(printable(_none(document, args)), file=sys.stderr)
         return 0
     from rich.live import Live  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             document, problem = shown_after(document, args)
             grid = table(document, args)
             if problem:
-                grid.caption = Text(problem)
+                grid.caption = Text(printable(problem))
             live.update(grid, refresh=True)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from adapter import errors
 from adapter.commands import flags, kubeconfig
 from adapter.commands.views import leader
+from adapter.logs import printable
 
 if TYPE_CHECKING:
     from adapter.kube.client import Cluster
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(url: str, *, browser: bool) -> None:
-    print(f"Page of the fleet: {url}", flush=True)
+    print(printable(f"Page of the fleet: {url}"), flush=True)
     if browser and not webbrowser.open(url):
         print("No browser opened; open the address yourself", flush=True)
 
@@ -180,7 +181,7 @@ class Forwarder:
             )
         except (ApiError, errors.InputError) as error:
             self._known_until = float("-inf")
-            print(f"connection ended: {error}", flush=True)
+            print(printable(f"connection ended: {error}"), flush=True)
             text = f"{error}\n".encode()
             head = (
                 f"HTTP/1.1 502 Bad Gateway\r\nContent-Length: {len(text)}\r\nConnection: close\r\n"
