@@ -241,6 +241,8 @@ def _why(error: Exception) -> str:
     """What went wrong, without anything of the body of an answer."""
     if isinstance(error, json.JSONDecodeError):
         return f"the answer is not JSON, at byte {error.pos}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"the answer is not UTF-8, at byte {error.start}"
     if isinstance(error, RecursionError):
         return "the answer is nested too deeply"
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):

@@ -245,7 +245,7 @@ class Cluster:
             except _FAILURES as error:
                 raise errors.no_answer(error, path=path) from error
             most = pages.following(most, length)
-            page, token = pages.read(document)
+            page, token = await pages.read(document, path=path, after=token)
             # Not held while the next one is read.
             del document
             yield page

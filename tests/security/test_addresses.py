@@ -381,3 +381,6 @@ def test_the_delegate_is_not_quoted() -> None:
     broken = aiohttp.ClientResponseError(request, (), message=f"Bad status line {SECRET!r}")
     for error in (broken, json.JSONDecodeError("Expecting value", SECRET, 0)):
         assert SECRET not in delegation._why(error)
+    with pytest.raises(UnicodeDecodeError) as caught:
+        json.loads(b'"\xc3')
+    assert delegation._why(caught.value) == "the answer is not UTF-8, at byte 1"

@@ -6,11 +6,14 @@ times its bytes. Objects of tenants may be 1.5 MiB each.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+
+from adapter.kube.errors import Unavailable
 
 FIRST, LEAST, MOST = 100, 2, 500
 """Objects of the first page of a list, and the bounds of later ones."""
@@ -25,6 +28,10 @@ requested again with a smaller `limit`: the objects before say nothing of the si
 
 FEWER = 4
 """Divisor of `limit`, the number of objects of a page, after a page that is too long."""
+
+
+EMPTY_SECONDS = 0.5
+"""Seconds that a page without objects takes where more follow: a server may have any number of them."""
 
 
 class TooLongError(Exception):
@@ -78,9 +85,24 @@ def following(asked: int, length: int) -> int:
     return max(LEAST, min(fit, 2 * asked, MOST))
 
 
-def read(document: Mapping[str, Any]) -> tuple[Page, str]:
-    """A page, and the token that continues the list; empty at its end."""
+async def read(document: Mapping[str, Any], *, path: str, after: str) -> tuple[Page, str]:
+    """A page, and the token that continues the list; empty at its end.
+
+    Args:
+        document: the response.
+        path: URL path of the list.
+        after: token that the page was asked for with; empty for the first one.
+
+    Raises:
+        Unavailable: the page is followed by itself.
+
+    """
     metadata = document.get("metadata") or {}
     items = [item for item in document.get("items") or () if isinstance(item, dict)]
     page = Page(items, str(metadata.get("resourceVersion") or ""))
-    return page, str(metadata.get("continue") or "")
+    token = str(metadata.get("continue") or "")
+    if token and token == after:
+        raise Unavailable(f"{path}: a page of the list is followed by itself", path=path)
+    if token and not items:
+        await asyncio.sleep(EMPTY_SECONDS)
+    return page, token

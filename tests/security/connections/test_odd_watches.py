@@ -106,3 +106,34 @@ async def test_what_comes_after_an_odd_line_is_read(shape: str, unused_tcp_port:
         assert waited <= 61.0
         await tasks.cancel(task)
     await runner.cleanup()
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("token", ["same", ""])
+async def test_a_list_without_end_is_not_hammered(token: str, unused_tcp_port: int) -> None:
+    """Pages without objects that go on for ever, by one token or by ever new ones."""
+    requests: list[str] = []
+
+    async def serve(_: web.Request) -> web.Response:
+        requests.append(token or str(len(requests)))
+        return web.json_response({"metadata": {"continue": requests[-1]}, "items": []})
+
+    app = web.Application()
+    app.router.add_get(PODS, serve)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+
+    async def authorize(_: dict[str, str]) -> None:
+        return None
+
+    async with aiohttp.ClientSession() as session:
+        server = f"http://127.0.0.1:{unused_tcp_port}"
+        api = client.Cluster(client.Connection(session=session, server=server, authorize=authorize))
+        follower = informer.Informer(api, PODS)
+        task = asyncio.create_task(follower.run())
+        await asyncio.sleep(30.0)
+        assert 2 <= len(requests) <= 62
+        assert bool(follower.problem) is bool(token)
+        await tasks.cancel(task)
+    await runner.cleanup()
