@@ -123,16 +123,16 @@ class ConfigMaps:
         if config_map is None:
             return
         self._forget()
-        name = config_map.metadata.name
-        edited = name.removesuffix(DEFAULTS_SUFFIX)
+        edited = (name := config_map.metadata.name).removesuffix(DEFAULTS_SUFFIX)
         if edited in NEEDED_CONFIG_MAPS:
             prices = edited == COSTS
             read = self._unit_cost if prices else self._service_class
             rows: dict[str, Any] = self._accelerators if prices else self._classes
             last = self._last.accelerators if prices else self._last.classes
-            for key, text in config_map.data.items():
+            data = config_map.data
+            for key in data if prices else last_good.in_order(data, self._last.classes):
                 if self._written.counts(where, edited, key, rows=rows, last=last):
-                    read(f"{where}: data.{key}", key, text)
+                    read(f"{where}: data.{key}", key, data[key])
         elif name.endswith(CONFIG_SUFFIX):
             self.setting_problems.extend(keys.problems(config_map.data, where))
             self.data.update(config_map.data)

@@ -222,7 +222,7 @@ def source(
     spec, metadata = variant.spec, variant.metadata
     notes = {**(target.annotations if target else {}), **metadata.annotations}
     service_class, class_problems = settings.class_of(spec, metadata.namespace)
-    accelerators, cost_problems = settings.prices(profiles.accelerators_of(variant))
+    accelerators, cost_problems = settings.prices(profiles.accelerators_of(variant, published))
     given, warnings = profiles.of_spec(spec, accelerators, settings.broken_costs)
     accelerator, own = _accelerator(variant, target, given, accelerators, published)
     published = profiles.renamed(published, own)

@@ -20,7 +20,17 @@ _MOST_TOLD = 3
 
 
 class Prices(dict[str, fleet.Accelerator]):
-    """Accelerators with a price by name; not changed once something was looked up."""
+    """Accelerators with a price by name; not changed once something was looked up.
+
+    A device means one whose row is gone only where no other row has it.
+    """
+
+    def __init__(
+        self, items: Mapping[str, fleet.Accelerator], gone: frozenset[str] = frozenset()
+    ) -> None:
+        """`gone`: those whose rows are gone."""
+        super().__init__(items)
+        self._gone = gone
 
     @functools.cached_property
     def listing(self) -> str:
@@ -40,9 +50,10 @@ class Prices(dict[str, fleet.Accelerator]):
             among = {
                 name for chip in products.chips(product) for name in self._by_chip.get(chip, ())
             }
-            self._known[product] = [
+            means = [
                 name for name in sorted(among) if products.alike(self[name].device_type, product)
             ]
+            self._known[product] = [name for name in means if name not in self._gone] or means
         return self._known[product]
 
     @functools.cached_property
@@ -83,7 +94,7 @@ def priced(
 ) -> Prices:
     """Accelerators of the rows and of those that are gone."""
     items = {**{name: last[name] for name in last if name in gone}, **rows}
-    return Prices({name: item.accelerator for name, item in items.items()})
+    return Prices({name: item.accelerator for name, item in items.items()}, gone - rows.keys())
 
 
 def problems(

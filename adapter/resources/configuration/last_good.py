@@ -65,6 +65,19 @@ def held(last: object) -> str:
     return "" if last is None else f"; {HELD}"
 
 
+def in_order(data: Mapping[str, str], last: Mapping[str, NamedClass]) -> list[str]:
+    """Keys of the rows of classes as they are read: of two with one name the first one is right.
+
+    Those that are new, or whose classes have other names than they had, are the last.
+    """
+
+    def is_renamed(key: str) -> bool:
+        now, before = rows.parse_class(data[key]).service_class, last.get(key)
+        return before is None or (now is not None and now.name != before.service_class.name)
+
+    return sorted(data, key=is_renamed)
+
+
 def class_in_force(
     row: rows.ClassRow, last: NamedClass | None, *, where: str, key: str, taken: Collection[str]
 ) -> tuple[NamedClass | None, list[str]]:

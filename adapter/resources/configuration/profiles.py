@@ -18,12 +18,18 @@ from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 
 
-def accelerators_of(variant: schemas.VariantAutoscaling) -> tuple[str, ...]:
-    """Accelerators that a variant names: those of its profiles, else that of its label."""
+def accelerators_of(
+    variant: schemas.VariantAutoscaling, published: Published | None = None
+) -> tuple[str, ...]:
+    """Accelerators that a variant names: those of its profiles, else that of its label.
+
+    Without a profile that of its last decision is one: the label may have a device, or the pods alone.
+    """
     if variant.spec.profile is not None:
         return tuple(item.accelerator for item in variant.spec.profile.accelerators)
     label = variant.metadata.labels.get(ACCELERATOR_LABEL)
-    return (label,) if label else ()
+    last = published.accelerator if published is not None else ""
+    return tuple(filter(None, (label, last)))
 
 
 def of_spec(

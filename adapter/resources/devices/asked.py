@@ -20,7 +20,8 @@ def device_types(reader: inputs.Reader, config_namespace: str) -> dict[str, str]
     named: set[str] = set()
     for key, (_, item) in reader.variants.items():
         names = profiles.accelerators_of(item)
-        priced = reader.settings.prices(names)[0]
+        last = reader.published.get(key)
+        priced = reader.settings.prices(profiles.accelerators_of(item, last))[0]
         # Without a profile and a label: the accelerator of the pods' nodes, else the only one with a price.
         named.update(names or _of_pods(reader, key[0], item, priced))
     where = f"ConfigMap {config_namespace}/{COSTS}"

@@ -15,8 +15,8 @@ from adapter.app.endpoints import Endpoints
 from adapter.resources.configuration.last_good import HELD
 from adapter.resources.stored_status import CONFIGURATION
 from tests.fakes import cluster_world as worlds
-from tests.fakes.cluster_world import CORE, SYSTEM, World, until
-from tests.fakes.kubernetes_objects import Object
+from tests.fakes.cluster_world import APPS, CORE, SYSTEM, World, until
+from tests.fakes.kubernetes_objects import VARIANTS, Object
 
 pytestmark = pytest.mark.virtual_time
 
@@ -90,6 +90,44 @@ async def test_targets_are_held_and_renewed(
             assert endpoints.loop.states["team-a/v"].scaled_up >= before.scaled_up > 0
             assert world.desired() == 4
             assert "[!]" not in await readiness(endpoints)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+async def test_a_price_whose_device_alone_is_named(tmp_path: Path, *, labelled: bool) -> None:
+    """By a label, or by the pods: the accelerator stays what it was, until another row has its device."""
+    device = "NVIDIA-A100-PCIE-80GB"
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        item = world.variant()
+        item["metadata"]["labels"] = (
+            {"inference.optimization/acceleratorName": device} if labelled else {}
+        )
+        reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "v"}
+        item["spec"] = {
+            "scaleTargetRef": reference, "modelID": worlds.MODEL, "variantCost": "10.0",
+            "maxReplicas": 9,
+        }  # fmt: skip
+        world.api.put(VARIANTS, "variantautoscalings", item)
+        deployment = worlds.workload("v", 1)
+        deployment["spec"]["template"]["spec"]["nodeSelector"] = {"nvidia.com/gpu.product": device}
+        world.api.put(APPS, "deployments", deployment)
+        costs = config_map(COSTS)
+        costs["data"] = {**costs["data"], "H100": '{"device": "NVIDIA-H100", "cost": "90"}'}
+        world.api.put(CORE, "configmaps", costs)
+        async with world.replica("a") as (endpoints, _):
+            await until(lambda: world.desired() is not None)
+            source = endpoints.loop.states["team-a/v"].source
+            assert (source.accelerator, source.own_accelerator) == ("A100", None)
+            row = costs["data"].pop("A100")
+            world.api.put(CORE, "configmaps", costs)
+            await until(lambda: condition(world)[0] == "False")
+            assert f"ConfigMap {SYSTEM}/{COSTS}: data.A100: is gone; {HELD}" in condition(world)[2]
+            source = endpoints.loop.states["team-a/v"].source
+            assert (source.accelerator, source.own_accelerator) == ("A100", None)
+            costs["data"]["a100-pcie"] = row
+            world.api.put(CORE, "configmaps", costs)
+            await until(lambda: condition(world)[0] == "True")
+            assert endpoints.loop.states["team-a/v"].source.accelerator == "a100-pcie"
 
 
 async def test_a_target_that_one_request_breaks(tmp_path: Path) -> None:

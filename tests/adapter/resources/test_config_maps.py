@@ -158,6 +158,21 @@ def test_two_classes_of_one_name() -> None:
     assert settings.class_of(spec())[0].targets["m"].itl_ms == 24
 
 
+@pytest.mark.parametrize("own", [PREMIUM.replace("Premium", "Gold").replace("24", "99"), "name: ["])
+def test_a_class_that_takes_the_name_of_another_one_is_wrong(own: str) -> None:
+    """Whatever the order of their keys; the other one stays, also where its own row is broken."""
+    gold = PREMIUM.replace("Premium", "Gold").replace("24", "99")
+    settings, _ = read(other=gold)
+    for name in ("Premium", "Gold"):
+        settings.class_of(spec(named=name))
+    taking, problems = read(
+        settings.last_good, premium=PREMIUM.replace("Premium", "Gold"), other=own
+    )
+    assert any("data.premium: name: class 'Gold' is already defined" in text for text in problems)
+    assert taking.class_of(spec(named="Gold"))[0].targets["m"].itl_ms == 99
+    assert taking.class_of(spec(named="Premium"))[0].targets["m"].itl_ms == 24
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
