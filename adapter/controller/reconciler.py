@@ -33,6 +33,7 @@ from adapter.controller.state import Moment, VariantRecord
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources.inputs import Inputs
+from adapter.resources.serving.pools import fair
 from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 
@@ -179,7 +180,9 @@ class Reconciler:
         )
         now = self._clock.time()
         decided: list[str] = []
-        for key, item in sized.items():
+        # Of each namespace in turn: those of one with thousands come no sooner than others'.
+        for _, key in fair(((key.partition("/")[0], key) for key in sized), len(sized)):
+            item = sized[key]
             await asyncio.sleep(0)  # requests are served in between
             if len(decided) == PUBLISHED_AT_ONCE:
                 self._publish_some(decided)
