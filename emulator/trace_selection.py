@@ -29,12 +29,14 @@ class Selection:
         scale: Factor on the rate, > 0.
         start: Beginning of the window, seconds since the trace's.
         end: End of the window, seconds since the trace's beginning; inf for the trace's end.
+        seed: Other repeated requests, at other times; 0 for those that every other command takes.
 
     """
 
     scale: float = 1.0
     start: float = 0.0
     end: float = math.inf
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.scale < math.inf:
@@ -88,7 +90,7 @@ class Selection:
                 f"{trace.name}: --scale: must be at most {MAX_REQUESTS / len(trace):.6g} for its"
                 f" {len(trace)} requests, not {self.scale:g}: at most {MAX_REQUESTS} are replayed"
             )
-        rng = np.random.default_rng(len(trace))
+        rng = np.random.default_rng([len(trace), self.seed] if self.seed else len(trace))
         whole, rest = divmod(self.scale, 1.0)
         copies = int(whole) + (rng.random(len(trace)) < rest)
         taken = np.repeat(np.arange(len(trace)), copies)

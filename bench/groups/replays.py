@@ -1,6 +1,6 @@
 """Groups on public traces: the loop, each variant alone, and what foresight is worth, side by side.
 
-    python -P bench/groups/replays.py --traces DIR [--part first|second] [--no-bounds]
+    python -P bench/groups/replays.py --traces DIR [--part first|second] [--no-bounds | --seeds N]
 
 A100, H100 and L40S of one model behind one gateway, by manifests/samples/replay/groups.yaml with two
 replicas of each. Constants of the loop were chosen on the first halves of the traces; the second
@@ -13,6 +13,10 @@ knows the traffic, starts replicas ahead of it and holds whole ones. It keeps 99
 search what the group kept. What the group costs more than that has two factors: foresight, which a policy
 without it pays too though it knows the engines (`reactive.py`), and what the loop pays more than that one.
 `--no-bounds` leaves these searches out: they take most of the time.
+
+`--seeds N` replays each row N times, with other requests repeated at other times where the rate is scaled,
+and others within the 3 s: the mean difference of what the group and the variants alone keep, in percentage
+points, with its 95 % interval by Student's t. Rows with nothing random in them are left out.
 """
 
 from __future__ import annotations
@@ -104,6 +108,15 @@ def spread(traffic: OfferedTraffic, seconds: float, *, seed: int = 1) -> Offered
     )
 
 
+SEEDS = (2, 12)
+"""Least and largest number of seeds."""
+
+STUDENT = dict(
+    enumerate((12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201), 2)
+)
+"""Two-sided 95 % quantiles of Student's t by the number of values."""
+
+
 class Costs(NamedTuple):
     """Share of requests within their targets, and cents after the warm-up."""
 
@@ -124,11 +137,10 @@ def counted(result: PolicyResult, warm_up: float) -> Costs:
     return Costs(result.within, result.cost_cents - before)
 
 
-def replayed(row: Row, folder: Path, part: str, *, bounds: bool) -> list[Costs]:
-    """The group, each variant alone, timetables for 99 % and as much as the group, and without foresight.
-
-    Without bounds the first two only.
-    """
+def offered(
+    row: Row, folder: Path, part: str, seed: int = 0
+) -> tuple[scenarios.Scenario, dict[str, OfferedTraffic]]:
+    """Scenario and traffic of a row; `seed` 0 is that of the table."""
     half = 30.0 * row.minutes
     start = 0.0 if part == "first" else half
     scenario = given(row)
@@ -136,10 +148,40 @@ def replayed(row: Row, folder: Path, part: str, *, bounds: bool) -> list[Costs]:
         scenario,
         trace_folder.find(Path(row.trace), folder),
         base=folder,
-        selection=Selection(scale=row.scale, start=start, end=start + half),
+        selection=Selection(scale=row.scale, start=start, end=start + half, seed=seed),
     )
     if row.rounded:
-        traffic = {model: spread(item, row.rounded) for model, item in traffic.items()}
+        traffic = {
+            model: spread(item, row.rounded, seed=seed or 1) for model, item in traffic.items()
+        }
+    return scenario, dict(traffic)
+
+
+def repeated(row: Row, folder: Path, part: str, seeds: int) -> str:
+    """What the group keeps more than the variants alone, over some seeds."""
+    lost: list[tuple[float, float]] = []
+    cents = np.zeros(2)
+    for seed in range(1, seeds + 1):
+        scenario, traffic = offered(row, folder, part, seed)
+        results = compare.compare(scenario, traffic, POLICIES, jobs=1).results
+        costs = [counted(result, scenario.warm_up) for result in results]
+        lost.append((1 - costs[0].within, 1 - costs[1].within))
+        cents += [item.cents for item in costs]
+    more = 100 * np.array([group - alone for group, alone in lost])
+    means = 100 * np.mean(lost, axis=0)
+    interval = STUDENT[seeds] * float(np.std(more, ddof=1)) / math.sqrt(seeds)
+    return (
+        f"missed {means[0]:.3f} and {means[1]:.3f} %, {more.mean():+.3f} points +- {interval:.3f};"
+        f" {cents[0] / seeds:.0f} and {cents[1] / seeds:.0f} cents, {1 - cents[0] / cents[1]:.0%} saved"
+    )
+
+
+def replayed(row: Row, folder: Path, part: str, *, bounds: bool) -> list[Costs]:
+    """The group, each variant alone, timetables for 99 % and as much as the group, and without foresight.
+
+    Without bounds the first two only.
+    """
+    scenario, traffic = offered(row, folder, part)
     results = list(compare.compare(scenario, traffic, POLICIES, jobs=1).results)
     if not bounds:
         return [counted(result, scenario.warm_up) for result in results]
@@ -160,6 +202,15 @@ def replayed(row: Row, folder: Path, part: str, *, bounds: bool) -> list[Costs]:
     return [*costs, counted(known_past, scenario.warm_up) if known_past else NOTHING]
 
 
+def named(row: Row) -> str:
+    """What the first column says."""
+    return (
+        f"{row.trace} x {row.scale:g}"
+        + (", H100 gone" if row.gone is not None else "")
+        + (", not rounded" if row.rounded else "")
+    )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -169,8 +220,15 @@ def main() -> None:
     parser.add_argument(
         "--no-bounds", action="store_true", help="the group and each variant alone, nothing else"
     )
+    parser.add_argument("--seeds", type=int, choices=range(SEEDS[0], SEEDS[1] + 1))
     given_ = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    rows = ROWS if given_.row is None else ROWS[given_.row : given_.row + 1]
+    if given_.seeds:
+        for row in rows:
+            if row.scale != 1 or row.rounded:
+                print(named(row), repeated(row, Path(given_.traces), given_.part, given_.seeds))
+        return
     bounds = not given_.no_bounds
     names = (
         "traffic",
@@ -184,14 +242,10 @@ def main() -> None:
     names += COMPARED if bounds else ()
     print("| " + " | ".join(names) + " |")
     print("| --- |" + " ---: |" * (len(names) - 1))
-    for row in ROWS if given_.row is None else ROWS[given_.row : given_.row + 1]:
+    for row in rows:
         results = replayed(row, Path(given_.traces), given_.part, bounds=bounds)
         ours, alone = results[:2]
-        cells = [
-            f"{row.trace} x {row.scale:g}"
-            + (", H100 gone" if row.gone is not None else "")
-            + (", not rounded" if row.rounded else "")
-        ]
+        cells = [named(row)]
         for each in results:
             cells += [f"{100 * each.within:.2f}", f"{each.cents:.0f}"]
         cells.append(f"{1 - ours.cents / alone.cents:.0%}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +60,16 @@ def test_repeated_requests_do_not_arrive_together() -> None:
     assert SPREAD_SECONDS == 15
 
 
+def test_a_seed_repeats_other_requests() -> None:
+    """The same number of them on average, and the same ones for the same seed."""
+    first, again, other = (Selection(scale=2.5, seed=seed).of(HOUR) for seed in (1, 1, 2))
+    usual = Selection(scale=2.5).of(HOUR)
+    assert np.array_equal(first.arrival_seconds, again.arrival_seconds)
+    for one, two in ((first, other), (first, usual)):
+        assert not np.array_equal(one.arrival_seconds, two.arrival_seconds)
+        assert len(one) == pytest.approx(len(two), rel=0.05)
+
+
 def test_steps_move_with_the_window() -> None:
     """Upward steps that begin in the window count from its beginning and end with it at the latest."""
     steps = ((300.0, 900.0), (1200.0, 3000.0))
@@ -76,7 +87,7 @@ def test_steps_move_with_the_window() -> None:
         ({"start": -1}, "window: must begin at >= 0"),
     ],
 )
-def test_wrong_selections(fields: dict[str, float], said: str) -> None:
+def test_wrong_selections(fields: dict[str, Any], said: str) -> None:
     """A factor is above 0, and a window ends after its beginning."""
     with pytest.raises(TraceError, match=said):
         Selection(**fields)
@@ -146,7 +157,7 @@ DAY = 86400.0
     ],
 )
 def test_a_gap_that_is_most_of_a_file_is_refused(
-    arrivals: tuple[float, ...], window: dict[str, float], said: str
+    arrivals: tuple[float, ...], window: dict[str, Any], said: str
 ) -> None:
     """One wrong date would make a replay of years; its line is named, of two sides that of the fewer."""
     with pytest.raises(TraceError, match=said):
