@@ -102,8 +102,8 @@ def _risen(
         sized = item.state.decision.arrival_rate_rps
         rates = tuple(window.rates_of(SUDDEN_PARTS))
         dispersion = demand.dispersion(item.trend)
-        # What counts in full at the next cycle need not wait for it.
-        lasting = tuple(window.rates_of(RECENT_PARTS))
+        # What counts in full at the next cycle need not wait for it; looks at shorter ones err more often.
+        lasting = tuple(window.rates_of(RECENT_PARTS[-1:]))
         if demand.rises_suddenly(
             rates, sized, window.dispersion, dispersion
         ) or demand.rises_certainly(lasting, sized, dispersion):
