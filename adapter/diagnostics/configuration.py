@@ -109,10 +109,11 @@ async def of_prometheus(options: PrometheusOptions, models: set[str]) -> list[Fi
         return [Finding("error", str(error), "check --prometheus and its TLS and token settings")]
     samples = promql.pods(answer.samples)
     where = f"Prometheus {options.shown_url}"
-    findings = [
-        Finding("warning", f"{where} warns: {text}", "its answers may be incomplete")
-        for text in answer.warnings
-    ]
+    findings = []
+    if answer.warnings:
+        problem = f"{where}: warnings in its answer: {len(answer.warnings)}"
+        fix = "its answers may be incomplete; a query on its own page shows them"
+        findings.append(Finding("warning", problem, fix))
     served = {item.model for item in samples}
     missing = sorted(models - served)
     if missing:

@@ -9,6 +9,7 @@ https://prometheus.io/docs/prometheus/latest/querying/api/
 from __future__ import annotations
 
 import contextlib
+import http.client
 import re
 import ssl
 import warnings
@@ -102,7 +103,7 @@ class PrometheusApi:
                 yield
         except (PrometheusApiClientException, requests.RequestException, OSError) as cause:
             raise self._translated(cause) from cause
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as cause:
+        except _NO_VECTOR as cause:
             reason = f"the response is not {expected} ({type(cause).__name__}); is the URL right?"
             raise self._options.error(reason) from cause
         finally:
@@ -136,6 +137,8 @@ class PrometheusApi:
                 reason = f"no response within {self._options.timeout_seconds:g} s; is it up?"
                 reason = f"{reason} --prometheus-timeout allows more"
             case requests.ConnectionError():
+                if _is_no_http(cause):
+                    reason = "the response is not HTTP"  # its text would quote it
                 reason = f"{reason}; is it up, and is the URL right?"
             case requests.RequestException():
                 # Its text may quote a header, and so a secret.
@@ -172,6 +175,21 @@ def _system() -> str | bool:
     """The authorities that the system trusts; requests has a list of its own."""
     paths = ssl.get_default_verify_paths()
     return paths.cafile or paths.capath or True
+
+
+_NO_VECTOR = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
+"""What reading JSON as a vector ends in where it is something else."""
+
+
+def _is_no_http(error: BaseException) -> bool:
+    """Whether an error is of a response that cannot be read, not of its connection."""
+    seen: list[BaseException] = [error]
+    for item in seen:
+        if isinstance(item, http.client.HTTPException) and not isinstance(item, OSError):
+            return True
+        inner = (item.__cause__, item.__context__, getattr(item, "reason", None), *item.args)
+        seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
+    return False
 
 
 def _innermost(error: BaseException) -> str:

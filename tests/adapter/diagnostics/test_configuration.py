@@ -43,7 +43,7 @@ async def test_missing_models_labels_and_warnings_are_reported() -> None:
     """Warnings of the response, series without pod, and models without series."""
     findings = await looked_up(Server(scraped(TARGET, warnings=["store is down"])))
     assert [level for level, _ in findings] == ["warning", "warning"]
-    assert "warns: store is down" in findings[0][1]
+    assert findings[0][1] == "Prometheus URL: warnings in its answer: 1"
     assert "series of m have no namespace or pod label" in findings[1][1]
     missing = await looked_up(Server(scraped({**POD, "model_name": "x"})))
     assert missing == [("error", "Prometheus URL has no vLLM or SGLang metrics of m; it has x")]

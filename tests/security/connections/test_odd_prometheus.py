@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import tracemalloc
@@ -15,7 +16,8 @@ from adapter.clock import Clock
 from adapter.collector import instant_vector
 from adapter.collector.attribution import Attribution
 from adapter.collector.instant_vector import InstantVector, Sample
-from adapter.collector.prometheus import PrometheusClient, PrometheusOptions
+from adapter.collector.lookups.prometheus_api import PrometheusApi
+from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import PrometheusScraper
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
@@ -180,3 +182,34 @@ async def test_of_many_models_only_those_of_variants_are_kept(
     assert [count.model for count in counts] == ["m7"]
     assert set(load.in_flight) == {("n", "p8")}
     assert set(load.saturation) == {("n", "m7")}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"S3CRET",
+        b"HTTP/1.1 200S3CRET",
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
+        b"HTTP/1.1 500 S3CRET\r\n\r\nS3CRET",
+    ],
+    ids=["text", "status", "deep", "error"],
+)
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_a_look_up_of_a_command_quotes_nothing(answer: bytes, retries: int) -> None:
+    """Nor does it end in an error that the command does not know."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    def look_up(port: int) -> str:
+        options = PrometheusOptions(url=f"http://127.0.0.1:{port}")
+        with pytest.raises(PrometheusError) as caught:
+            PrometheusApi(options, retries=retries).instant("up")
+        return str(caught.value)
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        said = await asyncio.to_thread(look_up, server.sockets[0].getsockname()[1])
+    assert "S3CRET" not in said
