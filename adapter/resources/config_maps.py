@@ -64,12 +64,11 @@ class ConfigMaps:
         self._used_models: set[tuple[str, str]] = set()
         self._written = defaults.Written()
         self.broken_costs: dict[str, str] = {}
-        self.wva = WvaConfig()
+        self.wva = WvaConfig(last.wva)
         self.data: dict[str, str] = {}
         self.setting_problems: list[keys.SettingProblem] = []
-        self.row_problems: list[str] = []
+        self.row_problems, self._class_problems = list[str](), list[str]()
         self._gone: dict[str, None] = {}
-        self._class_problems: list[str] = []
         self._keys = indexed.Keys(self._classes)
         self._forget()
 
@@ -105,7 +104,7 @@ class ConfigMaps:
     @property
     def told(self) -> tuple[str, ...]:
         """Rows that cannot be used, and those gone but in force; complete as `last_good` is."""
-        return (*self.row_problems, *self._gone)
+        return (*self.row_problems, *self._gone, *self.wva.gone)
 
     @property
     def last_good(self) -> LastGood:
@@ -115,6 +114,7 @@ class ConfigMaps:
         return LastGood(
             accelerators={name: item for name, item in accelerators.items() if name in used},
             classes=self.classes,
+            wva=self.wva.good,
         )
 
     def read(self, where: str, document: Mapping[str, Any]) -> None:
@@ -238,12 +238,12 @@ class ConfigMaps:
             before = gone.listing(spec.model)
             if before is None:
                 # Where classes are broken or missing, no target is no statement.
-                stated = class_name or self._class_problems
-                untargeted = spec.scale_target is not None and not stated
-                own = self.wva.class_of(namespace, spec.model, untargeted=untargeted)
+                problems = (*self._class_problems, *self.wva.broken_of(spec.model))
+                stated = spec.scale_target is None or class_name or problems
+                own = self.wva.class_of(namespace, spec.model, untargeted=not stated)
                 if own is None:
-                    raise _not_listed(spec.model, None, rows_now, self._class_problems)
-                return own, ()
+                    raise _not_listed(spec.model, None, rows_now, problems)
+                return own, self.wva.notes_of(own.name)
             return self._held_class(before, spec.model)
         notes = listing_class.problems_of(spec.model)
         if class_name:

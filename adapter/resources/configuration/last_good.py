@@ -6,6 +6,8 @@ import heapq
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from pydantic import BaseModel
+
 from adapter import errors
 from adapter.planning import fleet
 from adapter.resources.configuration import rows
@@ -50,11 +52,25 @@ class PricedAccelerator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GoodEntry:
+    """An entry of a ConfigMap of the workload-variant-autoscaler in force, and its place for messages."""
+
+    where: str
+    entry: BaseModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LastGood:
-    """Rows in force at the last reading, by key; of rows that are gone, those that variants use."""
+    """Rows in force at the last reading, by key; of rows that are gone, those that variants use.
+
+    Attributes:
+        wva: entries by ConfigMap and key.
+
+    """
 
     accelerators: Mapping[str, PricedAccelerator] = field(default_factory=dict)
     classes: Mapping[str, NamedClass] = field(default_factory=dict)
+    wva: Mapping[tuple[str, str], GoodEntry] = field(default_factory=dict)
 
 
 NOTHING = LastGood()

@@ -7,7 +7,7 @@ of another rule, for which the saturation rule stands in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from adapter.installation import WVA_TO_ZERO as TO_ZERO
 from adapter.kube import duration
 from adapter.planning import fleet
 from adapter.resources import schemas
+from adapter.resources.configuration.last_good import HELD, GoodEntry
 from adapter.resources.texts.documents import (
     DocumentError,
     composed,
@@ -163,15 +164,26 @@ class _Entries:
 
 
 class WvaConfig:
-    """Entries of these ConfigMaps, read so far.
+    """Entries of these ConfigMaps, read so far; one that breaks stays in force as it last was good.
+
+    Targets that are gone stay in force too, for the models of variants that have no others.
 
     Attributes:
         unused: Keys that are known and do nothing, one line each.
+        good: What the next reading falls back to; complete once all variants were joined.
+        gone: Entries that are gone but in force, one line each.
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last: Mapping[tuple[str, str], GoodEntry] | None = None) -> None:
+        """`last`: entries in force at the reading before."""
         self.unused: list[str] = []
+        self.good: dict[tuple[str, str], GoodEntry] = {}
+        self.gone: dict[str, None] = {}
+        self._last = last or {}
+        self._held: dict[str, str] = {}
+        self._broken: dict[str, list[str]] = {}
+        self._last_targets: _Entries | None = None
         self._entries: dict[str, _Entries] = {}
         self._classes: dict[str, fleet.ServiceClass] = {}
         self._targets: dict[str, dict[str, fleet.Targets]] = {}
@@ -183,12 +195,20 @@ class WvaConfig:
         for key, text in data.items():
             place = f"{where}: data.{key}"
             parsed = _known(name_of_map, text)
-            wrong = list(parsed.problems)
+            wrong, own = list(parsed.problems), (name_of_map, key)
             if parsed.entry is not None:
                 wrong = _ambiguities(key, parsed.repeated, parsed.entry, entries)
-                if not wrong:
-                    entries.put(key, parsed.entry)
-            problems += [f"{place}: {why}" for why in wrong]
+            last = self._last.get(own) if wrong else None
+            entry = parsed.entry if not wrong else last.entry if last else None
+            if isinstance(entry, _Entry):
+                entries.put(key, entry)
+                self.good[own] = GoodEntry(where=place, entry=entry)
+            told = [f"{place}: {why}{f'; {HELD}' if last else ''}" for why in wrong]
+            problems += told
+            if told and name_of_map == QUEUEING:
+                self._held[f"{QUEUEING}/{key}"] = told[0]
+                if last is None:
+                    self._broken.setdefault(parsed.about, []).append(told[0])
             self.unused += [f"{place}: {why}" for why in parsed.unused]
         return problems
 
@@ -213,11 +233,14 @@ class WvaConfig:
 
         """
         name, targets = NO_CLASS, fleet.Targets()
-        for key, entry in self._of(QUEUEING, _Targets, namespace, model):
-            if entry.ttft_ms or entry.itl_ms:
-                name = f"{QUEUEING}/{key}"
-                targets = fleet.Targets(itl_ms=entry.itl_ms, ttft_ms=entry.ttft_ms)
-                break
+        now = [
+            item
+            for item in self._of(QUEUEING, _Targets, namespace, model)
+            if item[1].ttft_ms or item[1].itl_ms
+        ]
+        for key, entry in (now or self._gone_of(namespace, model))[:1]:
+            name = f"{QUEUEING}/{key}"
+            targets = fleet.Targets(itl_ms=entry.itl_ms, ttft_ms=entry.ttft_ms)
         if name == NO_CLASS and not untargeted:
             return None
         # One class for all its models: a copy for each would take quadratic time.
@@ -228,6 +251,35 @@ class WvaConfig:
                 name=name, priority=LOWEST_PRIORITY, targets=by_model
             )
         return self._classes[name]
+
+    def broken_of(self, model: str) -> list[str]:
+        """What is wrong with entries of a model's targets that have no earlier value."""
+        return self._broken.get(model, [])
+
+    def notes_of(self, class_name: str) -> tuple[str, ...]:
+        """What is wrong with the entry whose targets a class of `class_of` has."""
+        return tuple(filter(None, [self._held.get(class_name)]))
+
+    def _gone_of(self, namespace: str, model: str) -> list[tuple[str, _Targets]]:
+        """Targets of a model whose entry is gone, with its key; from then on they are in force."""
+        if self._last_targets is None:
+            self._last_targets = _Entries()
+            for (name, key), item in self._last.items():
+                own, at = item.entry, (name, key)
+                if (
+                    isinstance(own, _Targets)
+                    and at not in self.good
+                    and (own.ttft_ms or own.itl_ms)
+                ):
+                    self._last_targets.put(key, own)
+        held = _sorted(self._last_targets.concerning(namespace, model), _Targets)[:1]
+        for key, _ in held:
+            last = self._last[QUEUEING, key]
+            self.good[QUEUEING, key] = last
+            text = f"{last.where}: is gone; {HELD} until there is such an entry again"
+            self._held[f"{QUEUEING}/{key}"] = text
+            self.gone[text] = None
+        return held
 
     def scale_to_zero(self, namespace: str, model: str) -> tuple[bool | None, float | None]:
         """Whether a model may go to zero, and after how many idle seconds; None where no entry says so."""
@@ -247,24 +299,33 @@ class WvaConfig:
     ) -> list[tuple[str, _EntryKind]]:
         """Entries about a model, with their keys: with its namespace, without one, then the default."""
         entries = self._entries.get(name)
-        concerning = [
-            (key, entry)
-            for key, entry in (() if entries is None else entries.concerning(namespace, model))
-            if isinstance(entry, kind)
-        ]
-        return sorted(
-            concerning, key=lambda item: (item[0] in DEFAULTS, not item[1].namespace, item[0])
-        )
+        return [] if entries is None else _sorted(entries.concerning(namespace, model), kind)
+
+
+def _sorted(
+    entries: Iterable[tuple[str, _Entry]], kind: type[_EntryKind]
+) -> list[tuple[str, _EntryKind]]:
+    """Entries of that kind, with their keys: with a namespace, without one, then the default."""
+    concerning = [(key, entry) for key, entry in entries if isinstance(entry, kind)]
+    return sorted(
+        concerning, key=lambda item: (item[0] in DEFAULTS, not item[1].namespace, item[0])
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Parsed:
-    """An entry, or what is wrong with its text; its keys that stand there twice, or change nothing."""
+    """An entry, or what is wrong with its text; its keys that stand there twice, or change nothing.
+
+    Attributes:
+        about: Its model, also where it cannot be used; empty where that is not known.
+
+    """
 
     entry: _Entry | None = None
     problems: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    about: str = ""
 
 
 def _parse(name_of_map: str, text: str) -> _Parsed:
@@ -279,12 +340,15 @@ def _parse(name_of_map: str, text: str) -> _Parsed:
             at = line(item["loc"])
             place = f"{f'line {at}: ' if at else ''}{field_path(item['loc'])}"
             problems.append(f"{place}{field_problem(item)}")
-        return _Parsed(problems=tuple(problems))
+        named = document if isinstance(document, dict) else {}
+        about = named.get("model_id", named.get("modelID"))
+        return _Parsed(problems=tuple(problems), about=about if isinstance(about, str) else "")
     repeated = (
         f"line {line}: {name}: is given twice; keep one"
         for name, line in repeated_keys(composed(text))
     )
-    return _Parsed(entry, (), tuple(repeated), tuple(_unused(name_of_map, document)))
+    unused = tuple(_unused(name_of_map, document))
+    return _Parsed(entry, (), tuple(repeated), unused, entry.model)
 
 
 _known = Known(_parse)

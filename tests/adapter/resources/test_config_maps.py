@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from adapter import errors
-from adapter.installation import CLASSES, COSTS
+from adapter.installation import CLASSES, COSTS, WVA_QUEUEING
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.config_maps import ConfigMaps
 from adapter.resources.configuration import profiles, rows
 from adapter.resources.configuration.last_good import HELD, NOTHING, LastGood
+from adapter.resources.wva.config import WvaConfig
 
 PREMIUM = """\
 name: Premium
@@ -171,6 +172,65 @@ def test_a_class_that_takes_the_name_of_another_one_is_wrong(own: str) -> None:
     assert any("data.premium: name: class 'Gold' is already defined" in text for text in problems)
     assert taking.class_of(spec(named="Gold"))[0].targets["m"].itl_ms == 99
     assert taking.class_of(spec(named="Premium"))[0].targets["m"].itl_ms == 24
+
+
+QUEUEING_ENTRY = "model_id: m\nnamespace: n\ntargetTTFT: 500\n"
+
+
+def queueing(last: WvaConfig | None = None, **entries: str | None) -> tuple[WvaConfig, list[str]]:
+    """The ConfigMap of 2026 with targets, after that reading; None leaves an entry out."""
+    config = WvaConfig(None if last is None else last.good)
+    data = {"default": "sloMultiplier: 3.0", "m": QUEUEING_ENTRY, **entries}
+    given = {key: text for key, text in data.items() if text is not None}
+    return config, config.read("ConfigMap s/q", WVA_QUEUEING, given)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (QUEUEING_ENTRY.replace("500", "500ms"), "data.m: line 3: targetTTFT: must be a number"),
+        ("model_id: [", "data.m: not valid YAML"),
+        ("", "data.m: model_id: is missing"),
+        (None, "data.m: is gone"),
+    ],
+)
+def test_targets_of_2026_stay_in_force(text: str | None, said: str) -> None:
+    """Broken or gone: its variant keeps them and is told, until there is such an entry again."""
+    config = queueing()[0]
+    for _ in range(3):
+        config, problems = queueing(config, m=text)
+        given = config.class_of("n", "m", untargeted=True)
+        assert given is not None
+        assert given.targets["m"] == fleet.Targets(ttft_ms=500)
+        (note,) = config.notes_of(given.name)
+        assert note.startswith(f"ConfigMap s/q: {said}")
+        assert HELD in note
+        assert problems == ([] if text is None else [note])
+    repaired, problems = queueing(config, m=QUEUEING_ENTRY.replace("500", "300"))
+    given = repaired.class_of("n", "m", untargeted=True)
+    assert given is not None
+    assert (problems, repaired.notes_of(given.name)) == ([], ())
+    assert given.targets["m"].ttft_ms == 300
+
+
+@pytest.mark.parametrize(
+    ("text", "models"), [(QUEUEING_ENTRY.replace("500", "soon"), ["m"]), ("a: [", [])]
+)
+def test_targets_of_2026_without_a_past_are_no_statement(text: str, models: list[str]) -> None:
+    """Whose entry it is gets none instead, and is told why; it is an error of that entry alone."""
+    for model in ("m", "o"):
+        problems: list[str] = []
+        settings = ConfigMaps(problems)
+        document = {"metadata": {"name": WVA_QUEUEING}, "data": {"m": text}}
+        settings.read("ConfigMap s/q", document)
+        item = schemas.VariantAutoscalingSpec.model_validate(
+            {"modelID": model, "scaleTargetRef": {"kind": "Deployment", "name": "v"}}
+        )
+        if model in models:
+            with pytest.raises(errors.InputError, match=r"ConfigMap s/q: data\.m: "):
+                settings.class_of(item)
+        else:
+            assert settings.class_of(item)[0].targets[model] == fleet.Targets()
 
 
 @pytest.mark.parametrize(

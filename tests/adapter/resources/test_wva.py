@@ -180,7 +180,7 @@ def test_broken_entries_of_2026() -> None:
         "wva_queueing_model_config": {"a": "model_id: m\ntargetITL: fast\n", "b": "a: ["},
         "wva_model_scale_to_zero_config": {**ZERO, "c": "model_id: x\nretention_period: soon\n"},
     }
-    read_inputs = read({"scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "1"}, **maps)
+    read_inputs = read({"scaleTargetRef": REFERENCE, "modelID": "o", "variantCost": "1"}, **maps)
     assert len(read_inputs.variants) == 1
     wrong, broken, late = read_inputs.problems
     place = "ConfigMap s/wva-queueing-model-config: data."
@@ -282,7 +282,7 @@ def test_a_field_that_is_not_known_is_named(spec: dict[str, Any], path: str) -> 
 def test_an_entry_of_2026_that_does_not_say_one_thing(entries: dict[str, str], said: str) -> None:
     """It is named and left out, rather than one of its two values taken."""
     spec = {"scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "1"}
-    (problem,) = read(spec, wva_queueing_model_config=entries).problems
+    problem = read(spec, wva_queueing_model_config=entries).problems[0]
     assert said in problem
 
 
