@@ -222,8 +222,9 @@ def source(
     spec, metadata = variant.spec, variant.metadata
     notes = {**(target.annotations if target else {}), **metadata.annotations}
     service_class, class_problems = settings.class_of(spec, metadata.namespace)
-    accelerators, cost_problems = settings.prices(profiles.accelerators_of(variant, published))
-    given, warnings = profiles.of_spec(spec, accelerators, settings.broken_costs)
+    named = profiles.accelerators_of(variant, published)
+    accelerators, cost_problems = settings.prices(named)
+    given, warnings = profiles.of_spec(spec, accelerators, settings.broken_costs, named)
     accelerator, own = _accelerator(variant, target, given, accelerators, published)
     published = profiles.renamed(published, own)
     unit = own if own and own.name == accelerator else accelerators.get(accelerator)
@@ -395,6 +396,4 @@ def _scale_to_zero(
 
 def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | None:
     told = parse_number(notes, STARTUP)
-    if told is not None or serving is None:
-        return told
-    return serving.startup_seconds
+    return told if told is not None or serving is None else serving.startup_seconds

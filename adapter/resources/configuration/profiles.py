@@ -36,6 +36,7 @@ def of_spec(
     spec: schemas.VariantAutoscalingSpec,
     accelerators: Prices,
     broken: Mapping[str, str],
+    named: Sequence[str] = (),
 ) -> tuple[tuple[fleet.Profile, ...], list[str]]:
     """Profiles on accelerators that have a price, and what is left out, one line each.
 
@@ -43,14 +44,21 @@ def of_spec(
         spec: of the variant.
         accelerators: those with a price, by name.
         broken: what is wrong with rows that have none, by name.
+        named: accelerators that the variant names.
 
     Raises:
-        MissingRowError: none is left.
+        MissingRowError: none is left, or it has none and the row of its accelerator cannot be read.
 
     """
     profiles: list[fleet.Profile] = []
     warnings: list[str] = []
     if spec.profile is None:
+        # Its own price is for an accelerator without a row.
+        for name in named:
+            if name in broken and name not in accelerators:
+                raise MissingRowError(
+                    f"accelerator {name!r}: its row cannot be read: {broken[name]}"
+                )
         return (), []
     for index, item in enumerate(spec.profile.accelerators):
         field = f"spec.modelProfile.accelerators[{index}].acc"

@@ -271,6 +271,9 @@ def test_a_price_without_a_past_is_told_to_the_variants_that_name_it() -> None:
             },
         }
     )
+    unprofiled = item.model_copy(update={"profile": None, "variant_cost": 10.0})
+    with pytest.raises(errors.InputError, match=r"'A100': its row cannot be read: .*data\.A100"):
+        profiles.of_spec(unprofiled, settings.prices([])[0], settings.broken_costs, ["A100"])
     given, told = profiles.of_spec(item, settings.prices([])[0], settings.broken_costs)
     assert [profile.accelerator for profile in given] == ["H100"]
     assert told[0].endswith(f"'A100' has no cost; left out. Its row cannot be read: {problem}")
