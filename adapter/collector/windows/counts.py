@@ -23,9 +23,6 @@ _USUAL_PART = 0.25
 _FEW = 3.0
 """Requests that ended, from which on most of their tokens are of the same time."""
 
-_BETWEEN = 1.0
-"""Requests that end between two lines of a page."""
-
 _UNTIMED = 0.1
 """Share of the tokens of requests that ended from which on they are not all timed, so that nothing is known
 of others: some servers time those that stream alone."""
@@ -42,7 +39,6 @@ class Counts:
         ended: Requests that ended with their tokens known.
         ended_tokens: Output tokens of these.
         tokens: Output tokens of all requests; NaN where they are not counted as they come.
-        unmeasured: Requests that ended beyond those with lengths.
 
     """
 
@@ -52,7 +48,6 @@ class Counts:
     ended: float = 0.0
     ended_tokens: float = 0.0
     tokens: float = 0.0
-    unmeasured: float = 0.0
 
     def plus(self, growth: Growth, share: float = 1.0) -> Counts:
         """These and a part of what a pod counted."""
@@ -64,7 +59,6 @@ class Counts:
             self.ended + share * ended,
             self.ended_tokens + share * tokens,
             self.tokens + share * _tokens(growth),
-            self.unmeasured + share * growth.unmeasured,
         )
 
     @property
@@ -75,8 +69,9 @@ class Counts:
     @property
     def offered(self) -> float:
         """Requests that came: those that were admitted, and those turned away."""
-        arrivals = self.arrivals - max(self.unmeasured - _BETWEEN, 0.0)
-        return offered(max(arrivals, min(self.begun, arrivals + self._given_up)), self.rejected)
+        return offered(
+            max(self.arrivals, min(self.begun, self.arrivals + self._given_up)), self.rejected
+        )
 
     @property
     def _given_up(self) -> float:

@@ -30,7 +30,6 @@ class Growth:
         queued: Growth of the queue.
         generated: Tokens generated; None where they are not counted.
         rejected: Requests that admission limits turned away.
-        unmeasured: Requests that finished beyond those with lengths, as far as such ones had lengths before.
 
     """
 
@@ -50,7 +49,6 @@ class Growth:
     preemptions: float
     generated: float | None
     rejected: float = 0.0
-    unmeasured: float = 0.0
 
     def share_after(self, start: float) -> float:
         """The part of the interval after `start`."""
@@ -83,9 +81,6 @@ class SteadyLengths:
     output_tokens: float
     ended: float
 
-
-_MEASURED = 10.0
-"""Requests with lengths from which it is known whether all that finished have some."""
 
 _ROUNDED = 2.0
 """Requests between the counts of one page, which are not read at one moment."""
@@ -146,19 +141,7 @@ def growth_of(
         rejected=0.0
         if after.rejected is None or base.rejected is None
         else max(after.rejected - base.rejected, 0.0),
-        unmeasured=_unmeasured(base, after),
     )
-
-
-def _unmeasured(before: PodMetrics, after: PodMetrics) -> float:
-    """Requests that finished beyond those with lengths; both count the same ones, but for some servers."""
-    measured, number = (
-        before.generation_tokens[1],
-        after.generation_tokens[1] - before.generation_tokens[1],
-    )
-    if measured < _MEASURED or number < 0:
-        return 0.0
-    return after.finished - before.finished - number * max(before.finished / measured, 1.0)
 
 
 def _queued(before: PodMetrics, after: PodMetrics) -> float:

@@ -38,29 +38,6 @@ def test_first_tokens_of_nobody_are_no_arrivals_of_a_few_seconds() -> None:
     assert [rate for _, rate in traffic.sudden] == pytest.approx([0.25] * 2)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.8])
-@pytest.mark.parametrize("ahead", [1.25, 1.5])
-def test_requests_that_end_beyond_those_with_lengths_are_no_arrivals(
-    ahead: float, share: float
-) -> None:
-    """Both count the same ones, or all with lengths are always that share."""
-    window = TrafficWindow(window_seconds=60)
-    for second in range(0, 181, 10):
-        one = page(0.5 * second, running=2)
-        ended = one.finished + (ahead - 1.0) * 0.5 * max(second - 120, 0)
-        lengths = share * one.finished
-        window.add(
-            "a",
-            replace(
-                one, finished=ended, ttft=(0.0, 0.0), generation_tokens=(100 * lengths, lengths)
-            ),
-            now=second,
-        )
-    traffic = window.traffic(now=180)
-    assert traffic is not None
-    assert traffic.arrival_rate_rps == pytest.approx(0.5, rel=0.12)
-
-
 def rate_with_first_tokens(
     *, tokens: float, ahead: float = 1.0, share: float = 0.5, generated: bool = False
 ) -> float:
