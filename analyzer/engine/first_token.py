@@ -2,7 +2,6 @@
 
 The prompt is log-normal, by nodes up to the target. Where it finds no other prompt it waits for the rest of a
 step (uniform), else for other prompts (Weibull, by the moments of `state.py`).
-Prompts that are left when it has its first token may fill the steps of its answer (`FullSteps`).
 """
 
 from __future__ import annotations
@@ -122,66 +121,3 @@ class FirstToken(NamedTuple):
         short = time_ms / np.maximum(self.token_ms, 1e-12)
         tokens = np.where(time_ms > self.token_ms * self.phase, long, short)
         return np.asarray((np.log(np.maximum(tokens, 1e-9)) - self.log_mean) / self.spread)
-
-
-class FullSteps(NamedTuple):
-    """Prompt tokens that may fill every step of an answer, each field of shape (M,).
-
-    An answer of m steps sees nothing but full ones where those that wait when it begins, and those that
-    arrive during the first m - 1 of them, are m times the room of a step. Their sum is of a Poisson number
-    of prompts; where there is one, it is gamma distributed.
-
-    Attributes:
-        room: tokens that a step computes.
-        prompt: mean tokens of a prompt.
-        waiting: mean of the tokens that wait when an answer begins, and `waiting_square` their variance.
-        each: mean of the tokens that arrive during a full step, and `each_square` their variance.
-
-    """
-
-    room: FloatArray
-    prompt: FloatArray
-    waiting: FloatArray
-    waiting_square: FloatArray
-    each: FloatArray
-    each_square: FloatArray
-
-    @classmethod
-    def of(
-        cls, engines: Engines, queue: Prompts, rate: FloatArray, full_ms: FloatArray
-    ) -> FullSteps:
-        """At a rate, requests per millisecond, where a full step takes `full_ms`.
-
-        Behind a gateway that sends each request to the replica with the fewest, others get most of those
-        that arrive meanwhile.
-        """
-        own = 1.0 / engines.sharing
-        arrivals = own * rate * full_ms
-        return cls(
-            room=queue.room,
-            prompt=engines.input_tokens,
-            waiting=own * queue.backlog,
-            waiting_square=own * waiting_variance(engines, queue, rate),
-            each=arrivals * engines.input_tokens,
-            each_square=arrivals * engines.square_input,
-        )
-
-    def share(self, decodes: FloatArray) -> FloatArray:
-        """Share of answers of that many decode steps all of whose steps are full."""
-        later = np.maximum(decodes - 1.0, 0.0)
-        mean = self.waiting + later * self.each
-        met = -np.expm1(-mean / self.prompt)
-        square = (self.waiting_square + later * self.each_square) / (mean * mean)
-        cv = np.sqrt(np.maximum((square + 1.0) * met - 1.0, 1e-6))
-        return np.asarray(met * gamma_beyond(np.cbrt(decodes * self.room * met / mean), cv))
-
-
-def waiting_variance(engines: Engines, queue: Prompts, rate: FloatArray) -> FloatArray:
-    """Variance of the prompt tokens that wait when an answer begins, shape (M,)."""
-    tokens = queue.backlog / engines.input_tokens * engines.square_input
-    return np.asarray(tokens + (rate * engines.input_tokens) ** 2 * queue.other_variance)
-
-
-def gamma_beyond(root: FloatArray, cv: FloatArray) -> FloatArray:
-    """Share of a gamma distribution beyond the cube of `root` means (Wilson and Hilferty)."""
-    return normal((1.0 - cv * cv / 9.0 - root) * 3.0 / cv)

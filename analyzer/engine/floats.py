@@ -260,9 +260,6 @@ def _latencies(
     )
     tokens = load(
         "token_times",
-        FullSteps=first.FullSteps,
-        gamma_beyond=first.gamma_beyond,
-        waiting_variance=first.waiting_variance,
         weighted=_weighted,
         at_nodes=_at_nodes,
         largest=_largest,

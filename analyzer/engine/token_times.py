@@ -1,13 +1,14 @@
 """Inter-token latency of requests: their means over the decode steps of an answer, by its length.
 
 A request's mean over its m = out - 1 decode steps, m log-normal in five Gauss-Hermite nodes, beside shares of
-short answers where they are known (`nodes.py`). What prompts add is the length of a delay cycle over m, of
-variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and more at high loads; answers during which no prompt
-arrives have none of it, no step is longer than a full one, and short answers may see nothing else.
+short answers where they are known (`nodes.py`). What prompts add is the length of a delay cycle over
+m, of variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and more at high loads; answers during which no
+prompt arrives have none of it, and no step is longer than a full one.
 What other requests add follows their number and contexts, of which an answer sees the mean over its own time.
 Who arrives meanwhile adds both, its prompt and then its part of the steps that are left (`_both_variance`).
 Replicas that share their arrivals have less of both (`_shared`). Sums are gamma distributed, log-normal where
-they vary more. Preempted requests stall besides. CALIBRATED numbers: `bench/replica_tails.py`.
+they vary more. Preempted requests stall besides.
+Numbers marked CALIBRATED were set by `bench/replica_tails.py`, on replicas that it draws.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.engine.columns import Engines
-from analyzer.engine.first_token import FullSteps, gamma_beyond, waiting_variance
 from analyzer.engine.nodes import (
     NODE_WEIGHTS,
     SHORT_DECODES,
@@ -57,7 +57,6 @@ class TokenTimes:
     Attributes:
         step_ms: shape (M,), mean step that computes no prompt.
         wide_ms: shape (M,), what other requests add to it.
-        full_ms: shape (M,), what prompts add to a full step.
         stalls: shape (M,), share of requests that are preempted.
         nodes: long answers of five lengths.
         long: shape (M,), share of those.
@@ -68,7 +67,6 @@ class TokenTimes:
 
     step_ms: FloatArray
     wide_ms: FloatArray
-    full_ms: FloatArray
     stalls: FloatArray
     nodes: NodeTimes
     long: FloatArray
@@ -82,7 +80,6 @@ class TokenTimes:
         return cls(
             step_ms=noise.added.decode_ms,
             wide_ms=noise.wide_ms,
-            full_ms=noise.added.room_ms,
             stalls=_stalls(engines, state),
             nodes=at_nodes(noise.node, engines.decode_nodes),
             long=engines.long,
@@ -105,16 +102,14 @@ class TokenTimes:
         """Share of requests beyond the target, shape (M,)."""
         spare_ms, wide = target_ms - self.step_ms, self.wide_ms
         reach = np.cbrt(np.maximum(spare_ms + wide, 1e-9) / wide)
-        full = np.cbrt(np.maximum(spare_ms - self.full_ms + wide, 1e-9) / wide)
         preempted = np.any(self.stalls)
 
         def share(node: NodeTimes) -> FloatArray:
-            slow = node.slow_ms / wide
-            plain = gamma_beyond(reach, slow)
+            plain = _gamma(reach, node.slow_ms / wide)
             used = np.clip((spare_ms + node.start_ms) / node.room_ms, 1e-12, 1.0 - 1e-12)
-            met = _beyond(used / (1.0 - used) / node.odds, node.cv)
-            late = node.quiet * plain + (1.0 - node.quiet) * met
-            late = np.maximum(late, node.full * gamma_beyond(full, slow))
+            late = node.quiet * plain + (1.0 - node.quiet) * _beyond(
+                used / (1.0 - used) / node.odds, node.cv
+            )
             if preempted:
                 beyond = np.maximum(spare_ms - node.added_ms, 0.0)
                 late += self.stalls * np.exp(-beyond / node.stall_ms) * (1.0 - late)
@@ -138,7 +133,6 @@ class NodeTimes(NamedTuple):
         odds: mean of the odds of its share of that.
         cv: coefficient of variation of the odds.
         stall_ms: mean of what preemption adds.
-        full: share of answers that see nothing but full steps.
 
     """
 
@@ -150,7 +144,6 @@ class NodeTimes(NamedTuple):
     odds: FloatArray
     cv: FloatArray
     stall_ms: FloatArray
-    full: FloatArray
 
 
 class _Added(NamedTuple):
@@ -203,14 +196,14 @@ class _Noise(NamedTuple):
         own_ms: time of a prompt's own computation.
         wide_ms: what other requests add to a step.
         during: variance by prompts that arrive during the answer, times its steps.
-        behind: what prompts that arrive behind a request's own count, of one replica alone.
+        behind: what prompts that arrive while a request's own waits or is computed count, of one replica
+            alone.
         began: variance by those that waited when it began, times their square.
         fades: part of a step after which other requests have changed.
         others: variance by the numbers of other requests.
         both: twice their covariance with `during`: the same requests make both.
         own: variance by the request's own context.
         stall_ms: what preemption adds to an answer.
-        full: prompts that may fill all steps of an answer.
 
     """
 
@@ -226,7 +219,6 @@ class _Noise(NamedTuple):
     both: FloatArray
     own: FloatArray
     stall_ms: FloatArray
-    full: FullSteps
 
     @classmethod
     def of(cls, engines: Engines, state: State) -> _Noise:
@@ -246,7 +238,6 @@ class _Noise(NamedTuple):
             both=_both_variance(engines, state, added.free),
             own=own,
             stall_ms=_stall_ms(engines),
-            full=FullSteps.of(engines, state.prompts, state.rate, added.decode_ms + added.room_ms),
         )
 
     def node(self, decodes: FloatArray) -> NodeTimes:
@@ -283,7 +274,6 @@ class _Noise(NamedTuple):
             odds=mean / (1.0 - mean) * (1.0 + square) ** mean,
             cv=np.maximum(np.sqrt(square), 1e-4),
             stall_ms=self.stall_ms / decodes,
-            full=self.full.share(decodes),
         )
 
 
@@ -332,7 +322,9 @@ def _shared(
 
 def _waited_variance(engines: Engines, state: State, free: FloatArray) -> FloatArray:
     """Variance of what those that waited when an answer began add to it in all, shape (M,)."""
-    tokens = waiting_variance(engines, state.prompts, state.rate)
+    queue = state.prompts
+    tokens = queue.backlog / engines.input_tokens * engines.square_input
+    tokens = tokens + (state.rate * engines.input_tokens) ** 2 * queue.other_variance
     return np.asarray((engines.prefill_ms / free) ** 2 * tokens)
 
 
@@ -365,6 +357,11 @@ def _stall_ms(engines: Engines) -> FloatArray:
     return np.asarray(np.maximum(stall, 1e-6))
 
 
+def _gamma(root: FloatArray, cv: FloatArray) -> FloatArray:
+    """Share of a gamma distribution beyond the cube of `root` means (Wilson and Hilferty)."""
+    return normal((1.0 - cv * cv / 9.0 - root) * 3.0 / cv)
+
+
 def _beyond(ratio: FloatArray, cv: FloatArray) -> FloatArray:
     """Share beyond `ratio` means: gamma, log-normal where it varies more."""
     logs = np.log(ratio)
@@ -373,7 +370,7 @@ def _beyond(ratio: FloatArray, cv: FloatArray) -> FloatArray:
     plain = normal(-(logs + spread / 2.0) / np.sqrt(spread))
     square = square / (SKEW * SKEW)
     weight = 1.0 / (1.0 + square * square)
-    return np.asarray(plain + weight * (gamma_beyond(np.exp(logs / 3.0), cv) - plain))
+    return np.asarray(plain + weight * (_gamma(np.exp(logs / 3.0), cv) - plain))
 
 
 def mean(engines: Engines, state: State) -> FloatArray:
@@ -394,7 +391,9 @@ def mean(engines: Engines, state: State) -> FloatArray:
 
     plain = weighted(more, NODE_WEIGHTS, engines.decode_nodes)
     if len(engines.short):
-        with_itl = engines.long + mixed(np.ones_like, engines.short, SHORT_DECODES)
-        plain = engines.long * plain + mixed(more, engines.short, SHORT_DECODES)
-        plain = plain / np.maximum(with_itl, 1e-9)
+        with_itl = np.maximum(
+            engines.long + mixed(np.ones_like, engines.short, SHORT_DECODES), 1e-9
+        )
+        short = mixed(more, engines.short, SHORT_DECODES)
+        plain = (engines.long * plain + short) / with_itl
     return np.asarray(added.decode_ms + plain)
