@@ -37,6 +37,12 @@ class Prices(dict[str, fleet.Accelerator]):
         """Their names as messages list them."""
         return listed(self)
 
+    @functools.cached_property
+    def only(self) -> str:
+        """The only one, without those whose rows are gone unless all are; empty where there are several."""
+        names = [name for name in self if name not in self._gone] or list(self)
+        return names[0] if len(names) == 1 else ""
+
     def meant(self, label: str) -> str:
         """What a label means: a name in other case, or a device, as nodes are labelled; else the label."""
         if not label or label in self:

@@ -122,8 +122,8 @@ def accelerator(
         own = _own(device, gpus, cost) if device else _last(published, cost)
         own = own or _own("unknown", gpus, cost)
         return own.name, own
-    if not label and len(accelerators) == 1:
-        return next(iter(accelerators)), None
+    if not label and accelerators.only:
+        return accelerators.only, None
     why = f"its value {label!r} has no cost" if label else "it is not set"
     if products and not label:
         why += f", and the pods' GPU {products[0]} is no device there"

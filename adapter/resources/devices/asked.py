@@ -63,6 +63,5 @@ def _of_pods(
     """Accelerators that may be the GPU of a variant's pods; the only one where their GPU is not known."""
     target = reader.targets.get((namespace, variant.reference(item)))
     seen = target.products if isinstance(target, variant.Target) else ()
-    if len(priced) == 1:
-        return priced
-    return {name for product in seen for name in priced.alike(product)}
+    named = {name for product in seen for name in priced.alike(product)}
+    return named if len(named) == 1 or not priced.only else {*named, priced.only}

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from adapter.installation import COSTS
 from adapter.resources import inputs
+from adapter.resources.configuration import last_good
 from adapter.resources.devices.asked import device_types
 from tests.adapter.resources.gpu_nodes import (
     A100,
@@ -21,6 +22,8 @@ from tests.adapter.resources.gpu_nodes import (
     taint,
     take,
 )
+
+DEPLOYMENT = {"kind": "Deployment", "apiVersion": "apps/v1"}
 
 MI300X = {"amd.com/gpu.product-name": "AMD-MI300X-192G"}
 OAM = {"amd.com/gpu.product-name": "AMD_Instinct_MI300X_OAM", "amd.com/gpu.vram": "192G"}
@@ -196,6 +199,31 @@ def test_who_asks_is_told_where_to_write() -> None:
 PRODUCTS = [A100, f"{A100}-SHARED", "NVIDIA-H200", ""]
 RESOURCES = [GPU, "nvidia.com/mig-1g.10gb", "amd.com/gpu"]
 SPELLINGS = [*PRODUCTS[:-1], A100.lower(), "NVIDIA-H200-141GB", f"{A100}-MIG-1g.10gb", "none"]
+
+
+@pytest.mark.parametrize("name", ["A100", "A100-80"])
+def test_the_only_price_may_get_another_name(name: str) -> None:
+    """Nothing names an accelerator but the last decision: the only row is it, whatever it was called."""
+    row = '{"device": "A100-80GB", "cost": 40}'
+    status = {
+        "desiredOptimizedAlloc": {
+            "accelerator": "A100", "numReplicas": 2, "lastRunTime": "2026-01-01T00:00:00Z",
+        }
+    }  # fmt: skip
+    metadata = {"name": "v", "namespace": "n"}
+    variant = {"metadata": metadata, "spec": {"modelID": "m", "scaleTargetRef": {"name": "v"}}}
+    known = last_good.NOTHING
+    for key in ("A100", name, name):
+        reader = inputs.Reader(last_good=known)
+        costs = {"metadata": {"name": COSTS, "namespace": "n"}, "data": {key: row}}
+        reader.read_config_map("costs", costs)
+        reader.read_object("", {**DEPLOYMENT, "metadata": metadata})
+        reader.read_variant("v", {**variant, "status": status})
+        assert device_types(reader, "n").keys() == {"A100-80GB"}
+        read = reader.inputs()
+        (source,) = read.variants
+        assert source.accelerator == key
+        known = read.last_good
 
 
 @st.composite
