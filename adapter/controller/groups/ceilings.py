@@ -99,24 +99,29 @@ def remaining(budgets: Sequence[Budget], uses: Iterable[Use]) -> tuple[Budget, .
     for item in uses:
         for place in counting.of(item.source):
             taken.setdefault(place, _Taken()).add(item)
-    budgets_left, apart = list(budgets), []
-    for (index, own), used in taken.items():
-        budget = budgets[index]
-        rest = replace(
-            budget,
-            cost=_less(budget.cost, used.cost),
-            devices=int(_less(budget.devices, used.devices)),
+    rest = {
+        (index, own): replace(
+            budgets[index],
+            cost=_less(budgets[index].cost, used.cost),
+            devices=int(_less(budgets[index].devices, used.devices)),
             devices_by_type={
                 name: int(_less(limit, used.by_name.get(name, 0)))
-                for name, limit in budget.devices_by_type.items()
+                for name, limit in budgets[index].devices_by_type.items()
             },
         )
+        for (index, own), used in taken.items()
+    }
+    # A namespace or class with one of its own is in none for every one: then it has all of those apart.
+    changed = {
+        (budget.scope, own) for (index, own), budget in rest.items() if budget != budgets[index]
+    }
+    budgets_left, apart = list(budgets), []
+    for (index, own), budget in rest.items():
         if own is None:
-            budgets_left[index] = rest
-        elif (
-            rest != budget and own != EVERY
-        ):  # a budget of a namespace `default` cannot be told apart
-            apart.append(replace(rest, subject=own, name=f"{budget.name} ({own})"))
+            budgets_left[index] = budget
+        # A budget of a namespace `default` cannot be told apart.
+        elif (budget.scope, own) in changed and own != EVERY:
+            apart.append(replace(budget, subject=own, name=f"{budget.name} ({own})"))
     return (*budgets_left, *apart)
 
 

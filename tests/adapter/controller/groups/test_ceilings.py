@@ -110,6 +110,16 @@ def test_held_variants_take_their_part() -> None:
     assert ceilings.unplanned((all_,), INPUTS, {"a/x": 9})[0].cost == 0.0
 
 
+def test_several_ceilings_for_every_namespace_stay_in_force() -> None:
+    """Where what is held takes of one of them, the namespace has its own; it loses no other one by that."""
+    cost = Budget(name="cost", scope="namespace", subject="default", cost=200.0)
+    quota = replace(cost, name="quota", cost=-1, devices_by_type={"nvidia-h100": 1})
+    rest = ceilings.unplanned((cost, quota), INPUTS, {"a/y": 1})
+    assert [(item.name, item.cost) for item in rest[2:]] == [("cost (a)", 160.0), ("quota (a)", -1)]
+    assert within({"a/x": 2, "b/z": 1}, {"a/x": 1, "b/z": 1}, *rest) == {"a/x": 1, "b/z": 1}
+    assert ceilings.unplanned((quota,), INPUTS, {"a/y": 1}) == (quota,)
+
+
 def test_a_budget_for_every_namespace_holds_for_each_of_them() -> None:
     """What another namespace keeps is not counted; one that is called `default` is one of them too."""
     every = Budget(name="each", scope="namespace", subject="default", devices=3)
