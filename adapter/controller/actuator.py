@@ -306,6 +306,8 @@ def _scaled_by_another(source: VariantSource, replicas: int) -> Unapplied | None
     scaler = source.scaler
     if scaler is None or scaler.served or source.spec_replicas == 0:
         return None
+    if scaler.up_disabled and scaler.down_disabled:
+        return None  # it is paused and changes nothing
     return Unapplied(
         "ScaleNotAllowed",
         f"{replicas} replicas desired, but {scaler} scales {source.reference} by other metrics; delete it,"

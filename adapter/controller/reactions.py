@@ -14,7 +14,8 @@ from adapter.controller.demand.work import Work
 from adapter.controller.estimates import prior
 from adapter.controller.estimates.lengths import of_traffic
 from adapter.controller.groups.keeper import Groups
-from adapter.controller.state import VariantRecord
+from adapter.controller.state import VariantRecord, VariantState
+from adapter.planning import plan
 
 WATCHED_PODS = 32
 """Pods that are scraped as often as those of busy variants though nothing moves: a rise shows sooner then,
@@ -99,7 +100,7 @@ def _risen(
         # One more cycle would decide the same for it, and each is one of all variants.
         if item.source.held or item.state.outcome in _HELD:
             continue
-        sized = item.state.decision.arrival_rate_rps
+        sized = _sized_rps(item.state, item.state.decision)
         rates = tuple(window.rates_of(SUDDEN_PARTS))
         dispersion = demand.dispersion(item.trend)
         # What counts in full at the next cycle need not wait for it; looks at shorter ones err more often.
@@ -109,6 +110,17 @@ def _risen(
         ) or demand.rises_certainly(lasting, sized, dispersion):
             risen.append(key)
     return risen
+
+
+def _sized_rps(state: VariantState, decision: plan.Decision) -> float:
+    """The rate that a decision is of, or the higher one at which the last cycle could only hold the target.
+
+    While pods are silent the decision stays the old one. The next cycle would hold it at the same rate too.
+    """
+    seen = state.observation
+    if state.outcome != "MetricsUnavailable" or seen is None or seen.traffic is None:
+        return decision.arrival_rate_rps
+    return max(decision.arrival_rate_rps, *(rate for _, rate in seen.traffic.recent), 0.0)
 
 
 def _work(item: VariantRecord, rate: float, *, at: float) -> Work | None:
@@ -149,9 +161,8 @@ def _record_rates(
         # Without the decision of one that is held: another cycle would keep it too.
         decision = None if item.source.held else item.state.decision
         if decision is not None and not groups.is_member(key):
-            exceeded |= demand.exceeds_forecast(
-                item.trend, rate, at=at, sized_rps=decision.arrival_rate_rps
-            )
+            sized = _sized_rps(item.state, decision)
+            exceeded |= demand.exceeds_forecast(item.trend, rate, at=at, sized_rps=sized)
         if demand.moves(item.trend, rate, at=at):
             moved.append(key)
         records[key] = replace(

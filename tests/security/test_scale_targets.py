@@ -201,8 +201,9 @@ async def test_a_variant_alone_scales_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_target_of_another_hpa_is_not_patched(tmp_path: Path) -> None:
-    """An annotation would have two scale one target; where the HPA reads our metric they agree."""
+@pytest.mark.parametrize("allowed", ["our metric", "paused"])
+async def test_a_target_of_another_hpa_is_not_patched(tmp_path: Path, allowed: str) -> None:
+    """An annotation would have two scale one target, but where the HPA reads our metric or is paused."""
     async with worlds.running(tmp_path, actuate=True) as world:
         world.load["v"] = 60.0
         item = worlds.variant("v")
@@ -219,7 +220,12 @@ async def test_a_target_of_another_hpa_is_not_patched(tmp_path: Path) -> None:
             cycles = endpoints.loop.cycles
             await until(lambda: endpoints.loop.cycles >= cycles + 2)
             assert patches(world) == []
-            world.api.put(SCALERS, "horizontalpodautoscalers", worlds.scaler("v"))
+            paused = {way: {"selectPolicy": "Disabled"} for way in ("scaleUp", "scaleDown")}
+            if allowed == "paused":
+                other["spec"]["behavior"] = paused
+            else:
+                other = worlds.scaler("v")
+            world.api.put(SCALERS, "horizontalpodautoscalers", other)
             await until(
                 lambda: world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"] == 2
             )

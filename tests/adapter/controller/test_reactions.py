@@ -51,6 +51,7 @@ class Pods:
             settings=settings,
         )
         self.finished = 1000.0
+        self.heard: int | None = None
         self.apply()
 
     async def plan(self, snapshot: fleet.Fleet) -> planning.Plan:
@@ -72,7 +73,7 @@ class Pods:
         self.clock.at += seconds
         self.finished += rps * seconds / len(self.source.endpoints)
         done = int(self.finished)
-        for number, endpoint in enumerate(self.source.endpoints):
+        for number, endpoint in enumerate(self.source.endpoints[: self.heard]):
             page = PodMetrics(
                 finished=done, running=4.0, waiting=0.0 if number else waiting,
                 prompt_tokens=(128.0 * done, done), generation_tokens=(178.0 * done, done),
@@ -178,6 +179,25 @@ async def test_a_rise_that_is_certain_in_half_a_minute_starts_a_cycle_then(
     assert pods.sized_rps > 1.3 * before
     pods.scrape(5, rps=4.2, between=True)
     assert not pods.loop.cycle_requested
+
+
+async def test_a_rise_beside_a_silent_pod_starts_no_cycle_at_each_look(
+    session: aiohttp.ClientSession,
+) -> None:
+    """At the maximum a cycle only holds the target, and keeps what it was decided for."""
+    pods = Pods(session, replicas=3)
+    pods.apply(max_replicas=3)
+    await pods.minutes(4, rps=4.0)
+    pods.heard = 2
+    await pods.minutes(4, rps=4.0)
+    requested = 0
+    for number in range(60):
+        pods.scrape(5, rps=12.0, between=number % 3 != 2)
+        requested += pods.loop.cycle_requested
+        if pods.loop.cycle_requested or number % 6 == 5:
+            await pods.loop.reconcile()
+    assert pods.loop.states[KEY].outcome == "MetricsUnavailable"
+    assert 1 <= requested <= 10
 
 
 async def test_a_rise_that_cannot_be_decided_for_starts_no_cycle_at_each_look(
