@@ -302,7 +302,7 @@ def allows(annotations: Mapping[str, object]) -> bool:
 
 
 def _scaled_by_another(source: VariantSource, replicas: int) -> Unapplied | None:
-    """Why a target that an HPA scales by other metrics is not patched; two would change it for ever."""
+    """Why a target that an HPA scales by other metrics is not patched: both would set replicas in turn."""
     scaler = source.scaler
     if scaler is None or scaler.served or source.spec_replicas == 0:
         return None

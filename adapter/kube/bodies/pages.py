@@ -91,7 +91,7 @@ async def read(document: Mapping[str, Any], *, path: str, after: str) -> tuple[P
     Args:
         document: the response.
         path: URL path of the list.
-        after: token that the page was asked for with; empty for the first one.
+        after: `continue` token with which the page was requested; empty for the first page.
 
     Raises:
         Unavailable: the page is followed by itself.

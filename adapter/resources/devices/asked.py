@@ -12,7 +12,7 @@ from adapter.resources.configuration.indexed import Prices
 from adapter.resources.devices import products
 
 MOST_PRODUCTS = 64
-"""Most products that the pods of one namespace alone name, and which are asked for."""
+"""Most GPU products per namespace that are looked up for its pods alone; further ones are not looked up."""
 
 
 def device_types(reader: inputs.Reader, config_namespace: str) -> dict[str, str]:

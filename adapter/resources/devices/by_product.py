@@ -24,7 +24,7 @@ Kind = TypeVar("Kind", bound=_Type)
 
 
 class ByProduct(Generic[Kind]):
-    """Types by the words of their products, of which there may be thousands, as of what is asked for."""
+    """Index of GPU types by product: a device type is compared with few of them, however many there are."""
 
     def __init__(self, types: Iterable[Kind]) -> None:
         self._by_words: dict[tuple[str, ...], list[Kind]] = defaultdict(list)

@@ -195,7 +195,7 @@ def queueing(last: WvaConfig | None = None, **entries: str | None) -> tuple[WvaC
     ],
 )
 def test_targets_of_2026_stay_in_force(text: str | None, said: str) -> None:
-    """Broken or gone: its variant keeps them and is told, until there is such an entry again."""
+    """A variant keeps targets whose entry is broken or gone, and is told so, until the entry is back."""
     config = queueing()[0]
     for _ in range(3):
         config, problems = queueing(config, m=text)
@@ -217,7 +217,7 @@ def test_targets_of_2026_stay_in_force(text: str | None, said: str) -> None:
     ("text", "models"), [(QUEUEING_ENTRY.replace("500", "soon"), ["m"]), ("a: [", [])]
 )
 def test_targets_of_2026_without_a_past_are_no_statement(text: str, models: list[str]) -> None:
-    """Whose entry it is gets none instead, and is told why; it is an error of that entry alone."""
+    """A variant whose entry never was good gets no targets and is told why; others are not touched."""
     for model in ("m", "o"):
         problems: list[str] = []
         settings = ConfigMaps(problems)

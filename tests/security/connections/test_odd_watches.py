@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -60,6 +62,30 @@ ODD: dict[str, bytes] = {
 }
 
 
+@contextlib.asynccontextmanager
+async def following(
+    serve: Callable[[web.Request], Awaitable[web.StreamResponse]], port: int
+) -> AsyncIterator[tuple[informer.Informer, asyncio.Task[None]]]:
+    """An informer of pods, and its task, on an API that answers so."""
+    app = web.Application()
+    app.router.add_get(PODS, serve)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+
+    async def authorize(_: dict[str, str]) -> None:
+        return None
+
+    async with aiohttp.ClientSession() as session:
+        server = f"http://127.0.0.1:{port}"
+        api = client.Cluster(client.Connection(session=session, server=server, authorize=authorize))
+        follower = informer.Informer(api, PODS)
+        task = asyncio.create_task(follower.run())
+        yield follower, task
+        await tasks.cancel(task)
+    await runner.cleanup()
+
+
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("shape", ODD)
 async def test_what_comes_after_an_odd_line_is_read(shape: str, unused_tcp_port: int) -> None:
@@ -82,20 +108,7 @@ async def test_what_comes_after_an_odd_line_is_read(shape: str, unused_tcp_port:
         await asyncio.sleep(3600)
         return response
 
-    app = web.Application()
-    app.router.add_get(PODS, serve)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
-
-    async def authorize(_: dict[str, str]) -> None:
-        return None
-
-    async with aiohttp.ClientSession() as session:
-        server = f"http://127.0.0.1:{unused_tcp_port}"
-        api = client.Cluster(client.Connection(session=session, server=server, authorize=authorize))
-        follower = informer.Informer(api, PODS)
-        task = asyncio.create_task(follower.run())
+    async with following(serve, unused_tcp_port) as (follower, task):
         started = asyncio.get_running_loop().time()
         await until(lambda: ("a", "last") in follower.objects)
         waited = asyncio.get_running_loop().time() - started
@@ -104,36 +117,19 @@ async def test_what_comes_after_an_odd_line_is_read(shape: str, unused_tcp_port:
         assert follower.objects["a", "last"]["metadata"]["name"] == "last"
         assert len(requests) <= 5
         assert waited <= 61.0
-        await tasks.cancel(task)
-    await runner.cleanup()
 
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("token", ["same", ""])
 async def test_a_list_without_end_is_not_hammered(token: str, unused_tcp_port: int) -> None:
-    """Pages without objects that go on for ever, by one token or by ever new ones."""
+    """Each page has no objects and a `continue` token, the same one or a new one."""
     requests: list[str] = []
 
     async def serve(_: web.Request) -> web.Response:
         requests.append(token or str(len(requests)))
         return web.json_response({"metadata": {"continue": requests[-1]}, "items": []})
 
-    app = web.Application()
-    app.router.add_get(PODS, serve)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
-
-    async def authorize(_: dict[str, str]) -> None:
-        return None
-
-    async with aiohttp.ClientSession() as session:
-        server = f"http://127.0.0.1:{unused_tcp_port}"
-        api = client.Cluster(client.Connection(session=session, server=server, authorize=authorize))
-        follower = informer.Informer(api, PODS)
-        task = asyncio.create_task(follower.run())
+    async with following(serve, unused_tcp_port) as (follower, _):
         await asyncio.sleep(30.0)
         assert 2 <= len(requests) <= 62
         assert bool(follower.problem) is bool(token)
-        await tasks.cancel(task)
-    await runner.cleanup()

@@ -49,7 +49,7 @@ def test_pods_of_other_workloads_are_not_looked_at() -> None:
 
 
 def test_selectors_about_everybodys_pods_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one namespace some are compared; each of another one is."""
+    """Selectors of one namespace are compared up to the bound; those of another namespace all are."""
     monkeypatch.setattr(selection, "LOOKS", 100 * MANY)
     every = [pod(number, None) for number in range(MANY)]
     index = pods.ByLabel([*every, pod(0, None, "other")])
