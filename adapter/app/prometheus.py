@@ -116,6 +116,11 @@ def _withheld(settings: Prometheus, trusted: Prometheus) -> str:
             "the token is withheld, because only the ConfigMap says that the certificate is not verified: set"
             " --prometheus-insecure or the environment variable PROMETHEUS_TLS_INSECURE_SKIP_VERIFY"
         )
+    if settings.prometheus_ca_file not in {None, trusted.prometheus_ca_file}:
+        return (
+            "the token is withheld, because only the ConfigMap says which authority signs the certificate:"
+            " set --prometheus-ca-file or the environment variable PROMETHEUS_CA_CERT_PATH"
+        )
     return ""
 
 

@@ -347,6 +347,16 @@ TOKEN = {"PROMETHEUS_BEARER_TOKEN": SECRET}
             {"PROMETHEUS_SERVER_NAME": "evil"},
             "which name the certificate has",
         ),
+        (
+            {"PROMETHEUS_BASE_URL": "https://p", "PROMETHEUS_CA_CERT_PATH": "/ca", **TOKEN},
+            {"PROMETHEUS_CA_CERT_PATH": "/evil"},
+            "which authority signs the certificate",
+        ),
+        (
+            {"PROMETHEUS_BASE_URL": "https://p", "PROMETHEUS_CA_CERT_PATH": "/ca", **TOKEN},
+            {"PROMETHEUS_CA_CERT_PATH": "/ca"},
+            "",
+        ),
     ],
 )
 def test_the_token_goes_where_the_operator_sends_it(
