@@ -128,8 +128,12 @@ def present(groups: Iterable[Group], names: Container[str]) -> tuple[Group, ...]
 
 BudgetScope = Literal["installation", "namespace", "class"]
 
-EVERY = "default"
-"""Subject that stands for each namespace or class without a budget of its own."""
+EVERY = "*"
+"""Subject that stands for each namespace or class without a budget of its own.
+
+People write `default`, which is the name of a namespace too: what is left to that one alone must not be taken
+for what each of the others may have.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +143,7 @@ class Budget:
     Attributes:
         name: name in conditions and metrics, such as `namespace team-a`.
         scope: what it counts: the whole installation, one namespace or one service class.
-        subject: the namespace or class; `default`: each one without a budget of its own; empty: installation.
+        subject: the namespace or class; `EVERY`: each one without a budget of its own; empty: installation.
         cost: largest cost, cents per hour.
         devices: most devices of all types together.
         devices_by_type: most devices by device type, or units by accelerator name.

@@ -37,6 +37,9 @@ _FIELDS = frozenset(
     }
 )
 
+_EVERY = "default"
+"""How people write `EVERY`."""
+
 _MOST_TEXT, _MOST_BRACKETS, _MOST_LEVELS = 16384, 400, 64
 _MOST = 1e9
 
@@ -139,7 +142,7 @@ def _entry(item: Any) -> Iterator[Budget]:
     if item.get("exclude"):
         raise ValueError("exclude: is for namespaceQuotas with default; leave it out here")
     subject = _subject(item, scope)
-    shown = f"{scope} {subject}" if subject else scope
+    shown = f"{scope} {_said(subject)}" if subject else scope
     name = item.get("name", shown)
     if not isinstance(name, str) or not name or len(name) > 253:
         raise ValueError("name: must be a text of 1 to 253 characters")
@@ -176,7 +179,7 @@ def _by_namespace(item: Mapping[str, Any], scope: BudgetScope) -> Iterator[Budge
         yield Budget(
             name=f"namespace {name}",
             scope="namespace",
-            subject=_text(name, "namespaceQuotas"),
+            subject=_read(_text(name, "namespaceQuotas")),
             devices_by_type=_quotas(quotas or {}, f"namespaceQuotas.{name}"),
         )
 
@@ -186,7 +189,15 @@ def _subject(item: Mapping[str, Any], scope: BudgetScope) -> str:
     for field in ("namespace", "class"):
         if field in item and field != scope:
             raise ValueError(f"{field}: needs scope: {field}")
-    return "" if scope == "installation" else _text(item.get(scope, EVERY), scope)
+    return "" if scope == "installation" else _read(_text(item.get(scope, _EVERY), scope))
+
+
+def _read(subject: str) -> str:
+    return EVERY if subject == _EVERY else subject
+
+
+def _said(subject: str) -> str:
+    return _EVERY if subject == EVERY else subject
 
 
 def _text(value: Any, field: str) -> str:
@@ -238,7 +249,7 @@ def _written(item: Budget) -> dict[str, Any]:
         "quotas": dict(item.devices_by_type),
     }
     if item.subject:
-        text[item.scope] = item.subject
+        text[item.scope] = _said(item.subject)
     return text
 
 

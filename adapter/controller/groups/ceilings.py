@@ -53,11 +53,11 @@ def use(inputs: Inputs, source: VariantSource, accelerator: str, replicas: int) 
 
 
 _BudgetOfSubject = tuple[int, str | None]
-"""Index of a budget, and the namespace or class that `default` stands for; None where it names its own."""
+"""Index of a budget, and the namespace or class that `EVERY` stands for; None where it names its own."""
 
 
 class _Counting:
-    """Which budgets count a variant; `default` counts those without one of their own."""
+    """Which budgets count a variant; `EVERY` counts those without one of their own."""
 
     def __init__(self, budgets: Iterable[Budget]) -> None:
         self._by_subject: dict[tuple[str, str], list[int]] = {}
@@ -70,7 +70,7 @@ class _Counting:
         for index in self._by_subject.get(("installation", ""), ()):
             yield index, None
         for scope, own in (("namespace", source.namespace), ("class", source.service_class)):
-            indices = () if own == EVERY else self._by_subject.get((scope, own), ())
+            indices = self._by_subject.get((scope, own), ())
             for index in indices or self._by_subject.get((scope, EVERY), ()):
                 yield index, None if indices else own
 
@@ -119,8 +119,7 @@ def remaining(budgets: Sequence[Budget], uses: Iterable[Use]) -> tuple[Budget, .
     for (index, own), budget in rest.items():
         if own is None:
             budgets_left[index] = budget
-        # A budget of a namespace `default` cannot be told apart.
-        elif (budget.scope, own) in changed and own != EVERY:
+        elif (budget.scope, own) in changed:
             apart.append(replace(budget, subject=own, name=f"{budget.name} ({own})"))
     return (*budgets_left, *apart)
 

@@ -113,8 +113,7 @@ class _Subjects:
 
     def _without_own(self, scope: str) -> list[str]:
         fleet = self._fleet
-        # `default` is a name that a namespace may have too: the budget of that name is not its own alone.
-        own = {item.subject for item in fleet.budgets if item.scope == scope} - {EVERY}
+        own = {item.subject for item in fleet.budgets if item.scope == scope}
         if scope == "class":
             there = {variant.service_class for variant in fleet.variants}
         else:

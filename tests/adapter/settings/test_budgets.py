@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapter.planning.groups import Budget
+from adapter.planning.groups import EVERY, Budget
 from adapter.settings.budgets import BUDGETS, budgets, entries
 
 
@@ -43,7 +43,7 @@ def test_limiters_of_wva() -> None:
             name="namespace team-a", scope="namespace", subject="team-a", devices_by_type={"H100": 4}
         ),
         Budget(
-            name="namespace default", scope="namespace", subject="default",
+            name="namespace default", scope="namespace", subject=EVERY,
             devices_by_type={"H100": 2, "A100": 0},
         ),
     )  # fmt: skip

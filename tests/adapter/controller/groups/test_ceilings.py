@@ -11,8 +11,9 @@ from adapter.controller.groups import ceilings
 from adapter.controller.stabilization import StableTarget
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from adapter.planning.groups import Budget
+from adapter.planning.groups import EVERY, Budget
 from adapter.resources.inputs import Inputs
+from adapter.settings.budgets import budgets
 from optimizer.explain import Explanation
 from optimizer.problem import Candidate
 from tests.adapter.resources.model_groups.test_forming import source
@@ -95,7 +96,7 @@ def test_a_move_between_variants_is_not_begun_without_room() -> None:
 def test_held_variants_take_their_part() -> None:
     """Also of a ceiling for every namespace: that of their own namespace is then another one."""
     every = Budget(
-        name="each", scope="namespace", subject="default", cost=200.0,
+        name="each", scope="namespace", subject=EVERY, cost=200.0,
         devices_by_type={"nvidia-a100": 3},
     )  # fmt: skip
     all_ = Budget(name="all", cost=500.0, devices=-1)
@@ -110,9 +111,19 @@ def test_held_variants_take_their_part() -> None:
     assert ceilings.unplanned((all_,), INPUTS, {"a/x": 9})[0].cost == 0.0
 
 
+def test_held_variants_of_a_namespace_called_default_take_their_part_of_its_own() -> None:
+    """The word people write for each namespace is its name: what is held there lowers no other's ceiling."""
+    (every,) = budgets("- {scope: namespace, namespace: default, gpus: 3}")
+    assert every.subject == EVERY
+    named = replace(source("default/y"), accelerator="A100", namespace="default")
+    inputs = replace(INPUTS, variants=(*INPUTS.variants, named))
+    rest = ceilings.unplanned((every,), inputs, {"default/y": 2})
+    assert [(item.subject, item.devices) for item in rest] == [(EVERY, 3), ("default", 1)]
+
+
 def test_several_ceilings_for_every_namespace_stay_in_force() -> None:
     """Where what is held takes of one of them, the namespace has its own; it loses no other one by that."""
-    cost = Budget(name="cost", scope="namespace", subject="default", cost=200.0)
+    cost = Budget(name="cost", scope="namespace", subject=EVERY, cost=200.0)
     quota = replace(cost, name="quota", cost=-1, devices_by_type={"nvidia-h100": 1})
     rest = ceilings.unplanned((cost, quota), INPUTS, {"a/y": 1})
     assert [(item.name, item.cost) for item in rest[2:]] == [("cost (a)", 160.0), ("quota (a)", -1)]
@@ -122,7 +133,7 @@ def test_several_ceilings_for_every_namespace_stay_in_force() -> None:
 
 def test_a_budget_for_every_namespace_holds_for_each_of_them() -> None:
     """What another namespace keeps is not counted; one that is called `default` is one of them too."""
-    every = Budget(name="each", scope="namespace", subject="default", devices=3)
+    every = Budget(name="each", scope="namespace", subject=EVERY, devices=3)
     assert within({"a/x": 3, "b/z": 1}, {"a/x": 1, "b/z": 1}, every) == {"a/x": 3, "b/z": 1}
     assert within({"a/x": 4, "b/z": 1}, {"a/x": 1, "b/z": 1}, every) == {"a/x": 1, "b/z": 1}
     (named,) = (replace(source("default/x"), accelerator="H100"),)
@@ -180,7 +191,7 @@ def test_variants_times_accelerators_and_budgets_is_nobodys_time() -> None:
     )
     budgets = (
         *(Budget(name=f"b-{name}", scope="namespace", subject=name, cost=0.0) for name in names),
-        Budget(name="every", scope="namespace", subject="default", cost=0.0),
+        Budget(name="every", scope="namespace", subject=EVERY, cost=0.0),
         Budget(name="all", devices=many),
     )
     Iterated.looks = Compared.looks = 0
