@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup, escape
 
+from adapter.logs import printable
+
 WIDTH, HEIGHT = 480, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 8, 10, 24
 _X_TICKS, _Y_TICKS = 5, 4
@@ -128,7 +130,7 @@ def short(value: float) -> str:
 def svg(plot: Plot) -> Markup:
     """The plot as an `svg` element."""
     top = _top(plot)
-    size, label = f"0 0 {WIDTH} {HEIGHT}", escape(plot.summary)
+    size, label = f"0 0 {WIDTH} {HEIGHT}", escape(printable(plot.summary))
     parts = [f'<svg class="plot" viewBox="{size}" role="img" aria-label="{label}">']
     parts += _grid(plot, top)
     if not plot.known:
@@ -144,7 +146,7 @@ def svg(plot: Plot) -> Markup:
         if plot.x_from <= x <= plot.x_to:
             at = f"{_x(plot, x):.1f}"
             parts.append(
-                f'<g class="mark"><title>{escape(text)}</title><line x1="{at}" x2="{at}"'
+                f'<g class="mark"><title>{escape(printable(text))}</title><line x1="{at}" x2="{at}"'
                 f' y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/><path d="M{at} {_TOP}l-4 -7h8z"/></g>'
             )
     if plot.band is not None:
@@ -158,7 +160,7 @@ def svg(plot: Plot) -> Markup:
             x_, y_ = _x(plot, spot.x), _y(min(spot.y, top), top)
             parts.append(
                 f'<circle class="spot" cx="{x_:.1f}" cy="{y_:.1f}" r="5">'
-                f"<title>{escape(spot.label)}</title></circle>"
+                f"<title>{escape(printable(spot.label))}</title></circle>"
             )
     parts.append("</svg>")
     # Numbers, constants and escaped texts only.

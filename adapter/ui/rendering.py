@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from adapter.logs import printable
 from adapter.tasks import Pieces
 from adapter.ui import charts
 
@@ -67,6 +68,7 @@ def environment() -> jinja2.Environment:
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("adapter.ui"),
         autoescape=True,
+        finalize=_visible,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -89,6 +91,11 @@ def environment() -> jinja2.Environment:
     for name in templates.list_templates(extensions=["html"]):
         templates.get_template(name)
     return templates
+
+
+def _visible(value: object) -> object:
+    """A text in which nothing hides, or turns round what stands beside it; `Markup` is made of such texts."""
+    return printable(value, keep="\r\n\t") if type(value) is str else value
 
 
 async def ready() -> jinja2.Environment:

@@ -17,7 +17,7 @@ from adapter.commands.views import leader
 from adapter.diagnostics.site import Finding
 from tests.adapter.commands import test_plan_rows
 
-EVIL = "m\x1b[2J\x9b1A\u202e\r\n  held back     nothing\x07"
+EVIL = "m\x1b[2J\x9b1A\u202e\r\n  held back     nothing\x07\x7f"
 
 
 def shown(text: str) -> bool:

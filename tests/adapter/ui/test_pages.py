@@ -11,6 +11,7 @@ from array import array
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -96,6 +97,28 @@ async def test_every_kind_of_variant_has_its_pages(endpoints: Endpoints) -> None
     assert "no such class" in await page(endpoints, f"/ui/variants/{refusal.key}")
     assert "2 → none" in await page(endpoints, "/ui/variants/odd/withdrawn")
     assert "No such variant" in await page(endpoints, "/ui/variants/odd/none", 404)
+
+
+async def test_characters_that_hide_or_turn_texts_are_shown(endpoints: Endpoints) -> None:
+    """Marks of direction, of no width and of terminals, in names and reasons that others write."""
+    text = "a\u202eb\u2066c\u200bd\ufeffe\x1b[2Jf\x7f"
+    state = endpoints.loop.states[KEY]
+    source = replace(state.source, namespace="odd", name="x", model=text, warnings=(text,))
+    item = replace(
+        state,
+        source=source,
+        accelerator=text,
+        reason=text,
+        problem=text,
+        notes=(text,),
+        history=(Decided(at=time.time(), before=1, replicas=2, accelerator=text, reason=text),),
+    )
+    fleet_states.put(endpoints, {source.key: item})
+    await endpoints._metrics._pages._snapshots.record()
+    for path in ("/ui", "/ui/variants/odd/x?analysis", f"/ui?q={quote(text)}"):
+        shown = await page(endpoints, path)
+        assert "a\\u202eb\\u2066c\\u200bd\\ufeffe\\x1b[2Jf\\x7f" in shown
+        assert all(line.isprintable() for line in shown.replace("\t", "").splitlines())
 
 
 async def test_measured_percentiles_stand_beside_the_slo(endpoints: Endpoints) -> None:
