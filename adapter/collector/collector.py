@@ -27,6 +27,7 @@ from adapter.collector.traffic import TrafficWindow
 from adapter.collector.transport import access
 from adapter.collector.windows import jobs
 from adapter.collector.windows.discovery import Discovery
+from adapter.collector.windows.paired import PairedWindow
 from adapter.collector.windows.siblings import Siblings
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import Collecting, Source
@@ -140,7 +141,7 @@ class Collector:
         for source in variants:
             item = before.get(source.key) or CollectedVariant(
                 source=source,
-                window=TrafficWindow(
+                window=PairedWindow(
                     window_seconds=self._settings.window, long_seconds=self._settings.long_window
                 ),
                 plausibility=Plausibility(interval=self._settings.interval),
@@ -300,7 +301,8 @@ def _with_histograms(
     for sample in batch.latencies:
         pod, item = sample.pod, variants.get(sample.pod.key)
         if item is not None and item.origins.get(pod.endpoint) != "direct":
-            item.window.latencies.put(pod.endpoint, pod.sampled.ttft, pod.sampled.itl, at=sample.at)
+            latencies = item.window.latencies_of(pod.endpoint)
+            latencies.put(pod.endpoint, pod.sampled.ttft, pod.sampled.itl, at=sample.at)
     return observation.with_variations(variants, batch.variations)
 
 

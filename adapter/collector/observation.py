@@ -12,12 +12,12 @@ from typing import Literal
 from adapter.collector import attribution
 from adapter.collector.prometheus_scraper import LENGTHS_SECONDS, LengthVariation
 from adapter.collector.servers.plausibility import Plausibility
-from adapter.collector.traffic import Traffic, TrafficWindow
+from adapter.collector.traffic import Traffic
+from adapter.collector.windows.paired import PairedWindow
 from adapter.resources.variant import VariantSource
 
 Metrics = Literal["MetricsFound", "MetricsMissing", "MetricsStale", "PrometheusError"]
 """Reasons of the condition MetricsAvailable, as the workload-variant-autoscaler has them."""
-
 
 VARIATION_SECONDS = 3.0 * LENGTHS_SECONDS
 """Age at which a variation of lengths no longer counts."""
@@ -43,7 +43,7 @@ class CollectedVariant:
     """
 
     source: VariantSource
-    window: TrafficWindow
+    window: PairedWindow
     plausibility: Plausibility = field(default_factory=Plausibility)
     known_since: Mapping[str, float] = field(default_factory=dict)
     series_pods: Mapping[str, float] = field(default_factory=dict)
@@ -65,6 +65,7 @@ def with_source(before: CollectedVariant, source: VariantSource, *, now: float) 
         or (attribution.pod_of(name) != name and attribution.pod_of(name) in source.endpoints)
     }
     known = (*source.endpoints, *series_pods)
+    before.window.pair(source.prefilling)
     before.window.retain(known)
     before.plausibility.retain(known)
     return replace(

@@ -168,7 +168,7 @@ def _conditions(
     """Type, status, reason and message of all conditions."""
     source = state.source
     replicas = f"{source.reference}: {source.replicas} of {source.spec_replicas} replicas"
-    if role := roles.text(source.role):
+    if role := roles.text(source):
         replicas = f"{replicas}; {role}"
     measured = state.metrics == "MetricsFound"
     good = state.outcome in {"OptimizationSucceeded", "CapacityShort", "SaturationRule"}

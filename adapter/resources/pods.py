@@ -99,6 +99,7 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         "requests": _requests(spec),
         "products": products.of_pod(spec),
         "tolerations": taints.of_pod(spec),
+        "role": command_lines.role(spec.get("containers") or ()),
         "gated": bool(spec.get("schedulingGates")),
         "stuck": stuck.of_pod(status),
     }
@@ -111,6 +112,7 @@ class Counts(TypedDict, total=False):
     unschedulable: int
     failing: int
     existing: int
+    prefilling: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,7 @@ class Serving:
         unschedulable: pods that the scheduler finds no node for.
         failing: pods whose containers end or cannot start.
         existing: all pods, ready or not.
+        prefilling: endpoints of the pods that only prefill, where others of the target generate.
         gpus: whole GPUs that a replica requests, a group of pods counted whole, the most where they differ
             (groups that are not complete, and rollouts); 0 where it has slices or shares of one; None where
             they request none.
@@ -143,15 +146,17 @@ class Serving:
     unschedulable: int = 0
     failing: int = 0
     existing: int = 0
+    prefilling: frozenset[str] = frozenset()
 
     @property
     def counts(self) -> Counts:
-        """Pods that exist, and those that will not serve soon."""
+        """Pods that exist, those that will not serve soon, and what prefills for others."""
         return {
             "gated": self.gated,
             "unschedulable": self.unschedulable,
             "failing": self.failing,
             "existing": self.existing,
+            "prefilling": self.prefilling,
         }
 
 

@@ -77,6 +77,7 @@ class VariantSource:
             profiles.
         device: GPU of that accelerator by ConfigMap `accelerator-unit-costs`; empty where it is not there.
         role: prefill or decode where its replicas do only that; empty where they serve whole requests.
+        prefilling: endpoints that prefill for others of the same replicas, whose requests they share.
         closed: GPUs of its device that no pod of a variant may use, with the reason; empty without any.
         gpus: whole GPUs of one replica; 0 where it has slices or shares of one; None where unknown.
         endpoints: URLs whose metrics text is scraped, one per server: a replica may have several.
@@ -107,8 +108,7 @@ class VariantSource:
         existing: pods of the scale target, ready or not; None where they are not watched.
         membership: what it says of the group that shares its demand.
         interruptible: True where its replicas may be taken away at any time.
-        interruptible_share: share of its group's demand that such variants carry at most; None uses the
-            global setting.
+        interruptible_share: most of its group's demand that such variants carry; None: global setting.
         history: last decisions that `.status` holds, oldest first.
         stored: step times that `.status` holds as learned, unchecked; empty without any.
 
@@ -149,6 +149,7 @@ class VariantSource:
     published: Published | None = None
     device: str = ""
     role: str = ""
+    prefilling: frozenset[str] = frozenset()
     closed: str = ""
     gpus: int | None = None
     gated: int = 0

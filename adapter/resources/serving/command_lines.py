@@ -48,6 +48,11 @@ _CERTIFICATE_FLAG = re.compile(r"(?:^|\s)--ssl-certfile(?:=|\s)")
 _OF_PICKER = re.compile(r"(?:^|\s)--metrics-(port|cert-dir)(?:=|\s+)[\"']?([^\s\"'-][^\s\"']*)")
 """Flags of an endpoint picker: where its metrics are, and the certificates with which they are served."""
 
+_ROLE = re.compile(
+    r"(?:^|\s)--(?:disaggregation-mode(?:=|\s+)[\"']?(?:(?P<prefill>prefill)|(?P<decode>decode))\b)"
+)
+"""Flag of SGLang and of Dynamo's workers with the one part of requests that a server does."""
+
 _COUNTED = re.compile(r"\$\(\(\s*(\d{1,5})\s*\+")
 """Beginning of a sum in a shell: the port of the first of several engines."""
 
@@ -141,6 +146,12 @@ def of_picker(containers: Iterable[Mapping[str, Any]]) -> tuple[int, bool]:
         name: value for item in containers for name, value in _OF_PICKER.findall(text_of(item))
     }
     return _port(flags.get("port", "")), "cert-dir" in flags
+
+
+def role(containers: Iterable[Mapping[str, Any]]) -> str:
+    """The part of a request that the server of these containers is started for; empty for whole requests."""
+    named = {match.lastgroup for item in containers for match in _ROLE.finditer(text_of(item))}
+    return (named.pop() or "") if len(named) == 1 else ""
 
 
 def has_certificate(container: Mapping[str, Any]) -> bool:

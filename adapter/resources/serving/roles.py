@@ -11,29 +11,47 @@ from dataclasses import replace
 from typing import Any
 
 from adapter.planning import fleet
+from adapter.resources.pods import Serving
 from adapter.resources.variant import VariantSource
 
-LABELS = ("llm-d.ai/role", "disaggregatedset.x-k8s.io/role")
-"""Labels of pods with their role, the first one that is there counts."""
+LABELS = (
+    "llm-d.ai/role",
+    "disaggregatedset.x-k8s.io/role",
+    "modelserving.volcano.sh/role",
+    "rbg.workloads.x-k8s.io/role-name",
+    "rolebasedgroup.workloads.x-k8s.io/role",
+    "nvidia.com/dynamo-sub-component-type",
+    "role-name",
+)
+"""Labels of pods with their role, the first one that is there counts: of llm-d, DisaggregatedSet, kthena,
+RoleBasedGroup, Dynamo and AIBrix. Names of roles are their owners', who call them after what they do."""
 
-PREFILL, DECODE = "prefill", "decode"
+PREFILL, DECODE, _BOTH = "prefill", "decode", "both"
+
+
+def of_pod(pod: Mapping[str, Any]) -> str:
+    """The one part of requests that a pod does, by its label, else by its flags; empty for whole ones."""
+    labelled = pod["metadata"]["labels"]
+    name = next((labelled[label] for label in LABELS if label in labelled), "").lower()
+    parts = [part for part in (PREFILL, DECODE) if part in name]
+    if not parts and name != _BOTH:
+        return str(pod.get("role") or "")
+    return parts[0] if len(parts) == 1 else ""
 
 
 def of_pods(pods: Iterable[Mapping[str, Any]]) -> str:
     """The role that all these pods have; empty where they have none, differ, or serve whole requests."""
-    roles = {
-        next(
-            (
-                pod["metadata"]["labels"][label]
-                for label in LABELS
-                if label in pod["metadata"]["labels"]
-            ),
-            "",
-        )
-        for pod in pods
-    }
-    role = roles.pop() if len(roles) == 1 else ""
-    return role if role in {PREFILL, DECODE} else ""
+    roles = {of_pod(pod) for pod in pods}
+    return roles.pop() if len(roles) == 1 else ""
+
+
+def paired(pods: Iterable[Mapping[str, Any]], serving: Serving) -> Serving:
+    """Serving pods of one scale target, where some prefill for others of it: each request is at both."""
+    known = {str(pod["metadata"]["name"]): of_pod(pod) for pod in pods}
+    if not {PREFILL, DECODE} <= set(known.values()):
+        return serving
+    named = zip(serving.endpoints, serving.names, strict=True)
+    return replace(serving, prefilling=frozenset(e for e, n in named if known[n] == PREFILL))
 
 
 def targets(role: str, given: fleet.Targets) -> fleet.Targets:
@@ -81,9 +99,11 @@ class RoleClasses:
         return replace(source, targets=own, service_class=name)
 
 
-def text(role: str) -> str:
-    """What a role means for the size, for conditions; empty without one."""
+def text(source: VariantSource) -> str:
+    """What the roles of a variant's replicas mean for the size, for conditions; empty without any."""
+    if source.prefilling:
+        return "replicas of prefill and decode pods: a request is at both, and counts once"
     return {
         PREFILL: "role prefill: sized by time to first token",
         DECODE: "role decode: sized by inter-token latency",
-    }.get(role, "")
+    }.get(source.role, "")

@@ -240,7 +240,7 @@ def _read_target(
         selector, why = labels.explained((written.get("spec") or {}).get("selector") or {})
         deployment = schemas.Deployment.model_validate(written)
         matching = by_label.of_workload(namespace, selector, workload)
-        serving = pods.serving_of(matching)
+        serving = roles.paired(matching, pods.serving_of(matching))
         if serving.gpus is None:
             serving = replace(serving, gpus=pods.gpus_of(pods.template_of(written)))
         reader.add_deployment(
@@ -272,7 +272,7 @@ def _read_target(
             role=roles.of_pods(matching),
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
-            serving=pods.serving_of(matching),
+            serving=roles.paired(matching, pods.serving_of(matching)),
             unselected=variants.unselected(reference, "status.selector of its /scale", why)
             if not selector.requirements or not (scale.selector or matching)
             else "",

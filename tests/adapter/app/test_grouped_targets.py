@@ -93,6 +93,24 @@ async def test_groups_of_which_the_leader_serves(tmp_path: Path) -> None:
             assert world.condition("MetricsAvailable", "s")[0] == "True"
 
 
+async def test_groups_of_prefill_and_decode_pods(tmp_path: Path) -> None:
+    """A request is on the pages of both roles of a replica and counts once; the condition says so."""
+    async with worlds.running(tmp_path, limited=True) as world:
+        world.api.put(CORE, "nodes", groups.node(gpus=8))
+        groups.put(world, 2, size=2, serving={0, 1}, gpus=2)
+        for pod, role in (("set-0", "prefill"), ("set-1", "prefill"), ("set-0-1", "decode")):
+            labelled = world.api.get(CORE, "pods", "team-a", pod)
+            labelled["metadata"]["labels"]["modelserving.volcano.sh/role"] = role
+            world.api.put(CORE, "pods", labelled)
+        # Pods without a role serve whole requests.
+        world.load |= {"set": 60.0, "set-0": 60.0, "set-1": 20.0}
+        put_variant(world)
+        async with world.replica("a", scope=LIMITED) as (endpoints, _):
+            await settled(world, endpoints)
+            await sees(endpoints, 80)
+            assert "counts once" in world.condition("TargetResolved", "s")[2]
+
+
 async def test_the_scaler_of_a_role(tmp_path: Path) -> None:
     """A DisaggregatedSet's /scale counts and selects all pods of a role; its groups are the replicas."""
     async with worlds.running(tmp_path, limited=True) as world:

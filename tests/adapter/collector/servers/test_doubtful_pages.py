@@ -10,7 +10,7 @@ import pytest
 from adapter.collector import exposition, observation
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.observation import Observation
-from adapter.collector.traffic import TrafficWindow
+from adapter.collector.windows.paired import PairedWindow
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
 from tests.fakes.virtual_time import ManualClock
@@ -140,7 +140,7 @@ def covered(replicas: int, pods: tuple[str, ...], refused: set[str]) -> observat
         targets=fleet.Targets(), endpoints=endpoints, replicas=replicas, pods=pods,
         pods_known=True,
     )  # fmt: skip
-    window = TrafficWindow(window_seconds=60)
+    window = PairedWindow(window_seconds=60)
     for endpoint in endpoints:
         if endpoint not in refused:
             window.add(endpoint, exposition.parse(served(1), "m", endpoint), now=99.0)

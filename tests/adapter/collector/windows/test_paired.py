@@ -1,0 +1,90 @@
+"""Requests that prefill pods and decode pods of one scale target both count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from adapter.collector.model_servers import PodMetrics
+from adapter.collector.traffic import Traffic
+from adapter.collector.windows.paired import PairedWindow
+from tests.adapter.collector.test_traffic import page
+
+
+def prefilled(finished: float, *, waiting: float = 0) -> PodMetrics:
+    """A page of a prefill pod: each request ends with its first token."""
+    shown = page(finished, waiting=waiting)
+    return replace(
+        shown, generation_tokens=(finished, finished), ttft=(0.5 * finished, finished), itl=(0, 0)
+    )
+
+
+def seen(per_second: float, taken: float, *, decoding: float = 0.0) -> Traffic:
+    """Traffic of two minutes in which prefill takes up so many of those that come, per second.
+
+    `decoding`: seconds for which a decode pod has a request.
+    """
+    window = PairedWindow(window_seconds=60, long_seconds=120)
+    window.pair({"p"})
+    for now in range(0, 121, 5):
+        left = (per_second - taken) * now
+        window.add("p", prefilled(taken * now, waiting=left), now=now)
+        ended = max(taken * (now - decoding), 0.0)
+        window.add("d", page(ended, running=taken * now - ended), now=now)
+    traffic = window.traffic(now=120)
+    assert traffic is not None
+    assert window.stale(("p", "d", "x"), now=120, after_seconds=5) == ["x"]
+    rates = [rate for _, rate in traffic.recent]
+    assert rates == pytest.approx([traffic.arrival_rate_rps] * len(rates))
+    return traffic
+
+
+def test_a_request_at_both_counts_once() -> None:
+    """One a second is one a second, as long as what decode pods generate."""
+    traffic = seen(1.0, 1.0, decoding=10.0)
+    assert traffic.arrival_rate_rps == pytest.approx(1.0)
+    assert traffic.long_rate_rps == pytest.approx(1.0)
+    assert (traffic.input_tokens, traffic.output_tokens) == pytest.approx((10.0, 100.0))
+    assert traffic.ttft_ms == pytest.approx(500.0)
+    assert traffic.itl_ms == pytest.approx(20.0)
+    assert traffic.running == pytest.approx(10.0)
+
+
+def test_what_prefill_holds_back_counts() -> None:
+    """Two a second of which prefill takes up one are two, and their queue is one queue."""
+    traffic = seen(2.0, 1.0)
+    assert traffic.arrival_rate_rps == pytest.approx(2.0)
+    assert traffic.waiting == pytest.approx(120.0)
+    assert traffic.queue_growth_rps == pytest.approx(1.0)
+
+
+def test_a_queue_that_both_show_is_one() -> None:
+    """Routers that send a request to both at once leave it in the queues of both."""
+    window = PairedWindow(window_seconds=60)
+    window.pair({"p"})
+    for now in range(0, 121, 5):
+        window.add("p", prefilled(1.0 * now, waiting=1.0 * now), now=now)
+        window.add("d", page(1.0 * now, waiting=1.0 * now), now=now)
+    traffic = window.traffic(now=120)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(2.0)
+    assert (traffic.waiting, window.waiting) == (120.0, 120.0)
+    since = window.rate_since_last(at_least=5.0)
+    assert since is not None
+    assert since[0] == pytest.approx(2.0)
+
+
+def test_pods_of_no_pair_are_all_counted() -> None:
+    """Without prefill pods the requests of all add up; one that leaves is forgotten in either window."""
+    window = PairedWindow(window_seconds=60)
+    for now in range(0, 61, 5):
+        for pod in "ab":
+            window.add(pod, page(1.0 * now), now=now)
+    traffic = window.traffic(now=60)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(2.0)
+    window.pair({"a"})
+    window.retain(("b",))
+    assert window.sampled_at("a") is None
+    assert window.sampled_at("b") == 60.0
