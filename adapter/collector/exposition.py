@@ -289,11 +289,12 @@ def _selected(text: str, model: str, url: str) -> layouts.Selected:
             models.add(served)
         if served == model:
             read_as.append((series_name.style, series_name.name, labels, value))
-    engine = None if models else engines.of(others)
-    if engine is not None:
+    shown = None if models else engines.of(others)
+    engine = shown[0] if shown else None
+    if shown is not None and engine is not None:
         if problem := engines.refusal(engine):
             raise ScrapeError(f"{url}: {problem}")
-        for name, labels, value in engines.translated(engine, others):
+        for name, labels, value in engines.translated(engine, shown[1]):
             served = labels.get("model_name", model)
             models.add(served)
             if served == model:

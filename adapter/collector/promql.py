@@ -142,9 +142,9 @@ def fleet(styles: Collection[str] = STYLES) -> str:
     timed = [
         spelling.restyled(name, style)
         for style in sorted(styles)
-        for name in _TIMED[spelling.kind_of(style)]
+        for name in _TIMED.get(spelling.kind_of(style), ())
     ]
-    timed += [engine.timed for engine in engines.ENGINES]
+    timed += sorted({*(e.timed for e in engines.ENGINES), *filter(engines.timed, styles)})
     servers = f"max by ({BY}) ({spelling.selector([name for names in _TIMED.values() for name in names])})"
     sampled = " or ".join(f"min by ({BY}) (timestamp({name}))" for name in timed)
     # A process has no model: it is taken from the server that the same target is.
@@ -157,8 +157,7 @@ def fleet(styles: Collection[str] = STYLES) -> str:
     cache = f"max by ({TARGET}, {sizes}) ({spelling.selector((model_servers.CACHE_CONFIG,))})"
     newest = f"topk by ({TARGET}) (1, {spelling.selector((lora.SERIES,))})"
     adapters = f"max by ({TARGET}, {', '.join(lora.LABELS)}) ({newest})"
-    beside = "|".join(sorted(name for name in engines.names() if not name.endswith("_bucket")))
-    others = f'sum by (__name__, {BY}, {", ".join(engines.LABELS)}) ({{__name__=~"{beside}"}})'
+    others = f"sum by (__name__, {BY}, {', '.join(engines.LABELS)}) ({engines.selector()})"
     # `or` compares without names: the label keeps the parts from hiding each other. The largest part comes
     # last, since each `or` looks through all that is before it.
     return " or ".join(
@@ -176,12 +175,13 @@ def fleet(styles: Collection[str] = STYLES) -> str:
 
 
 def styles(samples: Iterable[Sample]) -> frozenset[str]:
-    """Spellings in the result of `fleet()`, the first ones where there are many."""
-    styles_seen = {
-        form.style
-        for sample in samples
-        if (form := spelling.spelled(sample.labels.get("__name__", ""))) and form.style
-    }
+    """Spellings in the result of `fleet()`, the first ones where there are many.
+
+    Of servers beside vLLM and SGLang it is the name of the series whose times are those of their pages.
+    """
+    names = {sample.labels.get("__name__", "") for sample in samples}
+    styles_seen = {form.style for name in names if (form := spelling.spelled(name)) and form.style}
+    styles_seen |= {name for name in names if engines.timed(name)}
     return frozenset(sorted(styles_seen, key=lambda style: (len(style), style))[:_STYLES_LIMIT])
 
 
@@ -200,7 +200,7 @@ def growth(names: Collection[str], seconds: float, styles: Collection[str]) -> s
         _labelled(f"sum by ({BY}, le) (increase({spelling.restyled(name, style)}{span}))", name)
         for style in sorted(styles)
         for name in sorted(names)
-        if name.startswith(spelling.kind_of(style))
+        if (kind := spelling.kind_of(style)) and name.startswith(kind)
     )
 
 
@@ -328,10 +328,8 @@ def _sampled(key: Pod, pod: _Pod) -> Sampled:
         for own, name, labels, value in read_as
         if own == style or name in model_servers.INFOS
     ]
-    engine = None if series else engines.of(pod.samples)
-    if engine is not None:
-        problem = engines.refusal(engine)
-        series = engines.translated(engine, pod.samples)
+    if not series and (shown := engines.of(pod.samples)):
+        problem, series = engines.refusal(shown[0]), engines.translated(*shown)
     try:
         page = model_servers.pod_metrics(
             dict(model_servers.quantities(model_servers.values(series))),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from adapter.collector.model_servers import Labels
 
@@ -60,6 +62,7 @@ class Engine:
         timed: A gauge that every page has, whose time of scrape is that of the page.
         models_by: Series whose label `model` names the engines; those of other parts of the server, such as
             an ensemble's, count the same requests again.
+        marks: Series that a page with a prefix has if it is of this server; empty where each name tells.
 
     """
 
@@ -68,6 +71,7 @@ class Engine:
     timed: str
     lacks: tuple[str, ...] = ()
     models_by: str = ""
+    marks: frozenset[str] = frozenset()
 
 
 def _histogram(name: str, means: str, *, buckets: bool = False) -> dict[str, tuple[Series, ...]]:
@@ -160,9 +164,13 @@ TRTLLM = Engine(
 LLAMA_CPP = Engine(
     name="llama.cpp's server",
     series={
-        "llamacpp:requests_processing": (Series(_RUNNING),),
-        "llamacpp:requests_deferred": (Series(_WAITING),),
-        "llamacpp:kv_cache_usage_ratio": (Series(_KV_CACHE),),
+        f"llamacpp{separator}{name}": series
+        for separator in (":", "_")
+        for name, series in {
+            "requests_processing": (Series(_RUNNING),),
+            "requests_deferred": (Series(_WAITING),),
+            "kv_cache_usage_ratio": (Series(_KV_CACHE),),
+        }.items()
     },
     timed="llamacpp:requests_processing",
     lacks=(NO_REQUESTS, "time to first token", "inter-token latencies", "lengths of requests"),
@@ -184,6 +192,14 @@ NIM = Engine(
     },
     timed="num_requests_running",
     lacks=("size of the KV cache",),
+    marks=frozenset(
+        {
+            "request_success_total",
+            "num_requests_running",
+            "num_requests_waiting",
+            "time_to_first_token_seconds_count",
+        }
+    ),
 )
 
 DYNAMO = Engine(
@@ -209,6 +225,12 @@ ENGINES = (TGI, TRITON, TRTLLM, LLAMA_CPP, NIM, DYNAMO)
 Dynamo show their own series beside Dynamo's, and their own count."""
 
 _BY_NAME = {name: engine for engine in ENGINES for name in engine.series}
+_TIMED = frozenset(
+    name
+    for engine in ENGINES
+    for name in engine.series
+    if name.replace(":", "_") == engine.timed.replace(":", "_")
+)
 
 LABELS = ("model", "request_type", "kv_cache_block_type", "dynamo_endpoint", "err", "reason")
 """Labels that distinguish samples of one series."""
@@ -217,24 +239,105 @@ Sample = tuple[str, Labels, float]
 """Name, labels and value."""
 
 
+PREFIX = r"(?:[a-zA-Z0-9_:]*[_:])?"
+"""What platforms put before all names of a server by relabelling, as a regular expression."""
+
+_DOUBLED, _MARK = "__", "U__"
+"""Underscore in names that Prometheus escaped, and the beginning of some of these."""
+
+_WITH_COLON = ("llamacpp", "trtllm")
+"""Servers in whose names a colon may follow what they begin with."""
+
+_OTHERS = ("vllm", "sglang")
+"""Servers whose names are no other server's, whatever stands before what the others have in common."""
+
+_LONGEST_NAME = 512
+
+
+class Spelled(NamedTuple):
+    """A series of a server by the name that its table has for it.
+
+    Attributes:
+        name: Its name there.
+        style: What all of a page's series have in common: a prefix, with a mark where names are escaped.
+
+    """
+
+    name: str
+    style: str
+
+
+def spelled(name: str) -> Spelled | None:
+    """The series that a name stands for, under any prefix; None where it is none of the servers'."""
+    return _spelled(name) if len(name) <= _LONGEST_NAME else None
+
+
+@lru_cache(maxsize=8192)
+def _spelled(name: str) -> Spelled | None:
+    if any(other in name for other in _OTHERS):
+        return None
+    escaped = _DOUBLED in name
+    plain = name
+    if escaped:
+        plain = name.removeprefix(_MARK).replace(_DOUBLED, "_").replace("_3a_", ":")
+    ends = (at + 1 for at, character in enumerate(plain) if character in "_:")
+    start = next((at for at in (0, *ends) if plain[at:] in _BY_NAME), None)
+    if start is None:
+        return None
+    return Spelled(plain[start:], f"{_MARK if escaped else ''}{plain[:start]}")
+
+
 def reads(name: str) -> bool:
     """Whether it is a series of one of the servers."""
-    return name in _BY_NAME
+    return spelled(name) is not None
 
 
-def names() -> frozenset[str]:
-    """All series of the servers."""
-    return frozenset(_BY_NAME)
+def selector() -> str:
+    """A PromQL selector of all series of the servers but buckets, under any prefix."""
+    names = {name.replace(":", "_") for name in _BY_NAME if not name.endswith("_bucket")}
+    # Of a histogram both at once: the query has to fit into an address.
+    both = {name.removesuffix("_sum") for name in names if name.endswith("_sum")}
+    parts = {f"{name}_{part}" for name in both for part in ("sum", "count")}
+    text = "|".join(sorted((names - parts) | {f"{name}_(?:sum|count)" for name in both}))
+    forms = text.replace("_", "_+")
+    for kind in _WITH_COLON:
+        forms = forms.replace(f"{kind}_+", f"{kind}(?::|_3a|_)_*")
+    of_others = "|".join(_OTHERS)
+    return f'{{__name__=~"{PREFIX}(?:{forms})", __name__!~".*(?:{of_others}).*"}}'
 
 
-def of(samples: Iterable[Sample]) -> Engine | None:
-    """The server that shows these samples; None for none of them."""
-    shown = {_BY_NAME[name].name for name, _, _ in samples if name in _BY_NAME}
-    return next((engine for engine in ENGINES if engine.name in shown), None)
+def timed(name: str) -> bool:
+    """Whether every page of a server has a series of this name, whose time of scrape is that of the page."""
+    series = spelled(name)
+    return series is not None and series.name in _TIMED
+
+
+def of(samples: Iterable[Sample]) -> tuple[Engine, list[Sample]] | None:
+    """The server that shows these samples, and its own by the names of its table; None for none of them.
+
+    A page may show them in several spellings, which must not count twice: the one with more series counts,
+    of equals the shorter. Series that many kinds of servers have are one's under a prefix with all of them.
+    """
+    shown: dict[tuple[str, str], list[Sample]] = {}
+    for written, labels, value in samples:
+        series = spelled(written)
+        if series is not None:
+            key = (_BY_NAME[series.name].name, series.style)
+            shown.setdefault(key, []).append((series.name, labels, value))
+    for engine in ENGINES:
+        styles = {
+            style: own
+            for (name, style), own in shown.items()
+            if name == engine.name and (not style or engine.marks <= {item[0] for item in own})
+        }
+        if styles:
+            best = min(styles, key=lambda style: (-len({i[0] for i in styles[style]}), len(style)))
+            return engine, styles[best]
+    return None
 
 
 def translated(engine: Engine, samples: Iterable[Sample]) -> list[Sample]:
-    """Samples of a server by the names that `model_servers` has for what they mean."""
+    """Samples of a server, as `of` gives them, by the names that `model_servers` has for what they mean."""
     own = [sample for sample in samples if sample[0] in engine.series]
     if engine.models_by:
         models = {labels.get("model") for name, labels, _ in own if name == engine.models_by}

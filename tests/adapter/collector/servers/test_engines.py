@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -109,18 +110,72 @@ def test_prometheus_says_the_same(name: str) -> None:
 @pytest.mark.parametrize("engine", engines.ENGINES, ids=lambda engine: engine.name)
 def test_every_series_of_the_tables_is_queried(engine: engines.Engine) -> None:
     """Those of pages, without buckets, and the one whose time counts."""
-    query = promql.fleet()
-    assert all(name in query for name in engine.series if not name.endswith("_bucket"))
-    assert f"timestamp({engine.timed})" in query
+    matchers = re.findall('__name__(=~|!~)"([^"]*)"', engines.selector())
+    queried = [name for name in engine.series if not name.endswith("_bucket")]
+    for written in (name for plain in queried for name in (plain, f"kserve_{plain}")):
+        assert all(
+            (re.fullmatch(form, written) is not None) == (how == "=~") for how, form in matchers
+        )
+    assert engines.selector() in promql.fleet()
+    assert f"timestamp({engine.timed})" in promql.fleet()
+
+
+def respelled(text: str, prefix: str, change: Callable[[str], str] = str) -> str:
+    """A page with a prefix before all names, or with changed ones."""
+    return re.sub(
+        r"^([a-zA-Z_:][\w:]*)", lambda name: prefix + change(name[1]), text, flags=re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_a_prefix_before_all_names_is_found(name: str) -> None:
+    """Platforms relabel names of every server; two spellings on one page count once."""
+    text, model = (PAGES / name).read_text(), model_of(name)
+    plain = exposition.parse(text, model, "http://x")
+    forms = (
+        respelled(text, "kserve_"),
+        respelled(text, "ray:"),
+        respelled(text, "", lambda written: written.replace("_", "__")),
+        text.replace("trtllm_", "trtllm:"),
+        text + respelled(text, "kserve_"),
+    )
+    for form in forms:
+        assert exposition.parse(form, model, "http://x") == plain
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_prometheus_finds_a_prefix(name: str) -> None:
+    """In its second query, which has the time of the scrape too: the first one shows the names."""
+    samples = [
+        sample._replace(labels={**sample.labels, "__name__": f"kserve_{written}"})
+        if (written := sample.labels.get("__name__"))
+        else sample
+        for sample in answer(name)
+    ]
+    (pod,) = promql.pods(samples)
+    assert same(pod.page, EXPECTED[name])
+    (style,) = promql.styles(samples)
+    assert f"timestamp({style})" in promql.fleet({*promql.STYLES, style})
+    assert promql.lengths(60, {*promql.STYLES, style}) == promql.lengths(60)
+
+
+def test_names_that_many_servers_have_are_no_sign_of_one() -> None:
+    """What ends like series of NIM is of NIM only beside all that its pages have, and of no router."""
+    some = "http_request_success_total 5\nhttp_num_requests_running 1\n"
+    router = respelled((PAGES / "nim-1.8.prom").read_text(), "vllm_router_")
+    for page in (some, router):
+        with pytest.raises(exposition.NoServerError):
+            exposition.parse(page, NIM_MODEL, "http://x")
 
 
 def test_a_server_without_a_count_of_requests_is_refused() -> None:
     """llama.cpp counts tokens: its load is said to be unknown, not guessed."""
     text = (PAGES / "llama-cpp-b6000.prom").read_text()
-    with pytest.raises(
-        exposition.ScrapeError, match=r"llama\.cpp's server has no count of requests"
-    ):
-        exposition.parse(text, LLAMA, "http://x")
+    for form in (text, text.replace("llamacpp:", "llamacpp_"), respelled(text, "kserve_")):
+        with pytest.raises(
+            exposition.ScrapeError, match=r"llama\.cpp's server has no count of requests"
+        ):
+            exposition.parse(form, LLAMA, "http://x")
     (pod,) = promql.pods(answer("llama-cpp-b6000.prom"))
     assert pod.page is None
     assert "no count of requests" in pod.problem
