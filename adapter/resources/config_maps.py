@@ -74,7 +74,8 @@ class ConfigMaps:
 
     def _forget(self) -> None:
         """Drop what was made of the rows read so far."""
-        self._prices: dict[frozenset[str], Prices] = {}
+        self._prices: dict[tuple[frozenset[str], frozenset[str]], Prices] = {}
+        self._devices: indexed.Devices | None = None
         self._indexed: tuple[Classes, Classes] | None = None
 
     @property
@@ -191,18 +192,30 @@ class ConfigMaps:
             self._classes[key] = named_class
             self._keys.add(named_class)
 
-    def prices(self, names: Iterable[str]) -> tuple[Prices, tuple[str, ...]]:
-        """Accelerators of the rows, with those gone that a variant names; and what is wrong with their rows.
+    def prices(
+        self, names: Iterable[str], devices: Iterable[str] = ()
+    ) -> tuple[Prices, tuple[str, ...]]:
+        """Accelerators of the rows, with those gone that a variant needs; and what is wrong with their rows.
 
         Without any row, all accelerators of the last good rows stay in force; the problems name some of them.
+
+        Args:
+            names: accelerators that the variant names.
+            devices: what it names, or its pods have, that may be the device of a row.
+
         """
         named, last = frozenset(names), self._last.accelerators
+        if self._devices is None:
+            self._devices = indexed.Devices(self._accelerators, last)
         gone = indexed.gone(named, self._accelerators, last)
-        if gone not in self._prices:
-            self._used_accelerators |= gone
-            self._gone.update((indexed.is_gone(last[name]), None) for name in sorted(gone))
-            self._prices[gone] = indexed.priced(self._accelerators, gone, last)
-        return self._prices[gone], indexed.problems(named, self._accelerators, gone, last)
+        kept = self._devices.kept(devices)
+        if (gone, kept) not in self._prices:
+            self._used_accelerators |= gone | kept
+            lines = (indexed.is_gone(last[name]) for name in sorted(gone | kept))
+            self._gone.update(dict.fromkeys(lines))
+            self._prices[gone, kept] = indexed.priced(self._accelerators, gone, last, kept=kept)
+        problems = indexed.problems(named | kept, self._accelerators, gone | kept, last)
+        return self._prices[gone, kept], problems
 
     def _index(self) -> tuple[Classes, Classes]:
         """Classes of the rows, and those of the last reading."""

@@ -73,8 +73,7 @@ class VariantSource:
 
     Attributes:
         profiles: measured profiles; empty where none is given, and the load alone decides.
-        accelerator: accelerator that the replicas run on; empty where it is unknown, which it is only with
-            profiles.
+        accelerator: accelerator that the replicas run on; empty where unknown, which needs profiles.
         device: GPU of that accelerator by ConfigMap `accelerator-unit-costs`; empty where it is not there.
         role: prefill or decode where its replicas do only that; empty where they serve whole requests.
         prefilling: endpoints that prefill for others of the same replicas, whose requests they share.
@@ -224,7 +223,8 @@ def source(
     notes = {**(target.annotations if target else {}), **metadata.annotations}
     service_class, class_problems = settings.class_of(spec, metadata.namespace)
     named = profiles.accelerators_of(variant, published)
-    accelerators, cost_problems = settings.prices(named)
+    devices = profiles.devices_of(variant, () if target is None else target.products)
+    accelerators, cost_problems = settings.prices(named, devices)
     given, warnings = profiles.of_spec(spec, accelerators, settings.broken_costs, named)
     accelerator, own = _accelerator(variant, target, given, accelerators, published)
     published = profiles.renamed(published, own)

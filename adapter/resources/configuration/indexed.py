@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import heapq
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from adapter.planning import fleet
 from adapter.resources.configuration.last_good import HELD, NamedClass, PricedAccelerator, listed
@@ -93,14 +93,40 @@ def gone(
     return frozenset(name for name in named if name in last and name not in rows)
 
 
+class Devices:
+    """Devices of the rows as they stand, and as they last were good."""
+
+    def __init__(
+        self, rows: Mapping[str, PricedAccelerator], last: Mapping[str, PricedAccelerator]
+    ) -> None:
+        self._now = Prices({name: item.accelerator for name, item in rows.items()})
+        self._last = Prices({name: item.accelerator for name, item in last.items()})
+
+    def kept(self, devices: Iterable[str]) -> frozenset[str]:
+        """Rows that are gone and stay in force, as these devices would else mean another one.
+
+        A device of several rows means none of them, and still does when all but one of these are gone.
+        """
+        return frozenset(name for device in devices for name in self._of(device))
+
+    def _of(self, device: str) -> Collection[str]:
+        if not device or device in self._now or device in self._last:
+            return ()
+        now, before = set(self._now.alike(device)), set(self._last.alike(device))
+        return before - now if len(now) == 1 and now < before else ()
+
+
 def priced(
     rows: Mapping[str, PricedAccelerator],
     gone: frozenset[str],
     last: Mapping[str, PricedAccelerator],
+    *,
+    kept: frozenset[str] = frozenset(),
 ) -> Prices:
-    """Accelerators of the rows and of those that are gone."""
-    items = {**{name: last[name] for name in last if name in gone}, **rows}
-    return Prices({name: item.accelerator for name, item in items.items()}, gone - rows.keys())
+    """Accelerators of the rows and of those that are gone; `kept`: of these, as `Devices.kept`."""
+    items = {**{name: last[name] for name in last if name in gone | kept}, **rows}
+    accelerators = {name: item.accelerator for name, item in items.items()}
+    return Prices(accelerators, gone - rows.keys() - kept)
 
 
 def problems(

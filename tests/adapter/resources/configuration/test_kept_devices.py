@@ -1,0 +1,42 @@
+"""Devices that several rows of prices have, and rows of them that are gone."""
+
+from __future__ import annotations
+
+from adapter.installation import COSTS
+from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.configuration.last_good import NOTHING, LastGood
+
+H100 = "NVIDIA-H100-80GB-HBM3"
+
+
+def read(*names: str, last: LastGood = NOTHING) -> ConfigMaps:
+    """Rows of these names, all of one device."""
+    settings = ConfigMaps([], last)
+    data = dict.fromkeys(names, f'{{"device": "{H100}", "cost": 90}}')
+    settings.read(f"ConfigMap s/{COSTS}", {"metadata": {"name": COSTS}, "data": data})
+    return settings
+
+
+def test_a_device_of_two_rows_means_neither_when_one_is_gone() -> None:
+    """The other row does not take its place: what a device means stays until its row is replaced."""
+    last = read("H100", "2xH100").last_good
+    for _ in range(3):
+        settings = read("H100", last=last)
+        prices, (told,) = settings.prices([H100], [H100])
+        assert prices.meant(H100) == H100
+        assert f"ConfigMap s/{COSTS}: data.2xH100: is gone" in told
+        assert told in settings.told
+        last = settings.last_good
+    # Another row of that device replaces it, and one that was alone means what it meant.
+    assert read("H100", "H100x4", last=last).prices([H100], [H100])[1] == ()
+    alone = read("H100")
+    assert alone.prices([H100], [H100])[0].meant(H100) == "H100"
+    assert read("H200", last=alone.last_good).prices([H100], [H100])[0].meant(H100) == "H200"
+
+
+def test_whoever_names_the_row_is_not_told_of_others_of_its_device() -> None:
+    """Its name means that row alone, and nobody else keeps the one that is gone."""
+    settings = read("H100", last=read("H100", "2xH100").last_good)
+    prices, told = settings.prices(["H100"], ["H100"])
+    assert (list(prices), told) == (["H100"], ())
+    assert set(settings.last_good.accelerators) == {"H100"}
