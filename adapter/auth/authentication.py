@@ -203,7 +203,8 @@ class Authenticator:
             begins=certificate.not_valid_before_utc,
             ends=certificate.not_valid_after_utc,
             # A stranger's subject is not read: it may be anything.
-            names=_names(certificate, NameOID.COMMON_NAME) if kind else [],
+            # Of several the last one counts, as in Go: that is whom an approver of certificates sees.
+            names=_names(certificate, NameOID.COMMON_NAME)[-1:] if kind else [],
             organizations=_names(certificate, NameOID.ORGANIZATION_NAME) if kind else [],
         )
         if len(self._checked) > _CACHED_CERTIFICATES:
