@@ -15,6 +15,7 @@ from typing import Any
 from adapter.kube.paths import shortened
 from adapter.planning.groups import EVERY, UNLIMITED, Budget, BudgetScope
 from adapter.settings.kinds import Kind
+from adapter.settings.yaml_nodes import check_merges, repeated_keys
 
 _SCOPES: Mapping[str, BudgetScope] = {
     "cluster": "installation",
@@ -41,7 +42,7 @@ _EVERY = "default"
 """How people write `EVERY`."""
 
 _MOST_TEXT, _MOST_BRACKETS, _MOST_LEVELS = 16384, 400, 64
-_MOST = 1e9
+_MOST, _MOST_SAID = 1e9, 200
 
 
 def budgets(text: str) -> tuple[Budget, ...]:
@@ -100,10 +101,27 @@ def _document(text: str) -> Any:
         # In C where PyYAML has it: a fifth of the time. Composing recurses there without a look at the stack.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         _check_levels(yaml.parse(text, Loader=loader))
-        return loader(text).get_single_data()
+        reader = loader(text)
+        root = reader.get_single_node()
+        check_merges(root)
+        _check_repeated(root)
+        return None if root is None else reader.construct_document(root)
     except Exception as error:
         # A tag such as !!int calls its constructor, which raises what it likes.
-        raise ValueError(f"must be a YAML list of budgets, not {shortened(text)}") from error
+        what = f"must be a YAML list of budgets, not {shortened(text)}"
+        raise ValueError(f"{what}: {_why(error)}") from error
+
+
+def _check_repeated(root: Any) -> None:
+    for key, line in repeated_keys(root):
+        raise ValueError(f"line {line}: {shortened(key)} is there twice; delete one of them")
+
+
+def _why(error: Exception) -> str:
+    """What a parser says, with the line where it has one."""
+    mark = getattr(error, "problem_mark", None)
+    why = str(error) if mark is None else f"line {mark.line + 1}: {getattr(error, 'problem', '')}"
+    return " ".join(why.split())[:_MOST_SAID] or type(error).__name__
 
 
 def _check_levels(events: Iterable[Any]) -> None:

@@ -23,9 +23,9 @@ from adapter.resources.texts.documents import (
     lines_of,
     parse_json,
     parse_yaml,
-    repeated_keys,
 )
 from adapter.resources.texts.known import Known
+from adapter.settings.yaml_nodes import repeated_keys
 
 Model = TypeVar("Model", bound=BaseModel)
 

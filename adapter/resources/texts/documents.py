@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from adapter.errors import field_problem
+from adapter.settings.yaml_nodes import check_merges, repeated
 
 # In C where PyYAML has it, as its wheels do: a fifth of the time, and tabs where Go's parser takes them.
 if TYPE_CHECKING or not yaml.__with_libyaml__:
@@ -74,7 +75,7 @@ class _Once(_Plain):
             DocumentError: it has a key twice.
 
         """
-        for key, line in _repeated(node):
+        for key, line in repeated(node):
             raise DocumentError(f"line {line}: {_brief(key)} is there twice; delete one of them")
         return super().construct_mapping(node, deep)
 
@@ -140,7 +141,7 @@ def parse_all_yaml(
     _check_brackets(text)
     try:
         _check_levels(text)
-        return [_checked(document) for document in yaml.load_all(text, Loader=loader)]
+        return list(_documents(loader(text)))
     except DocumentError:
         raise
     except RecursionError:
@@ -148,6 +149,17 @@ def parse_all_yaml(
     except Exception as error:
         # A tag such as !!int calls its constructor, which raises what it likes.
         raise DocumentError(f"not valid YAML: {_shown(error)}") from error
+
+
+def _documents(loader: SafeLoader) -> Iterator[Any]:
+    """The documents of a stream, of which each is checked before anything is made of it."""
+    while loader.check_node():
+        node = loader.get_node()
+        try:
+            check_merges(node)
+        except ValueError as error:
+            raise DocumentError(str(error)) from error
+        yield _checked(loader.construct_document(node))
 
 
 def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -208,34 +220,6 @@ def lines_of(root: yaml.Node | None) -> Callable[[Sequence[int | str]], int | No
         return number
 
     return line
-
-
-def repeated_keys(root: yaml.Node | None) -> list[tuple[str, int]]:
-    """Keys that one mapping of a text has twice, of which parsers keep the last, with their lines."""
-    nodes: list[yaml.Node | None] = [root]
-    repeated: list[tuple[str, int]] = []
-    visited: set[int] = set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or id(node) in visited:
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            nodes.extend(node.value)
-        elif isinstance(node, yaml.MappingNode):
-            nodes.extend(value for _, value in node.value)
-            repeated.extend(_repeated(node))
-    return sorted(repeated, key=lambda item: item[1])
-
-
-def _repeated(node: yaml.MappingNode) -> Iterator[tuple[str, int]]:
-    """Keys that a mapping has twice, with their lines."""
-    names: set[str] = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode):
-            if key.value in names:
-                yield key.value, key.start_mark.line + 1
-            names.add(key.value)
 
 
 _BRACKETS = re.compile(r"[\[\]{}]")

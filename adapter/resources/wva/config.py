@@ -35,9 +35,9 @@ from adapter.resources.texts.documents import (
     field_path,
     lines_of,
     parse_yaml,
-    repeated_keys,
 )
 from adapter.resources.texts.known import Known
+from adapter.settings.yaml_nodes import repeated_keys
 
 LOWEST_PRIORITY = 100
 """Priority of models without a service class."""

@@ -1,0 +1,88 @@
+"""Nodes of a YAML text, before objects are made of them: what would take too long, and keys that repeat.
+
+Nodes are those of PyYAML, known here by their attributes: settings are loaded by commands that need no YAML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+MOST_MERGED = 20_000
+"""Most entries that merge keys (`<<: *anchor`) of one text add to its mappings; the same ones count again.
+
+Of a text whose first half is a mapping and whose second merges it again and again there are as many as the
+square of its length: of 128 KiB 70 million, which take minutes and gigabytes.
+"""
+
+
+def check_merges(root: Any) -> None:
+    """Refuse merge keys that add too much.
+
+    Raises:
+        ValueError: they add more than `MOST_MERGED` entries.
+        RecursionError: mappings merge others that merge others, hundreds of times.
+
+    """
+    sizes: dict[int, int] = {}
+    left = MOST_MERGED
+
+    def size(node: Any) -> int:
+        """Entries of a mapping with those that it merges."""
+        nonlocal left
+        known = sizes.get(id(node))
+        if known is not None:
+            return known
+        sizes[id(node)] = 0  # of one that merges itself
+        own = merged = 0
+        for key, value in node.value:
+            if key.tag != _MERGE:
+                own += 1
+                continue
+            for item in value.value if value.id == "sequence" else (value,):
+                added = size(item) if item.id == "mapping" else 1
+                merged += added
+                left -= max(added, 1)
+                if left < 0:
+                    line = key.start_mark.line + 1
+                    raise ValueError(
+                        f"line {line}: merge keys (<<) add more than {MOST_MERGED} entries"
+                    )
+        sizes[id(node)] = own + merged
+        return own + merged
+
+    for node in _mappings(root):
+        size(node)
+
+
+def repeated_keys(root: Any) -> list[tuple[str, int]]:
+    """Keys that one mapping of a text has twice, of which parsers keep the last, with their lines."""
+    repeats = [item for node in _mappings(root) for item in repeated(node)]
+    return sorted(repeats, key=lambda item: item[1])
+
+
+def repeated(node: Any) -> Iterator[tuple[str, int]]:
+    """Keys that a mapping has twice, with their lines."""
+    names: set[str] = set()
+    for key, _ in node.value:
+        if key.id == "scalar":
+            if key.value in names:
+                yield key.value, key.start_mark.line + 1
+            names.add(key.value)
+
+
+def _mappings(root: Any) -> Iterator[Any]:
+    """All mappings of a text, each once, however many aliases it has."""
+    nodes, visited = [root], set[int]()
+    while nodes:
+        node = nodes.pop()
+        if node is None or id(node) in visited:
+            continue
+        visited.add(id(node))
+        if node.id == "sequence":
+            nodes.extend(node.value)
+        elif node.id == "mapping":
+            yield node
+            nodes.extend(value for _, value in node.value)
