@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from adapter.controller.state import VariantState
+from adapter.controller.status import class_of_target
 from adapter.installation import MANAGED_TARGETS
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
@@ -168,6 +169,7 @@ def _target(state: VariantState) -> dict[str, Any] | None:
         _TIME: datetime.fromtimestamp(int(state.decided_at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "accelerator": state.accelerator,
         "numReplicas": state.desired,
+        "serviceClass": class_of_target(state.source),
     }
 
 

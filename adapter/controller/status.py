@@ -16,6 +16,7 @@ from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.serving import roles
 from adapter.resources.stored_status import CONFIGURATION, GATEWAYS
+from adapter.resources.variant import VariantSource
 
 Status = Mapping[str, Any]
 
@@ -75,6 +76,8 @@ def of_state(
             "accelerator": state.accelerator,
             "numReplicas": state.desired,
         }
+        if service_class := class_of_target(source):
+            status["desiredOptimizedAlloc"]["serviceClass"] = service_class
         if state.max_batch:
             status["desiredOptimizedAlloc"]["maxBatch"] = state.max_batch
     group = group_status.of_state(state)
@@ -90,6 +93,11 @@ def of_state(
     if state.history:
         status[HISTORY] = decisions.of_status(state.history)
     return status
+
+
+def class_of_target(source: VariantSource) -> str:
+    """Service class that a variant's target is for: of one that is held, that of its last decision."""
+    return source.service_class or (source.published.service_class if source.published else "")
 
 
 def _current(state: VariantState) -> dict[str, Any]:

@@ -34,16 +34,17 @@ from adapter.resources.configuration.last_good import (
     NamedClass,
     PricedAccelerator,
 )
+from adapter.resources.stored_status import Published
 from adapter.resources.texts.documents import validated
-from adapter.resources.wva.config import WvaConfig
+from adapter.resources.wva.config import NO_CLASS, WvaConfig
 from adapter.settings import keys
 
 _MOST_PROBLEMS = 3
 """Most problems of ConfigMaps that one variant's message repeats."""
 
 
-class ConfigMaps:
-    """Contents of the ConfigMaps read so far.
+class _Reading:
+    """Rows of the ConfigMaps, read one after the other.
 
     Attributes:
         wva: those of the workload-variant-autoscaler.
@@ -64,6 +65,7 @@ class ConfigMaps:
         self._used_models: set[tuple[str, str]] = set()
         self._written = defaults.Written()
         self.broken_costs: dict[str, str] = {}
+        self._missing: list[str] = []
         self.wva = WvaConfig(last.wva)
         self.data: dict[str, str] = {}
         self.setting_problems: list[keys.SettingProblem] = []
@@ -74,49 +76,8 @@ class ConfigMaps:
 
     def _forget(self) -> None:
         """Drop what was made of the rows read so far."""
-        self._prices: dict[tuple[frozenset[str], frozenset[str]], Prices] = {}
-        self._devices: indexed.Devices | None = None
+        self._table: indexed.PriceTable | None = None
         self._indexed: tuple[Classes, Classes] | None = None
-
-    @property
-    def accelerators(self) -> dict[str, fleet.Accelerator]:
-        """Accelerators with their costs by name: those of the rows, and those gone that variants use."""
-        return {
-            name: item.accelerator
-            for name, item in {**self._last.accelerators, **self._accelerators}.items()
-            if name in self._accelerators or name in self._used_accelerators
-        }
-
-    @property
-    def classes(self) -> dict[str, NamedClass]:
-        """Service classes by their key in the ConfigMap: those of the rows, and what is gone but used."""
-        return last_good.with_used(self._classes, self._last.classes, self._used_models)
-
-    def class_named(self, name: str) -> fleet.ServiceClass | None:
-        """The service class of that name in force, with the targets of its row as it stands or was."""
-        named = (classes.exactly(name) for classes in (*self._index(), self.wva))
-        return next(filter(None, named), None)
-
-    @property
-    def service_classes(self) -> tuple[fleet.ServiceClass, ...]:
-        """Service classes in force; rows of one name, of which one is gone, are one class."""
-        return (*last_good.merged(self.classes, self._classes), *self.wva.service_classes)
-
-    @property
-    def told(self) -> tuple[str, ...]:
-        """Rows that cannot be used, and those gone but in force; complete as `last_good` is."""
-        return (*self.row_problems, *self._gone, *self.wva.gone)
-
-    @property
-    def last_good(self) -> LastGood:
-        """What the next reading falls back to; complete once all variants were joined."""
-        used = self.accelerators
-        accelerators = {**self._last.accelerators, **self._accelerators}
-        return LastGood(
-            accelerators={name: item for name, item in accelerators.items() if name in used},
-            classes=self.classes,
-            wva=self.wva.good,
-        )
 
     def read(self, where: str, document: Mapping[str, Any]) -> None:
         """Read one ConfigMap; `where` names it in messages."""
@@ -151,8 +112,11 @@ class ConfigMaps:
         held = self._last.accelerators if name == COSTS else self._last.classes
         more = f"; {HELD} of what variants use" if held else ""
         self._report(
-            f"{where}: is missing{more}; kubectl apply -f manifests/base/defaults.yaml makes it"
+            problem
+            := f"{where}: is missing{more}; kubectl apply -f manifests/base/defaults.yaml makes it"
         )
+        if name == COSTS and not held:
+            self._missing.append(problem)
 
     def _report(self, problem: str) -> None:
         self._problems.append(problem)
@@ -192,6 +156,52 @@ class ConfigMaps:
             self._classes[key] = named_class
             self._keys.add(named_class)
 
+
+class ConfigMaps(_Reading):
+    """Contents of the ConfigMaps read so far, and what variants find in them."""
+
+    @property
+    def accelerators(self) -> dict[str, fleet.Accelerator]:
+        """Accelerators with their costs by name: those of the rows, and those gone that variants use."""
+        return {
+            name: item.accelerator
+            for name, item in {**self._last.accelerators, **self._accelerators}.items()
+            if name in self._accelerators or name in self._used_accelerators
+        }
+
+    @property
+    def classes(self) -> dict[str, NamedClass]:
+        """Service classes by their key in the ConfigMap: those of the rows, and what is gone but used."""
+        return last_good.with_used(self._classes, self._last.classes, self._used_models)
+
+    def class_named(self, name: str) -> fleet.ServiceClass | None:
+        """The service class of that name in force, with the targets of its row as it stands or was."""
+        named = (classes.exactly(name) for classes in (*self._index(), self.wva))
+        return next(filter(None, named), None)
+
+    @property
+    def service_classes(self) -> tuple[fleet.ServiceClass, ...]:
+        """Service classes in force; rows of one name, of which one is gone, are one class."""
+        return (*last_good.merged(self.classes, self._classes), *self.wva.service_classes)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Rows that cannot be used, and those gone but in force; complete as `last_good` is."""
+        return (*self.row_problems, *self._gone, *self.wva.gone)
+
+    @property
+    def last_good(self) -> LastGood:
+        """What the next reading falls back to; complete once all variants were joined."""
+        used = self.accelerators
+        accelerators = {**self._last.accelerators, **self._accelerators}
+        devices = indexed.Devices({}, self._last.accelerators, self._last.yielding)
+        return LastGood(
+            accelerators={name: item for name, item in accelerators.items() if name in used},
+            classes=self.classes,
+            wva=self.wva.good,
+            yielding=frozenset(filter(devices.yields, used.keys() - self._accelerators.keys())),
+        )
+
     def prices(
         self, names: Iterable[str], devices: Iterable[str] = ()
     ) -> tuple[Prices, tuple[str, ...]]:
@@ -204,18 +214,17 @@ class ConfigMaps:
             devices: what it names, or its pods have, that may be the device of a row.
 
         """
-        named, last = frozenset(names), self._last.accelerators
-        if self._devices is None:
-            self._devices = indexed.Devices(self._accelerators, last)
-        gone = indexed.gone(named, self._accelerators, last)
-        kept = self._devices.kept(devices)
-        if (gone, kept) not in self._prices:
-            self._used_accelerators |= gone | kept
-            lines = (indexed.is_gone(last[name]) for name in sorted(gone | kept))
-            self._gone.update(dict.fromkeys(lines))
-            self._prices[gone, kept] = indexed.priced(self._accelerators, gone, last, kept=kept)
-        problems = indexed.problems(named | kept, self._accelerators, gone | kept, last)
-        return self._prices[gone, kept], problems
+        if self._table is None:
+            unread = "; ".join([*self._missing, *self.broken_costs.values()][:_MOST_PROBLEMS])
+            last = self._last.accelerators
+            yielding = self._last.yielding
+            self._table = indexed.PriceTable(
+                self._accelerators, last, yielding=yielding, unread=unread
+            )
+        prices = self._table.of(names, devices)
+        self._used_accelerators |= self._table.used
+        self._gone.update(self._table.told)
+        return prices
 
     def _index(self) -> tuple[Classes, Classes]:
         """Classes of the rows, and those of the last reading."""
@@ -224,12 +233,16 @@ class ConfigMaps:
         return self._indexed
 
     def class_of(
-        self, spec: schemas.VariantAutoscalingSpec, namespace: str = ""
+        self,
+        spec: schemas.VariantAutoscalingSpec,
+        namespace: str = "",
+        published: Published | None = None,
     ) -> tuple[fleet.ServiceClass, tuple[str, ...]]:
         """Service class that the spec names, else the one of highest priority that lists the model.
 
         Gives what is wrong with it too. A class that is gone counts where no other one does. Objects of 2026,
         which have no sloClassRef, may go without: their targets are those of WVA's ConfigMap, or none.
+        `published`: the last decision.
 
         Raises:
             MissingRowError: no such class lists the model; names the field and the fix.
@@ -256,6 +269,8 @@ class ConfigMaps:
                 own = self.wva.class_of(namespace, spec.model, untargeted=not stated)
                 if own is None:
                     raise _not_listed(spec.model, None, rows_now, problems)
+                if own.name == NO_CLASS and published is not None:
+                    self._refuse_lost(published.service_class)
                 return own, self.wva.notes_of(own.name)
             return self._held_class(before, spec.model)
         notes = listing_class.problems_of(spec.model)
@@ -266,6 +281,13 @@ class ConfigMaps:
             )
             notes = (unknown, *notes)
         return listing_class.service_class, notes
+
+    def _refuse_lost(self, class_name: str) -> None:
+        """Raise MissingRowError where the targets of this class, which a decision was for, are gone."""
+        if lost := self.wva.lost(class_name):
+            if lost not in self.row_problems:
+                self._report(lost)
+            raise MissingRowError(lost)
 
     def _held_class(
         self, item: NamedClass, model: str

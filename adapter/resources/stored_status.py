@@ -32,12 +32,14 @@ class Published:
 
     Attributes:
         decided_at: time of the decision, Unix seconds.
+        service_class: class whose targets it is for; empty where that is not known.
 
     """
 
     accelerator: str
     replicas: int
     decided_at: float
+    service_class: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,7 @@ def published(status: object) -> Published | None:
             return None
         return Published(
             accelerator=str(allocation.get("accelerator") or "")[:TEXT_LENGTH],
+            service_class=str(allocation.get("serviceClass") or "")[:TEXT_LENGTH],
             replicas=min(replicas, MOST_REPLICAS),
             decided_at=datetime.fromisoformat(allocation["lastRunTime"]).timestamp(),
         )

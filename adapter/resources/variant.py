@@ -221,7 +221,7 @@ def source(
     """
     spec, metadata = variant.spec, variant.metadata
     notes = {**(target.annotations if target else {}), **metadata.annotations}
-    service_class, class_problems = settings.class_of(spec, metadata.namespace)
+    service_class, class_problems = settings.class_of(spec, metadata.namespace, published)
     named = profiles.accelerators_of(variant, published)
     devices = profiles.devices_of(variant, () if target is None else target.products)
     accelerators, cost_problems = settings.prices(named, devices)
@@ -231,12 +231,9 @@ def source(
     unit = own if own and own.name == accelerator else accelerators.get(accelerator)
     to_zero, retention = settings.wva.scale_to_zero(metadata.namespace, spec.model)
     limits = scaling.of_variant(
-        variant,
-        notes,
-        target=reference(variant),
-        scalers=scalers,
+        variant, notes, target=reference(variant), scalers=scalers,
         accelerator=published.accelerator if published else accelerator,
-    )
+    )  # fmt: skip
     source = _of_target(variant, target, notes, destinations)
     return replace(
         source,

@@ -23,14 +23,23 @@ class Prices(dict[str, fleet.Accelerator]):
     """Accelerators with a price by name; not changed once something was looked up.
 
     A device means one whose row is gone only where no other row has it.
+
+    Attributes:
+        unread: What is wrong with rows of which nothing is known; empty where all are.
+
     """
 
     def __init__(
-        self, items: Mapping[str, fleet.Accelerator], gone: frozenset[str] = frozenset()
+        self,
+        items: Mapping[str, fleet.Accelerator],
+        gone: frozenset[str] = frozenset(),
+        *,
+        unread: str = "",
     ) -> None:
         """`gone`: those whose rows are gone."""
         super().__init__(items)
         self._gone = gone
+        self.unread = unread
 
     @functools.cached_property
     def listing(self) -> str:
@@ -97,10 +106,21 @@ class Devices:
     """Devices of the rows as they stand, and as they last were good."""
 
     def __init__(
-        self, rows: Mapping[str, PricedAccelerator], last: Mapping[str, PricedAccelerator]
+        self,
+        rows: Mapping[str, PricedAccelerator],
+        last: Mapping[str, PricedAccelerator],
+        yielding: Collection[str],
     ) -> None:
+        """`yielding`: of the last, those that were gone then and give way to others."""
         self._now = Prices({name: item.accelerator for name, item in rows.items()})
-        self._last = Prices({name: item.accelerator for name, item in last.items()})
+        stood = {name: item.accelerator for name, item in last.items() if name not in yielding}
+        self._last, self._yielding = Prices(stood), yielding
+
+    def yields(self, name: str) -> bool:
+        """Whether one that is gone gives way to another row of its device: none stood beside it."""
+        if name in self._yielding:
+            return True
+        return self._last.alike(self._last[name].device_type) == [name]
 
     def kept(self, devices: Iterable[str]) -> frozenset[str]:
         """Rows that are gone and stay in force, as these devices would else mean another one.
@@ -122,11 +142,12 @@ def priced(
     last: Mapping[str, PricedAccelerator],
     *,
     kept: frozenset[str] = frozenset(),
+    unread: str = "",
 ) -> Prices:
     """Accelerators of the rows and of those that are gone; `kept`: of these, as `Devices.kept`."""
     items = {**{name: last[name] for name in last if name in gone | kept}, **rows}
     accelerators = {name: item.accelerator for name, item in items.items()}
-    return Prices(accelerators, gone - rows.keys() - kept)
+    return Prices(accelerators, gone - rows.keys() - kept, unread=unread)
 
 
 def problems(
@@ -148,6 +169,52 @@ def problems(
 def is_gone(item: PricedAccelerator) -> str:
     """What is said of a row that is gone."""
     return f"{item.where}: {GONE}; {HELD} until there is such a row again"
+
+
+class PriceTable:
+    """Prices of one reading, by what variants need of them.
+
+    Attributes:
+        used: Accelerators that are gone, and in force for variants so far.
+        told: What is said of their rows, one line each.
+
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, PricedAccelerator],
+        last: Mapping[str, PricedAccelerator],
+        *,
+        yielding: Collection[str],
+        unread: str,
+    ) -> None:
+        """Make it.
+
+        Args:
+            rows: as they stand.
+            last: as they last were good.
+            yielding: of these, those that were gone then.
+            unread: what is wrong with rows of which nothing is known; empty where all are.
+
+        """
+        self.used: set[str] = set()
+        self.told: dict[str, None] = {}
+        self._rows, self._last, self._unread = rows, last, unread
+        self._devices = Devices(rows, last, yielding)
+        self._prices: dict[tuple[frozenset[str], frozenset[str]], Prices] = {}
+
+    def of(self, names: Iterable[str], devices: Iterable[str]) -> tuple[Prices, tuple[str, ...]]:
+        """Accelerators for a variant, as `ConfigMaps.prices`."""
+        named = frozenset(names)
+        kept, only = self._devices.kept(devices), gone(named, self._rows, self._last)
+        if (only, kept) not in self._prices:
+            self.used |= only | kept
+            self.told |= dict.fromkeys(is_gone(self._last[name]) for name in sorted(only | kept))
+            self._prices[only, kept] = priced(
+                self._rows, only, self._last, kept=kept, unread=self._unread
+            )
+        wrong = problems(named | kept, self._rows, only | kept, self._last)
+        return self._prices[only, kept], wrong
 
 
 class Keys:

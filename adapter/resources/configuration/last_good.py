@@ -65,12 +65,14 @@ class LastGood:
 
     Attributes:
         wva: entries by ConfigMap and key.
+        yielding: accelerators that are gone, and give way to another row of their device.
 
     """
 
     accelerators: Mapping[str, PricedAccelerator] = field(default_factory=dict)
     classes: Mapping[str, NamedClass] = field(default_factory=dict)
     wva: Mapping[tuple[str, str], GoodEntry] = field(default_factory=dict)
+    yielding: frozenset[str] = frozenset()
 
 
 NOTHING = LastGood()

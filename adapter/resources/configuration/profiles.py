@@ -111,13 +111,36 @@ def accelerator(
         published: accelerator of its last decision, which stays while no pod says another one.
 
     Raises:
-        MissingRowError: it has to be known, as there is no profile, and is not.
+        MissingRowError: it has to be known, as there is no profile, and is not; or it may be another one
+            than it was only because prices are not known.
 
     """
     label = variant.metadata.labels.get(ACCELERATOR_LABEL, "")
     if given:
         label = _meant(label, [item.accelerator for item in given], accelerators)
         return label or (given[0].accelerator if len(given) == 1 else ""), None
+    if label in accelerators:
+        return label, None
+    name, own = _unprofiled(
+        variant, label, accelerators, products=products, gpus=gpus, published=published
+    )
+    priced_itself = own is not None and _OWN.fullmatch(published)
+    if accelerators.unread and published not in {"", name} and not priced_itself:
+        why = f"accelerator {published!r} of its last decision: {accelerators.unread}"
+        raise MissingRowError(why)
+    return name, own
+
+
+def _unprofiled(
+    variant: schemas.VariantAutoscaling,
+    label: str,
+    accelerators: Prices,
+    *,
+    products: Sequence[str],
+    gpus: int | None,
+    published: str,
+) -> tuple[str, fleet.Accelerator | None]:
+    """As `accelerator`, without a profile; `label`: no name of a row."""
     label = accelerators.meant(label)
     if label in accelerators:
         return label, None

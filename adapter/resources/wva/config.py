@@ -252,6 +252,16 @@ class WvaConfig:
             )
         return self._classes[name]
 
+    def lost(self, before: str) -> str:
+        """Why targets of the class of the last decision are gone: after a restart no more is known of it."""
+        key = before.removeprefix(f"{QUEUEING}/")
+        if key == before or QUEUEING in self._entries:
+            return ""
+        return (
+            f"ConfigMap {QUEUEING}: is missing, whose data.{key} had the targets of its last decision; create"
+            " it, without entries if there are to be no targets"
+        )
+
     def broken_of(self, model: str) -> list[str]:
         """What is wrong with entries of a model's targets that have no earlier value."""
         return self._broken.get(model, [])

@@ -34,6 +34,15 @@ def test_a_device_of_two_rows_means_neither_when_one_is_gone() -> None:
     assert read("H200", last=alone.last_good).prices([H100], [H100])[0].meant(H100) == "H200"
 
 
+def test_a_row_that_is_gone_gives_way_to_another_one_of_its_device() -> None:
+    """Also once both were known at one reading: they never stood side by side."""
+    settings = read("H200", last=read("H100").last_good)
+    for _ in range(3):
+        prices, _ = settings.prices([H100, "H100"], [H100])
+        assert prices.meant(H100) == "H200"
+        settings = read("H200", last=settings.last_good)
+
+
 def test_whoever_names_the_row_is_not_told_of_others_of_its_device() -> None:
     """Its name means that row alone, and nobody else keeps the one that is gone."""
     settings = read("H100", last=read("H100", "2xH100").last_good)

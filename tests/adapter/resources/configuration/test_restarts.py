@@ -1,0 +1,93 @@
+"""Restarts while a whole ConfigMap is gone, or a row of it is broken: nothing is known of what was good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from adapter.installation import CLASSES, COSTS, WVA_QUEUEING
+from adapter.resources.inputs import Inputs, Reader
+from adapter.resources.variant import VariantSource
+
+H100 = "NVIDIA-H100-80GB-HBM3"
+ROW = f'{{"device": "{H100}", "cost": 90}}'
+CLASS = "name: Premium\npriority: 1\ndata:\n  - {model: m, slo-tpot: 24}\n"
+
+
+def inputs(
+    maps: Mapping[str, dict[str, str] | None], *, model: str = "m", label: str = H100, **last: str
+) -> Inputs:
+    """One variant of 2026 with a price of its own, and its last decision; None: no such ConfigMap."""
+    reader = Reader()
+    for name in (COSTS, CLASSES, WVA_QUEUEING):
+        data = maps.get(name, {"H100": ROW} if name == COSTS else {"p": CLASS})
+        if name != WVA_QUEUEING and data is None:
+            reader.settings.missing(f"ConfigMap s/{name}", name)
+        elif data is not None and (name != WVA_QUEUEING or name in maps):
+            document = {"metadata": {"name": name}, "data": data}
+            reader.read_config_map(f"ConfigMap s/{name}", document)
+    metadata: dict[str, Any] = {"name": "v", "namespace": "n"}
+    reader.read_object("", {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": metadata})
+    metadata = {**metadata, "labels": {"inference.optimization/acceleratorName": label}}
+    decided = {"numReplicas": 4, "lastRunTime": "2026-11-28T12:00:00Z", **last}
+    reader.read_object(
+        "",
+        {
+            "kind": "VariantAutoscaling",
+            "apiVersion": "llmd.ai/v1alpha1",
+            "metadata": metadata,
+            "spec": {
+                "modelID": model,
+                "variantCost": "10",
+                "scaleTargetRef": {"kind": "Deployment", "name": "v"},
+            },
+            "status": {"desiredOptimizedAlloc": decided} if last else {},
+        },
+    )
+    return reader.inputs()
+
+
+def variant(maps: Mapping[str, dict[str, str] | None], **last: str) -> VariantSource:
+    """The variant, which is not refused; arguments of `inputs`."""
+    (source,) = inputs(maps, **last).variants
+    return source
+
+
+@pytest.mark.parametrize("label", ["H100", H100])
+def test_prices_that_are_gone(label: str) -> None:
+    """The variant is held, rather than priced by itself, and told which ConfigMap is missing."""
+    source = variant({COSTS: None}, label=label, accelerator="H100")
+    assert f"ConfigMap s/{COSTS}: is missing" in source.held
+    assert source.published is not None
+    assert (source.published.replicas, source.accelerator) == (4, "H100")
+    assert not variant({}, label=label, accelerator="H100").held
+
+
+def test_a_row_that_may_have_the_device_is_broken() -> None:
+    """A device of two rows means neither; while one of them cannot be read it does not mean the other."""
+    own = f"{H100}@10"
+    assert variant({COSTS: {"H100": ROW, "2xH100": ROW}}, accelerator=own).accelerator == own
+    source = variant({COSTS: {"H100": ROW, "2xH100": "{"}}, accelerator=own)
+    assert f"ConfigMap s/{COSTS}: data.2xH100: not valid JSON" in source.held
+
+
+@pytest.mark.parametrize("accelerator", ["", f"{H100}@10", f"{H100}@8"])
+def test_a_price_of_its_own_stays_one(accelerator: str) -> None:
+    """Whoever was priced by itself before, or was never decided for, is so still."""
+    source = variant({COSTS: None}, **({"accelerator": accelerator} if accelerator else {}))
+    assert (source.held, source.accelerator) == ("", f"{H100}@10")
+
+
+def test_targets_of_the_other_autoscaler_that_are_gone() -> None:
+    """The variant is held until the ConfigMap is back, or is there and has none."""
+    last = {"accelerator": "H100", "serviceClass": f"{WVA_QUEUEING}/m"}
+    lost = inputs({}, model="other", **last)
+    assert f"ConfigMap {WVA_QUEUEING}: is missing, whose data.m had" in lost.variants[0].held
+    assert any(WVA_QUEUEING in text for text in lost.row_problems)
+    there = {"default": "sloMultiplier: 3.0"}
+    assert not variant({WVA_QUEUEING: there}, model="other", **last).held
+    entry = {"m": "model_id: other\nnamespace: n\ntargetTTFT: 500\n"}
+    assert variant({WVA_QUEUEING: entry}, model="other", **last).targets.ttft_ms == 500
+    assert not variant({}, model="other", accelerator="H100", serviceClass="(none)").held
