@@ -142,6 +142,14 @@ def _aws(match: re.Match[str], node: Object) -> tuple[str, str]:
     return (f"{name}-CORE" if match.string == neuron.CORE else name), ""
 
 
+def _huawei(match: re.Match[str], node: Object) -> tuple[str, str]:
+    chip = node["metadata"]["labels"].get(products.NPU_CHIP, "") or match["chip"] or ""
+    number = re.sub(r"^ascend-?", "", chip, flags=re.IGNORECASE).upper()
+    if not number:
+        return "", f"no {products.NPU_CHIP} label; set it to the chip, such as 910B4"
+    return f"Ascend{number}", ""
+
+
 _AMD_PRODUCTS = ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name", "amd.com/gpu.product")
 
 _AMD_PARTITIONS = ("amd.com/gpu.compute-memory-partition", "amd.com/compute-memory-partition")
@@ -181,6 +189,8 @@ VENDORS: tuple[tuple[re.Pattern[str], _Read, tuple[str, ...]], ...] = (
     ),
     (re.compile(r"google\.com/tpu"), _google, ()),
     (re.compile(f"{re.escape(neuron.DEVICE)}(?:core)?"), _aws, ()),
+    # A resource that names only the series is of any chip of it.
+    (re.compile(products.NPU), _huawei, ()),
 )
 """Resources that are GPUs, what they are or why that cannot be said, and labels with the memory of one."""
 
@@ -198,6 +208,7 @@ _DOMAINS = {
     "habana.ai",
     "google.com",
     "aws.amazon.com",
+    "huawei.com",
 }
 
 

@@ -32,6 +32,14 @@ WHOLE_GPUS = frozenset(
 )
 """Resources that are whole GPUs; others of their vendors are slices or shares of one."""
 
+_NPU = re.compile(products.NPU)
+
+
+def is_whole(resource: str) -> bool:
+    """Whether a resource is of whole GPUs."""
+    return resource in WHOLE_GPUS or _NPU.fullmatch(resource) is not None
+
+
 ENDED = frozenset({"Succeeded", "Failed"})
 """Phases of pods that hold nothing any more."""
 
@@ -286,9 +294,9 @@ def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
             if count and name.startswith(products.GPU_VENDORS)
         }
         parts = any(not device.whole for device in claimed[replica])
-        whole = sum(count for name, count in held.items() if name in WHOLE_GPUS)
+        whole = sum(count for name, count in held.items() if is_whole(name))
         if held or claimed[replica]:
-            split = parts or not held.keys() <= WHOLE_GPUS
+            split = parts or not all(map(is_whole, held))
             counts.add(0 if split else whole + len(claimed[replica]))
     return max(counts, default=None)
 

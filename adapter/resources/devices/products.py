@@ -23,6 +23,7 @@ GPU_VENDORS = (
     "habana.ai/",
     "google.com/tpu",
     "aws.amazon.com/neuron",
+    "huawei.com/",
 )
 """Beginnings of resources that are accelerators, or slices and shares of one."""
 
@@ -47,9 +48,19 @@ CLOUD_LABELS = (
     "gpu.nvidia.com/model",
     "doks.digitalocean.com/gpu-model",
     "aliyun.accelerator/nvidia_name",
+    "nebius.com/gpu-name",
     "skypilot.co/accelerator",
 )
-"""Labels with a product, of clouds: Google, AWS, Azure, CoreWeave, DigitalOcean, Alibaba; SkyPilot's."""
+"""Labels with a product, of Google, AWS, Azure, CoreWeave, DigitalOcean, Alibaba, Nebius and SkyPilot."""
+
+CCE_ACCELERATOR = "accelerator"
+"""Label of Huawei's nodes with GPUs, such as `nvidia-t4`; others may say anything by a label of this name."""
+_CCE_FORM = re.compile(r"nvidia-(?:tesla-)?[a-z]{1,4}\d+\w*")
+
+NPU = r"huawei\.com/(?:Ascend910|ascend-1980|npu|(?P<chip>Ascend910[ABC]\d?|Ascend310\w?))"
+"""Resources that are whole Ascend NPUs."""
+NPU_CHIP = "node.kubernetes.io/npu.chip.name"
+"""Label of nodes with Ascend NPUs, such as `910B4`."""
 
 CLOUD_MEMORIES = (
     "karpenter.k8s.aws/instance-gpu-memory",
@@ -78,12 +89,16 @@ READ_LABELS = (
     GKE_TPU,
     GKE_TOPOLOGY,
     KARPENTER_NEURON,
+    CCE_ACCELERATOR,
+    NPU_CHIP,
 )
 """All labels of clouds that are read."""
 
 _SIZE = re.compile(r"(\d+)g(?:i?b)?")
 _VENDORS = frozenset({"nvidia", "amd", "intel", "instinct", "tesla", "geforce", "aws", "google"})
-_CHIP = re.compile(r"[a-z]{1,4}\d+[a-z]*|\d+[a-z]+|\d{4}|inferentia\d?|trainium\d?")
+_CHIP = re.compile(r"[a-z]{1,4}\d+[a-z]*|\d+[a-z]+|\d{4}|(?:inferentia|trainium|gaudi)\d?")
+_ASCEND_SPELLING = re.compile(r"\bascend[\s_-](?=\d)")
+_GAUDI_SPELLING = re.compile(r"\bgaudi[\s_-]?(?=\d\b)")
 _TPU_SPELLINGS = ((re.compile(r"\bv5-?lite\b"), "v5e"), (re.compile(r"\btpu-?(?=v?\d)v?"), "tpu-v"))
 """Google's names of TPUs in labels (`tpu-v5-lite-podslice`, `tpu7x`), and what the chips are called."""
 _PARTS = frozenset({"mig", "shared", "vgpu", "pro", "ada", "ti", "super"})
@@ -118,6 +133,8 @@ _INSTANCES = {
     r"trn3\w*\..*": "AWS-Trainium3",
     r"BM\.GPU(?:4|\.B4)\.\d+": "A100-40GB",
     r"BM\.GPU\.A100-v2\.\d+": "A100-80GB",
+    r"VM\.GPU\.A100\.B?40G\.\d+": "A100-40GB",
+    r"VM\.GPU\.A100\.80G\.\d+": "A100-80GB",
     r"(?:VM|BM)\.GPU3\.\d+": "V100-16GB",
     r"a2-(?:high|mega)gpu-\d+g": "A100-40GB",
     r"a2-ultragpu-\d+g": "A100-80GB",
@@ -127,13 +144,28 @@ _INSTANCES = {
     r"a4x-(?:high|max)gpu-\d+g": "GB200",
     r"g2-standard-\d+": "L4",
     r"g4-standard-\d+": "RTX-PRO-6000",
+    r"ecs\.(?:ebm)?gn6i\W.*": "T4",
+    r"ecs\.(?:ebm)?gn6v\W.*": "V100-16GB",
+    r"ecs\.(?:ebm)?gn6e\W.*": "V100-32GB",
+    r"ecs\.(?:ebm)?gn7i\W.*": "A10",
+    r"ecs\.(?:ebm)?gn7\W.*": "A100-40GB",
+    r"ecs\.(?:ebm)?gn7e\W.*": "A100-80GB",
+    r"gpu_\d+x_a100(?:_sxm4)?": "A100-40GB",
+    r"gpu_\d+x_a100_80gb\w*": "A100-80GB",
+    r"a100-(?:le-)?\d+": "A100-80GB",
+    r"t1-(?:le-)?\d+": "V100-16GB",
+    r"t2-(?:le-)?\d+": "V100S",
 }
-"""Accelerators by instance types whose names do not have them, of Azure, AWS, Oracle and Google."""
+"""Accelerators by instance types whose names do not have them, or not which size: of Azure, AWS, Oracle,
+Google, Alibaba, Lambda and OVH."""
 _IN_TYPE = re.compile(
-    r"p6e?-(\w+)\.|(?:VM|BM)\.GPU\.([A-Z]{1,3}\d+[A-Z]*)(?:-NC)?\.\d"
-    r"|gx\dd?[-.]\d+x\d+[x.](?:\d+x?)?([ahlv]\d+s?)\b"
+    r"p6e?-(\w+)\.|(?:VM|BM)\.GPU\.([A-Z]{1,3}\d+[A-Z]*)(?:-(?:NC|v\d))?\.\d"
+    r"|gx\dd?[-.]\d+x\d+[x.](?:\d+x?)?([ahlv]\d+s?|gaudi\d|mi\d{3}x)\b"
+    # Nebius, Lambda, OVH, Crusoe, and Scaleway, which has the size too: `H100-SXM-2-80G`.
+    r"|gpu-([abghl]\d+s?)-[a-z]+$|gpu_\d+x_([abghl]{1,2}\d+s?)(?:_\w+)?$|([ahl]\d+s?)-(?:le-)?\d{2,4}$"
+    r"|([abghl]\d+s?|mi\d{3}x)-(\d+gb)(?:-[a-z]+)*\.\d+x$|([ABHL]\d+S?)(?:-SXM)?-\d-(\d+G)$"
 )
-"""Types with the accelerator in their name, of AWS, Oracle and IBM."""
+"""Types with the accelerator in their name, of AWS, Oracle, IBM and others."""
 
 _GKE_SIZES = {"nvidia-tesla-a100": "A100-40GB"}
 """Google's names of accelerators that leave out the memory, which is that of the first size."""
@@ -151,6 +183,7 @@ def spelt(name: str) -> tuple[tuple[str, ...], int | None]:
     text = name.strip().casefold()
     for form, usual in _TPU_SPELLINGS if "tpu" in text else ():
         text = form.sub(usual, text)
+    text = _ASCEND_SPELLING.sub("ascend", _GAUDI_SPELLING.sub("gaudi", text))
     words = re.split(r"[\s_-]+", text)
     sizes = [int(size[1]) for word in words if (size := _SIZE.fullmatch(word))]
     if len(sizes) != 1:
@@ -201,11 +234,15 @@ def of_cloud(labels: Mapping[str, str]) -> str:
     if GKE_TPU in labels:
         return "-".join(filter(None, (labels[GKE_TPU], labels.get(GKE_TOPOLOGY))))
     name = next(filter(None, (labels.get(label) for label in CLOUD_LABELS)), "")
+    stated = labels.get(CCE_ACCELERATOR, "")
     name = name or _of_instance(labels.get(INSTANCE_TYPE, ""))
+    name = name or (stated if _CCE_FORM.fullmatch(stated) else "")
     if not name and KARPENTER_NEURON in labels:
         name = f"AWS-{labels[KARPENTER_NEURON].capitalize()}"
     if name.startswith(("Gaudi", "AWS-")):
         return name
+    if name.startswith("gaudi"):
+        return name.capitalize()
     name = _GKE_SIZES.get(name, name)
     # CoreWeave and Google name how the GPUs of a node are connected, which no profile does.
     name = (
@@ -225,7 +262,7 @@ def _of_instance(text: str) -> str:
         if re.fullmatch(form, text, re.IGNORECASE):
             return name
     match = _AZURE.match(text) or _IN_TYPE.match(text)
-    return "" if match is None else next(filter(None, match.groups()))
+    return "" if match is None else "-".join(filter(None, match.groups()))
 
 
 def is_fraction(labels: Mapping[str, str]) -> bool:
