@@ -235,21 +235,21 @@ def _without_server(
     """Endpoints without a model server though nothing is missing: other ports of a pod, ranks of a group.
 
     None has ever answered there, nothing listens or what does has no metrics of one, and as many pods as
-    there are replicas answer.
+    there are replicas answer; or another one of its pod or group does, or is not ready yet.
     """
-    if not source.pods:
-        return frozenset()
     pod_of = dict(zip(source.endpoints, source.pods, strict=False))
-    answering = {pod_of[e] for e in source.endpoints if e not in stale}
-    silent = [
+    unit_of = {e: source.beside.get(e, pod) for e, pod in pod_of.items()}
+    heard = [e for e in source.endpoints if e not in stale]
+    enough = len({pod_of[e] for e in heard}) >= max(source.replicas, 1)
+    answering = {"", *(unit_of[e] for e in heard)}
+    return frozenset(
         e
         for e in stale
         if collected.window.sampled_at(e) is None
         and failing.get(e)
         and not collected.plausibility.problem(e)
-    ]
-    enough = len(answering) >= max(source.replicas, 1)
-    return frozenset(e for e in silent if enough or pod_of[e] in answering)
+        and (enough or unit_of.get(e) in answering)
+    )
 
 
 def with_variations(

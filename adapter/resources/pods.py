@@ -9,7 +9,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict
 
@@ -121,6 +121,7 @@ class Counts(TypedDict, total=False):
     failing: int
     existing: int
     prefilling: frozenset[str]
+    beside: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,8 @@ class Serving:
         failing: pods whose containers end or cannot start.
         existing: all pods, ready or not.
         prefilling: endpoints of the pods that only prefill, where others of the target generate.
+        beside: group of each endpoint, as `groups.beside`.
+        workload: the role that its pods are, as `owners.of_role`.
         gpus: whole GPUs that a replica requests, a group of pods counted whole, the most where they differ
             (groups that are not complete, and rollouts); 0 where it has slices or shares of one; None where
             they request none.
@@ -155,6 +158,8 @@ class Serving:
     failing: int = 0
     existing: int = 0
     prefilling: frozenset[str] = frozenset()
+    beside: Mapping[str, str] = field(default_factory=dict)
+    workload: str = ""
 
     @property
     def counts(self) -> Counts:
@@ -165,6 +170,7 @@ class Serving:
             "failing": self.failing,
             "existing": self.existing,
             "prefilling": self.prefilling,
+            "beside": self.beside,
         }
 
 

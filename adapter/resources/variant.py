@@ -77,6 +77,7 @@ class VariantSource:
         device: GPU of that accelerator by ConfigMap `accelerator-unit-costs`; empty where it is not there.
         role: prefill or decode where its replicas do only that; empty where they serve whole requests.
         prefilling: endpoints that prefill for others of the same replicas, whose requests they share.
+        beside: group of each endpoint of several pods; empty where that group is not ready whole.
         closed: GPUs of its device that no pod of a variant may use, with the reason; empty without any.
         gpus: whole GPUs of one replica; 0 where it has slices or shares of one; None where unknown.
         endpoints: URLs whose metrics text is scraped, one per server: a replica may have several.
@@ -149,6 +150,7 @@ class VariantSource:
     device: str = ""
     role: str = ""
     prefilling: frozenset[str] = frozenset()
+    beside: Mapping[str, str] = field(default_factory=dict)
     closed: str = ""
     gpus: int | None = None
     gated: int = 0

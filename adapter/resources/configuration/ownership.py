@@ -16,8 +16,13 @@ def workload(
     namespace: str,
     reference: scale.Reference,
 ) -> Workload:
-    """What a reference means, whatever its spelling: the UID of the object, else group, kind and name."""
+    """What a reference means, whatever its spelling: the UID of the object, else group, kind and name.
+
+    Pods of one role of an object, which has a scaler for it and makes a workload of it, say that first.
+    """
     target = targets.get((namespace, reference))
+    if isinstance(target, variant.Target) and target.serving and target.serving.workload:
+        return namespace, target.serving.workload
     if isinstance(target, variant.Target) and target.uid:
         return namespace, target.uid
     return namespace, *reference.identity

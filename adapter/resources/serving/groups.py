@@ -28,10 +28,17 @@ _OF_GROUPS = (
     ("modelserving.volcano.sh/name", "modelserving.volcano.sh/group-name"),
     ("storm-service-name", "roleset-name"),
     ("grove.io/podcliquescalinggroup", "grove.io/podcliquescalinggroup-replica-index"),
+    ("rbg.workloads.x-k8s.io/group-name", "rbg.workloads.x-k8s.io/role-instance-name"),
 )
 """Labels that the pods of one replica have in common, by its controller."""
 
-_OF_LEADERS = ((NAME, WORKER_INDEX), (_FLEET, _NODE_TYPE))
+DISAGGREGATED, DISAGGREGATED_ROLE = (
+    "disaggregatedset.x-k8s.io/name",
+    "disaggregatedset.x-k8s.io/role",
+)
+"""Labels of the pods of a DisaggregatedSet, whose scaler of a role selects leaders of all of its sets."""
+
+_OF_LEADERS = ((NAME, WORKER_INDEX), (DISAGGREGATED, WORKER_INDEX), (_FLEET, _NODE_TYPE))
 """Labels in selectors of leaders: that of the set, and that which tells leaders from the others."""
 
 ROLE_SCALER, ROLE_SET = "DisaggregatedSetRoleScaler", "DisaggregatedSet"
@@ -55,6 +62,23 @@ def of_pod(pod: Mapping[str, Any]) -> tuple[str, ...]:
         if all(name in labelled for name in names):
             return tuple(labelled[name] for name in names)
     return (str(pod["metadata"].get("name")),)
+
+
+def beside(pods: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Group of each endpoint, of groups of several pods; empty for one of a group that is not ready whole.
+
+    Where one pod of a group serves, the others have no server, and none answers while that one starts.
+    """
+    by_group: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for pod in pods:
+        by_group.setdefault(of_pod(pod), []).append(pod)
+    return {
+        str(url): "/".join(group) if all(pod["ready"] for pod in members) else ""
+        for group, members in by_group.items()
+        if len(members) > 1
+        for member in members
+        for url in member["urls"]
+    }
 
 
 def members(selector: labels.Selector) -> labels.Selector:

@@ -5,7 +5,7 @@ Controllers go by owner references, and `/scale` gives a selector only.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from adapter.kube import labels
@@ -23,6 +23,21 @@ _SETS = {_TEMPLATE_HASH: "Deployment", "rollouts-pod-template-hash": "Rollout"}
 
 OWN_PODS = frozenset({"Deployment", "StatefulSet"})
 """Kinds whose pods have them as controller, through a ReplicaSet or directly."""
+
+_OF_ROLES = (
+    (groups.DISAGGREGATED, groups.DISAGGREGATED_ROLE, groups.ROLE_SET),
+    (
+        "rbg.workloads.x-k8s.io/group-name",
+        "rbg.workloads.x-k8s.io/role-name",
+        "RoleBasedGroup",
+    ),
+    (
+        "rolebasedgroup.workloads.x-k8s.io/name",
+        "rolebasedgroup.workloads.x-k8s.io/role",
+        "RoleBasedGroup",
+    ),
+)
+"""Labels of pods with the name of an object that has several roles, and with the role; kind of the object."""
 
 _OTHERS = OWN_PODS | {"DaemonSet", "Job"}
 """Kinds of controllers whose pods are of no other workload that has its pods so."""
@@ -57,6 +72,20 @@ def exclusive(
     if owner[0] == "Deployment" and deployments is not None:
         return owner if (pod["metadata"]["namespace"], owner[1]) in deployments else None
     return owner
+
+
+def of_role(pods: Iterable[Mapping[str, Any]]) -> str:
+    """The one role of an object with several whose pods these all are; empty where they are of none.
+
+    Its scaler and the workload that its controller makes of the role are one scale target.
+    """
+    known = list(pods)
+    for name, role, kind in _OF_ROLES:
+        named = {tuple(pod["metadata"]["labels"].get(key) for key in (name, role)) for pod in known}
+        own, part = named.pop() if len(named) == 1 else (None, None)
+        if own and part:
+            return f"{kind} {own}, role {part}"
+    return ""
 
 
 def made_by(

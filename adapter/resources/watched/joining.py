@@ -240,7 +240,7 @@ def _read_target(
         selector, why = labels.explained((written.get("spec") or {}).get("selector") or {})
         deployment = schemas.Deployment.model_validate(written)
         matching = by_label.of_workload(namespace, selector, workload)
-        serving = roles.paired(matching, pods.serving_of(matching))
+        serving = _serving(matching)
         if serving.gpus is None:
             serving = replace(serving, gpus=pods.gpus_of(pods.template_of(written)))
         reader.add_deployment(
@@ -272,13 +272,21 @@ def _read_target(
             role=roles.of_pods(matching),
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
-            serving=roles.paired(matching, pods.serving_of(matching)),
+            serving=_serving(matching),
             unselected=variants.unselected(reference, "status.selector of its /scale", why)
             if not selector.requirements or not (scale.selector or matching)
             else "",
             products=_products(seen, matching, ()),
         )
     return matching
+
+
+def _serving(matching: Sequence[Mapping[str, Any]]) -> pods.Serving:
+    """Serving pods of a scale target, with their roles and groups."""
+    serving = replace(
+        pods.serving_of(matching), workload=owners.of_role(matching), beside=groups.beside(matching)
+    )
+    return roles.paired(matching, serving)
 
 
 def _products(

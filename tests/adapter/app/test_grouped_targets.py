@@ -136,6 +136,42 @@ async def test_the_scaler_of_a_role(tmp_path: Path) -> None:
             assert state.source.gpus == 8
 
 
+async def test_the_scaler_of_a_role_beside_its_set(tmp_path: Path) -> None:
+    """Both scale the same groups: the later of two variants is refused, and told which one has them."""
+    of = "disaggregatedset.x-k8s.io"
+    async with worlds.running(tmp_path, limited=True) as world:
+        world.api.put(CORE, "nodes", groups.node(gpus=16))
+        groups.put(world, 2, size=2, serving={0}, gpus=4)
+        for name in ("set-0", "set-0-1", "set-1", "set-1-1"):
+            labelled = world.api.get(CORE, "pods", "team-a", name)
+            labelled["metadata"]["labels"] |= {f"{of}/name": "ds", f"{of}/role": "decode"}
+            world.api.put(CORE, "pods", labelled)
+        leaders = {f"{of}/name": "ds", f"{of}/role": "decode", groups.WORKER: "0"}
+        item = {
+            "metadata": {"name": "ds-decode", "namespace": "team-a"},
+            "spec": {"replicas": 2, "selector": {"matchLabels": leaders}},
+        }
+        place = SCALERS_OF_ROLES, "disaggregatedsetrolescalers"
+        world.api.put(*place, item)
+        world.api.set_status(*place, "team-a", "ds-decode", replicas=2)
+        world.load["set"] = 60.0
+        reference = {
+            "apiVersion": f"{of}/v1", "kind": "DisaggregatedSetRoleScaler", "name": "ds-decode",
+        }  # fmt: skip
+        put_variant(world, reference=reference)
+        second = groups.variant()
+        second["metadata"]["name"] = "t"
+        world.api.put(VARIANTS, "variantautoscalings", second)
+        async with world.replica("a", scope=LIMITED) as (endpoints, _):
+            state = await settled(world, endpoints)
+            assert state.source.gpus == 8
+            await until(lambda: world.condition("TargetResolved", "t")[1] == "TargetConflict")
+            assert (
+                "team-a/s" in world.condition("OptimizationReady", "t")[2]
+                or "s" in world.condition("TargetResolved", "t")[2]
+            )
+
+
 def resource_slice(count: int) -> dict[str, Any]:
     attributes = {"productName": {"string": "NVIDIA A100-PCIE-80GB"}}
     devices = [{"name": f"gpu-{number}", "attributes": attributes} for number in range(count)]

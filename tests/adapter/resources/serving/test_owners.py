@@ -10,7 +10,7 @@ from adapter.kube import labels
 from adapter.kube.scale import Reference
 from adapter.resources import pods
 from adapter.resources.pods import ByLabel
-from adapter.resources.serving import owners
+from adapter.resources.serving import groups, owners
 
 
 def pod(name: str, owner: tuple[str, str] | None, **more: str) -> dict[str, Any]:
@@ -93,3 +93,21 @@ def test_the_selector_of_a_part_names_what_made_it(
     reference = Reference(name=name, kind=kind)
     stated = labels.parse_lenient(selector)
     assert owners.made_by("n", reference, stated, {("n", "llm")}) == owner
+
+
+def test_one_role_of_an_object_with_several_is_one_target() -> None:
+    """Its scaler and the set that its controller makes have the same pods; other pods are of none."""
+    of = "disaggregatedset.x-k8s.io"
+    first = {"metadata": {"labels": {f"{of}/name": "ds", f"{of}/role": "decode"}}}
+    second = {"metadata": {"labels": {f"{of}/name": "ds", f"{of}/role": "prefill"}}}
+    assert owners.of_role([first, first]) == "DisaggregatedSet ds, role decode"
+    assert owners.of_role([first, second]) == ""
+    assert owners.of_role([first, {"metadata": {"labels": {}}}]) == ""
+    assert owners.of_role([]) == ""
+
+
+def test_leaders_of_a_role_stand_for_their_groups() -> None:
+    """Its scaler's selector names the set of all roles, and the leaders of all of its groups."""
+    text = "disaggregatedset.x-k8s.io/name=ds,leaderworkerset.sigs.k8s.io/worker-index=0"
+    selector, _ = labels.explained_text(text)
+    assert str(groups.members(selector).equalities()) == "{'disaggregatedset.x-k8s.io/name': 'ds'}"
