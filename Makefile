@@ -33,7 +33,7 @@ else
 endif
 
 # The readers are those of tests/fuzz/readers.py, those that take longest first.
-READERS := neighbours requests objects configmaps budgets pages pickers answers selectors annotations status leases paths
+READERS := neighbours requests objects configmaps budgets pages pickers answers selectors annotations status watches traces leases paths
 RUNS ?= 1000000
 # What is short and odd finds more in the same time, where a character takes long.
 SHORT_TEXTS := budgets configmaps neighbours objects

@@ -60,7 +60,7 @@ def parse_schedule(text: str) -> tuple[Phase, ...]:
     """
     try:
         entries = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"schedule: not JSON like [[120, 60], [120, 80]]: {error}") from None
     if not isinstance(entries, list) or not entries:
         raise ValueError("schedule: must be a list of [seconds, requests per minute]")

@@ -295,7 +295,7 @@ class _Lengths:
     def __init__(self, path: Path) -> None:
         try:
             document: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, ValueError) as error:
+        except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
             raise TraceError(f"{path}: cannot be read: {error}") from error
         if not isinstance(document, dict):
             raise TraceError(f"{path}: must be a JSON object of distributions by their second")

@@ -221,7 +221,7 @@ def _detect_json(path: Path, first: str) -> str:
     """Format of JSON lines by the fields of the first one; TraceError where they do not say the unit."""
     try:
         row = json.loads(first)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TraceError(f"{path}:1: not JSON: {error}; one object a line") from error
     names = set(row) if isinstance(row, dict) else set()
     if _BAILIAN_FIELD in names:
@@ -246,7 +246,7 @@ def _json_rows(path: Path, lines: Iterator[str]) -> Iterator[Row]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield number, TraceError(f"{path}:{number}: not JSON: {error}; one object a line")
             continue
         if isinstance(row, dict):

@@ -209,7 +209,7 @@ def generate(spec: Mapping[str, Any] | str) -> Trace:
 def _parsed(spec: Mapping[str, Any] | str) -> Any:
     try:
         return json.loads(spec) if isinstance(spec, str) else spec
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TraceError(f'spec: not JSON like {{"kind": "poisson", ...}}: {error}') from None
 
 

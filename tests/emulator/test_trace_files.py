@@ -145,6 +145,8 @@ def test_a_format_can_be_forced(tmp_path: Path) -> None:
         ("{\n", "trace:1: not JSON"),
         (MOONCAKE + "[]\n", r"trace:3: must be a JSON object, not '\[\]'"),
         (MOONCAKE + "{\n", "trace:3: not JSON: .*; one object a line"),
+        (MOONCAKE + '{"timestamp": ' + "[" * 3000 + "\n", "trace:3: not JSON: .*; one object a line"),
+        ('{"timestamp": ' + "[" * 3000 + "\n", "trace:1: not JSON"),
         (AZURE.splitlines()[0], r"trace: no request with generated tokens in it \(0 skipped\)"),
         ("\n".join(BURSTGPT.splitlines()[:1] + BURSTGPT.splitlines()[3:]), r"\(2 skipped\)"),
     ],

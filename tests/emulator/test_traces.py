@@ -275,7 +275,8 @@ def test_a_wrong_field_of_a_kind_is_named(fields: dict[str, Any], said: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "spec: not JSON"), ("[]", "spec: must be an object")]
+    ("text", "said"),
+    [("{", "spec: not JSON"), ("[" * 3000, "spec: not JSON"), ("[]", "spec: must be an object")],
 )
 def test_a_wrong_text_is_no_spec(text: str, said: str) -> None:
     """Text has to be one JSON object."""

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.fuzz import streams
+
 Item = TypeVar("Item")
 
 ALLOWED_SECONDS, ALLOWED_PER_BYTE = 0.5, 50e-6
@@ -327,6 +329,8 @@ llm_d_epp_flow_control_pool_saturation{inference_pool="p",stage="prefill"} 0.5
     ),
     "requests": (_request, ("a=b,c in (d)", "1m30s", "team-a/m", "application/json;q=0.9,*/*")),
     "leases": (_lease, ("5", '"2026-01-01T00:00:00.000000Z"', '"0001-01-01T00:00:00+14:00"')),
+    "watches": (streams.watch, streams.WATCHES),
+    "traces": (streams.trace, streams.TRACES),
     "paths": (_paths, ("v", "a.b-c", "apps/v1")),
 }
 """Readers by name, each with texts that it accepts."""
@@ -366,8 +370,15 @@ def mutations(seeds: tuple[str, ...], count: int, seed: int) -> Iterator[str]:
         yield text
 
 
-INSTRUMENTED = ("apiserver", "collector", "kube", "resources", "settings")
-"""Packages of the adapter whose branches guide the fuzzer."""
+INSTRUMENTED = (
+    "adapter.apiserver",
+    "adapter.collector",
+    "adapter.kube",
+    "adapter.resources",
+    "adapter.settings",
+    "emulator.trace_files",
+)
+"""Packages and modules whose branches guide the fuzzer."""
 
 
 def main() -> None:
@@ -375,7 +386,7 @@ def main() -> None:
     import atheris  # noqa: PLC0415 - not needed for the rest
 
     name = sys.argv.pop(1)
-    with atheris.instrument_imports(include=[f"adapter.{part}" for part in INSTRUMENTED]):
+    with atheris.instrument_imports(include=list(INSTRUMENTED)):
         # Not timed: the first inputs load what they need.
         for text in READERS[name][1]:
             READERS[name][0](text)
