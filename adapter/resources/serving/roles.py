@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapter.planning import fleet
-from adapter.resources.pods import Serving
 from adapter.resources.variant import VariantSource
+
+if TYPE_CHECKING:
+    from adapter.resources.pods import Serving
 
 LABELS = (
     "llm-d.ai/role",
