@@ -47,8 +47,8 @@ class FleetDocument(Part):
     capacity: dict[str, Count] | None = None
     classes: tuple[Any, ...]
     profiles: tuple[Any, ...]
-    variants: tuple[dict[str, Any], ...] = ()
-    groups: tuple[dict[str, Any], ...] = ()
+    variants: tuple[Any, ...] = ()
+    groups: tuple[Any, ...] = ()
     budgets: tuple[dict[str, Any], ...] = ()
     settings: SettingsPart = SettingsPart()
 

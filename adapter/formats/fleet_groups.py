@@ -7,6 +7,7 @@ planned. A bad budget is refused, as a plan without it could exceed it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -83,7 +84,7 @@ class GroupPart(OfferedPart):
 
 
 def groups(
-    raw: Sequence[Mapping[str, Any]],
+    raw: Sequence[Any],
     profiles: Sequence[ProfilePart],
     classes: Sequence[ClassPart],
     left_out: dict[str, str],
@@ -126,7 +127,7 @@ def groups(
 
 
 def set_aside(
-    raw: Sequence[Mapping[str, Any]], reasons: Mapping[str, str], planned: Container[str]
+    raw: Sequence[Any], reasons: Mapping[str, str], planned: Container[str]
 ) -> dict[str, tuple[float | None, str]]:
     """Groups of a document that were not planned: requests per minute, None where unreadable, and why.
 
@@ -138,16 +139,16 @@ def set_aside(
         for name in (f"{own} (groups[{index}])", own or f"groups[{index}]"):
             why = reasons.get(f"group {name}", reasons.get(name))
             if why is not None and name not in planned:
-                rate: Any = item.get("rate_rpm")
+                rate: Any = item.get("rate_rpm") if isinstance(item, Mapping) else None
                 known = isinstance(rate, int | float) and 0 <= rate < math.inf
                 aside[name] = (float(rate) if known else None, why)
                 break
     return aside
 
 
-def _inner(item: Mapping[str, Any]) -> Sequence[Any]:
+def _inner(item: Any) -> Sequence[Any]:
     """Unchecked variants of an unchecked group."""
-    inner = item.get("variants")
+    inner = item.get("variants") if isinstance(item, Mapping) else None
     return inner if isinstance(inner, list | tuple) else ()
 
 
@@ -204,6 +205,11 @@ def _problems(
     if part.model not in models:
         yield f"model: {part.model!r} has no profile; there are {listed(models)}"
     yield from _length_problems(part)
+    twice = [
+        name for name, number in Counter(i.name for i in part.length_classes).items() if number > 1
+    ]
+    if twice:
+        yield f"length_classes: name: {twice[0]!r} is given twice; give each class its own"
     if not members:
         reasons = (f"{name_of(part.variants[at]) or at}: {why}" for at, why in wrong.items())
         yield f"variants: {'; '.join(reasons)}"
@@ -322,11 +328,9 @@ def namespaces(groups: Iterable[Any], variants: Iterable[Any]) -> set[str]:
     """Namespaces in which budgets count the unchecked groups and variants of a document."""
     there = {name_of(item).rpartition("/")[0] for item in variants}
     for group in groups:
-        own = group.get("namespace")
-        if isinstance(own, str) and own:
-            there.add(own)
-        else:
-            there |= {name_of(item).rpartition("/")[0] for item in _inner(group)}
+        own = group.get("namespace") if isinstance(group, Mapping) else None
+        default = own if isinstance(own, str) else ""
+        there |= {name_of(item).rpartition("/")[0] or default for item in _inner(group)}
     return there - {""}
 
 

@@ -90,7 +90,7 @@ class Group:
 
     Attributes:
         name: name unique among groups; `NAMESPACE/NAME` for Kubernetes objects.
-        namespace: namespace that budgets count the group in; empty where there is none.
+        namespace: namespace that budgets count its variants in which have none of their own; empty: none.
         variants: names of the fleet's variants that belong to it; one name belongs to one group.
         traffic: demand of the group: what its pods, its gateway and its queue are offered together.
         routing: how the gateway spreads requests.

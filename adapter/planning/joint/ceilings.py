@@ -117,10 +117,8 @@ class _Subjects:
         if scope == "class":
             there = {variant.service_class for variant in fleet.variants}
         else:
-            of_groups = [group for group in fleet.groups if group.namespace]
-            members = {name for group in of_groups for name in group.variants}
-            there = {namespace_of(item) for item in fleet.variants if item.name not in members}
-            there |= {group.namespace for group in of_groups}
+            of = {name: group.namespace for group in fleet.groups for name in group.variants}
+            there = {namespace_of(item) or of.get(item.name, "") for item in fleet.variants}
         return sorted(there - own)
 
 

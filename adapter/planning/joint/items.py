@@ -182,7 +182,7 @@ def _row(
         worth=_mean(by_class, group) if by_class else sized.worth(place),
         least=min(variant.min_replicas, most),
         most=most,
-        uses=ceilings.uses(option, group.namespace or namespace_of(variant)),
+        uses=ceilings.uses(option, namespace_of(variant) or group.namespace),
         running=now.replicas if here else 0,
         moved=transition_cost,
         moved_each=0.0 if here or not now.replicas else settings.transition_factor * unit_cost,
