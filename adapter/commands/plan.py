@@ -25,7 +25,7 @@ def register(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Chooses accelerator, replicas and max batch of every variant of a fleet file (YAML or JSON), within"
         " its capacity, by priority, at least cost. Reads system documents of the workload-variant-autoscaler"
-        " too."
+        " too. What cannot be planned is set aside with its reason; the exit status is 1 if all variants are."
     )
     command.add_argument(
         "-f",
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         print(printable(f"not used: {args.file}: {line}"), file=sys.stderr)
     if not args.what_if:
         _show(args, before, document)
-        return 0
+        return _status(before)
     for change in args.what_if:
         document = _changed(document, change, before.set_aside)
     after = _planned(document, f"{args.file} with {', '.join(args.what_if)}")
@@ -117,7 +117,15 @@ def run(args: argparse.Namespace) -> int:
         for name, why in after.set_aside.items():
             if name not in before.set_aside:
                 print(printable(f"set aside: {name}: {why}"))
-    return 0
+    return _status(after)
+
+
+def _status(plan: planning.Plan) -> int:
+    """Exit status of a plan: of none of its variants there is one where all were set aside."""
+    if plan.decisions or not plan.set_aside:
+        return 0
+    print("error: no variant could be planned: all were set aside", file=sys.stderr)
+    return 1
 
 
 def _changed(

@@ -51,8 +51,9 @@ def planned(
 ) -> dict[str, Any]:
     path = folder / "fleet.yaml"
     path.write_text(yaml.safe_dump(document))
-    assert cli.main(["plan", "--json", "-f", str(path), *flags]) == 0
+    status = cli.main(["plan", "--json", "-f", str(path), *flags])
     answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert status == (0 if answer.get("after", answer)["plan"] else 1)
     return answer
 
 

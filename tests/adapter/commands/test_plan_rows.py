@@ -50,9 +50,11 @@ def planned(
     """The answer as JSON, and what was said on stderr."""
     path = folder / "fleet.yaml"
     path.write_text(yaml.safe_dump(document))
-    assert cli.main(["plan", "--json", "-f", str(path), *flags]) == 0
+    status = cli.main(["plan", "--json", "-f", str(path), *flags])
     text = capsys.readouterr()
-    return json.loads(text.out), text.err
+    answer = json.loads(text.out)
+    assert status == (0 if answer.get("after", answer)["plan"] else 1)
+    return answer, text.err
 
 
 @pytest.mark.parametrize(

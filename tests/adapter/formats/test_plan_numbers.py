@@ -42,8 +42,10 @@ ALONE = {"name": "v", "model": "m", "class": "P", "rate_rpm": 60, "output_tokens
 def answered(tmp_path: Path, document: Any, capsys: pytest.CaptureFixture[str]) -> Any:
     path = tmp_path / "fleet.json"
     path.write_text(json.dumps(document), encoding="utf-8")
-    assert cli.main(["plan", "-f", str(path), "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+    status = cli.main(["plan", "-f", str(path), "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert status == (0 if answer["plan"] else 1)
+    return answer
 
 
 def with_group(**fields: Any) -> dict[str, Any]:

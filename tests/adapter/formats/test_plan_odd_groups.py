@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapter import cli
 from tests.adapter.formats.test_plan_numbers import FLEET, answered, with_group
 
 MEMBER: dict[str, Any] = {"accelerator": "A100", "min_replicas": 0}
@@ -24,6 +26,22 @@ def test_an_entry_that_is_none_is_left_out_alone(
     (place,) = answer["set_aside"]
     assert place == f"{section}[{len(there)}]"
     assert "must be" in answer["set_aside"][place]
+
+
+@pytest.mark.parametrize(("rate", "status"), [(600, 0), (1e12, 1)])
+def test_the_exit_status_tells_that_nothing_was_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: float, status: int
+) -> None:
+    """It is 1 where all variants were set aside, in a comparison by the plan after the changes."""
+    path = tmp_path / "fleet.json"
+    path.write_text(json.dumps(with_group(rate_rpm=rate)), encoding="utf-8")
+    for flags in ([], ["--json"], ["--what-if", "class.P.priority=2"]):
+        assert cli.main(["plan", "-f", str(path), *flags]) == status
+        said = capsys.readouterr().err
+        assert ("no variant could be planned" in said) == bool(status)
+    none = {**FLEET, "groups": [], "variants": []}
+    path.write_text(json.dumps(none), encoding="utf-8")
+    assert cli.main(["plan", "-f", str(path)]) == 0
 
 
 def test_length_classes_have_names_of_their_own(
