@@ -43,7 +43,7 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     by_origin = asyncio.run(outcomes())
     print(
-        f"{'fault, input, where':<60} {'right':>5}  " + "  ".join(f"{name:>10}" for name in ORIGINS)
+        f"{'fault, input, where':<60} {'right':>6}  " + "  ".join(f"{name:>10}" for name in ORIGINS)
     )
     moved = 0
     for rows in zip(*by_origin.values(), strict=True):
@@ -53,7 +53,7 @@ def main() -> None:
         ]
         moved += sum(not item.holds for item in rows)
         shown = "  ".join(f"{cell:>10}" for cell in cells)
-        print(f"{rows[0].case.name:<60} {rows[0].right!s:>5}  {shown}")
+        print(f"{rows[0].case.name:<60} {rows[0].shown:>6}  {shown}")
     print(f"{sum(map(len, by_origin.values()))} cases, {moved} targets moved")
     if moved:
         sys.exit(1)

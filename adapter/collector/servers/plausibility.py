@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import consistency, ranks
 from adapter.collector.servers.consistency import Patience, Residence
-from adapter.collector.servers.queue import QUIET, Queue, Service
+from adapter.collector.servers.gauges.together import QUIET, Gauges
 from adapter.collector.servers.ranks import Rank
 from adapter.collector.windows.growth import EMPTY
 
@@ -115,8 +115,7 @@ class _Address:
     part: str = ""
     quiet: str = ""
     standing: ranks.Standing = field(default_factory=ranks.Standing)
-    queue: Queue = field(default_factory=Queue)
-    service: Service = field(default_factory=Service)
+    gauges: Gauges = field(default_factory=Gauges)
     residence: Residence = field(default_factory=Residence)
     patience: Patience = field(default_factory=Patience)
     lost: tuple[tuple[float, ...], int] = ((), 0)
@@ -147,7 +146,7 @@ class Plausibility:
         """What of a page is not counted though the rest of it is; empty for nothing."""
         if (address := self._addresses.get(endpoint)) is None:
             return ""
-        return address.quiet or address.queue.note_text or address.service.note_text
+        return address.quiet or address.gauges.note_text
 
     def answered(self, endpoint: str, *, since: float) -> bool:
         """Whether an address gave a page, plausible or not, at or after monotonic `since`."""
@@ -192,7 +191,7 @@ class Plausibility:
         """
         address = self._addresses.get(endpoint)
         if address is None:
-            address = _Address(now, page, most=page.stock, service=Service(most=page.running))
+            address = _Address(now, page, most=page.stock, gauges=Gauges.of(page))
             self._addresses[endpoint] = address
             _note(address, page, now)
             return Assessment()
@@ -216,7 +215,7 @@ class Plausibility:
             verdict = Assessment(_over_pages(address))
         address.quiet = ""
         if doubt or verdict.problem:
-            address.queue = Queue()
+            address.gauges.forget_queue()
         elif address.still:
             if (still := now - address.still_since) >= STILL_PAGES * self._interval:
                 address.quiet = QUIET.format(seconds=still, number=page.stock)
@@ -250,7 +249,7 @@ class Plausibility:
             if name != endpoint and address.at >= since
         ]
         return bool(others) and all(
-            address.page.waiting - address.queue.left <= USUAL for address in others
+            address.page.waiting - address.gauges.queue.left <= USUAL for address in others
         )
 
     def _hung(self, address: _Address, page: PodMetrics, *, now: float) -> list[Rank]:
@@ -269,12 +268,10 @@ def _gauges(
     address: _Address, before: PodMetrics, *, seconds: float, batch: float, alone: bool
 ) -> Assessment:
     """What of the last page's gauges does not count, compared with the page before."""
-    page = address.page
-    address.queue.note(before, page, seconds=seconds, batch=batch, alone=alone)
-    address.service.note(before, page, seconds=seconds, batch=batch)
-    left, idle = address.queue.left + address.queue.doubted, address.service.doubted
-    address.most = max(address.most, page.stock - left - idle)
-    return Assessment(left=left, idle=idle)
+    page, gauges = address.page, address.gauges
+    gauges.note(before, page, seconds=seconds, batch=batch, alone=alone)
+    address.most = max(address.most, page.stock - gauges.left - gauges.idle)
+    return Assessment(left=gauges.left, idle=gauges.idle)
 
 
 def _note(address: _Address, page: PodMetrics, now: float) -> None:
@@ -380,7 +377,7 @@ def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: 
     if doubtful:
         residence.doubt()
     else:
-        residence.note(before, page, seconds=now - address.at, idle=address.service.doubted)
+        residence.note(before, page, seconds=now - address.at, idle=address.gauges.idle)
     moved = any(
         getattr(before, name) != getattr(page, name)
         for name in ("running", "waiting", "kv_cache", *consistency.COUNTERS)

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from tests.adapter.controller.chaos_servers import SERVERS, VLLM, Page, Server
+from tests.adapter.controller.chaos_servers import SERVERS, TGI_BY_CHANCE, VLLM, Page, Server
 
 PODS, SECONDS = 4, 10.0
+
+NONE = "no fault"
+"""Fault of the case that shows the targets of a load which is not the same all the time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -225,10 +228,30 @@ def cases_of(server: Server) -> Iterator[Case]:
     )  # fmt: skip
 
 
+def cases_by_chance(server: Server = TGI_BY_CHANCE) -> Iterator[Case]:
+    """No fault, and then gauges that jump, of a server whose requests come by chance."""
+    faults = Faults(server)
+    for pods in (1, PODS):
+        case = partial(Case, server=server, pods=pods)
+        if pods == 1:
+            yield case(fault=NONE, what="", page=faults.changed((), lambda _: None))
+        for what in server.gauges:
+            names = server.inputs[what]
+            for fault, more in {**_JUMPS, "large jump": _FLIPS}.items():
+                yield case(
+                    fault=fault, what=what, page=faults.changed(names, partial(operator.add, more))
+                )
+            yield case(
+                fault="flips every page", what=what,
+                page=faults.flips(names, _FLIPS, seconds=SECONDS),
+            )  # fmt: skip
+
+
 def cases() -> Iterator[Case]:
     """All faults of all servers."""
     for server in SERVERS:
         yield from cases_of(server)
+    yield from cases_by_chance()
 
 
 def _labelled(name: str, more: Mapping[str, str]) -> str:

@@ -30,7 +30,7 @@ from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 from emulator.demo import scenario
 from optimizer.stabilization import StabilizationLimits
-from tests.adapter.controller.chaos_faults import PODS, SECONDS, Case, text_of
+from tests.adapter.controller.chaos_faults import NONE, PODS, SECONDS, Case, text_of
 from tests.adapter.controller.chaos_pickers import Pickers, WithPickers, steady_picker
 from tests.adapter.controller.chaos_servers import Page, Server
 from tests.fakes.virtual_time import ManualClock
@@ -47,6 +47,7 @@ class Outcome:
 
     Attributes:
         right: Target before the fault, which the load needs throughout.
+        usual: Least and largest target without the fault, where requests come by chance.
         least: Smallest target during and after it; None where there was once none.
         most: Largest one.
         said: What the condition said last while the fault was there.
@@ -60,11 +61,21 @@ class Outcome:
     most: int | None
     said: str
     targets: tuple[int | None, ...] = ()
+    usual: tuple[int, int] | None = None
 
     @property
     def holds(self) -> bool:
         """Whether the target was the right one all the time."""
-        return self.right is not None and self.least == self.right == self.most
+        if self.right is None or self.least is None or self.most is None:
+            return False
+        least, most = self.usual or (self.right, self.right)
+        return least <= self.least and self.most <= most
+
+    @property
+    def shown(self) -> str:
+        """The right target for tables."""
+        least, most = self.usual or (self.right, self.right)
+        return str(least) if least == most else f"{least} to {most}"
 
 
 class _All:
@@ -142,9 +153,10 @@ class _Moment:
 
     def page(self, case: Case, pod: int) -> Page | None:
         """The page of a pod; None where it does not answer."""
+        later = pod * case.server.apart_seconds
         if self.faulty(case) and pod < case.pods:
-            return case.page(self.at, self.since)
-        return case.server.steady(self.at)
+            return case.page(self.at + later, self.since + later)
+        return case.server.steady(self.at + later)
 
     def picker(self, case: Case) -> Page | None:
         """The page of its picker, likewise."""
@@ -188,10 +200,22 @@ async def matrix(objects: Path, origin: Origin, cases: Iterable[Case]) -> list[O
             if cycle == BEFORE + DURING - 1:
                 said = {key: state.problem or state.reason for key, state in loop.states.items()}
         collector.close()
-    return [
-        _outcome(case, targets[variant.key], said[variant.key])
-        for case, variant in variants.items()
-    ]
+    return _with_usual(
+        [
+            _outcome(case, targets[variant.key], said[variant.key])
+            for case, variant in variants.items()
+        ]
+    )
+
+
+def _with_usual(outcomes: list[Outcome]) -> list[Outcome]:
+    """The outcomes with the targets of the same server without a fault, where these change."""
+    usual = {
+        item.case.server: (item.least, item.most)
+        for item in outcomes
+        if item.case.fault == NONE and item.least is not None and item.most is not None
+    }
+    return [dataclasses.replace(item, usual=usual.get(item.case.server)) for item in outcomes]
 
 
 def _outcome(case: Case, targets: list[int | None], said: str) -> Outcome:

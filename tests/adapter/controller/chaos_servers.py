@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
+import heapq
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 Page = dict[str, float]
 """Values of one pod by name of its series, with labels where these distinguish it."""
@@ -30,6 +35,8 @@ class Server:
             be true: longer answers, and requests whose clients went away where the tokens of these are not
             counted.
         names_model: Whether its series have the label `model_name`.
+        apart_seconds: Seconds by which the load of each pod is later than that of the one before it; not 0
+            where requests come by chance, so that the target is not the same all the time either.
 
     """
 
@@ -40,6 +47,7 @@ class Server:
     gauges: tuple[str, ...] = ("running", "waiting")
     certain: tuple[str, ...] = ("finished",)
     names_model: bool = True
+    apart_seconds: float = 0.0
 
     def steady(self, seconds: float, *, began: float = 0.0) -> Page:
         """A pod after that time under its load."""
@@ -174,7 +182,8 @@ def _tgi(seconds: float, began: float) -> Page:
         "tgi_queue_size": 0.0,
         "tgi_request_success": done,
         _REJECTED_BY_TGI: 0.0,
-        **_means("tgi_request_input_length", INPUT * done, done),
+        # Counted as requests come.
+        **_means("tgi_request_input_length", INPUT * (done + RUNNING), done + RUNNING),
         **_means("tgi_request_generated_tokens", OUTPUT * done, done),
     }
 
@@ -195,6 +204,42 @@ TGI = Server(
         "output tokens": "tgi_request_generated_tokens_sum",
     },
     names_model=False,
+)
+
+
+_BATCH, _LEAST_SECONDS, _POISSON_SECONDS = 4, 2.0, 4000.0
+"""Requests in service at once, seconds that each takes at least, and those for which requests come."""
+
+
+@functools.cache
+def _by_chance() -> tuple[list[float], list[float], list[float]]:
+    """When requests of Poisson arrivals came, were taken up and ended, each sorted; seconds."""
+    random = np.random.default_rng(1)
+    number = random.poisson(PER_SECOND * _POISSON_SECONDS)
+    came = sorted((_POISSON_SECONDS * random.random(number)).tolist())
+    free, begun, ended = [0.0] * _BATCH, [], []
+    for at in came:
+        start = max(at, heapq.heappop(free))
+        begun.append(start)
+        ended.append(start + _LEAST_SECONDS + random.exponential(OUTPUT * ITL - _LEAST_SECONDS))
+        heapq.heappush(free, ended[-1])
+    return came, begun, sorted(ended)
+
+
+def _tgi_by_chance(seconds: float, _: float) -> Page:
+    came, begun, done = (float(bisect.bisect_right(of, seconds)) for of in _by_chance())
+    return {
+        "tgi_batch_current_size": begun - done,
+        "tgi_queue_size": came - begun,
+        "tgi_request_success": done,
+        _REJECTED_BY_TGI: 0.0,
+        **_means("tgi_request_input_length", INPUT * came, came),
+        **_means("tgi_request_generated_tokens", OUTPUT * done, done),
+    }
+
+
+TGI_BY_CHANCE = replace(
+    TGI, name="TGI, Poisson arrivals", page=_tgi_by_chance, apart_seconds=_POISSON_SECONDS / 4.0
 )
 
 

@@ -17,9 +17,10 @@ from tests.adapter.controller import chaos_pickers, chaos_servers
     ("cases", "least"),
     [
         *((lambda server=server: faults.cases_of(server), 100) for server in chaos_servers.SERVERS),
+        (faults.cases_by_chance, 20),
         (chaos_pickers.cases, 50),
     ],
-    ids=[*(server.name for server in chaos_servers.SERVERS), "picker"],
+    ids=[*(server.name for server in chaos_servers.SERVERS), "by chance", "picker"],
 )
 async def test_no_faulty_input_moves_the_target(
     origin: chaos.Origin, cases: Callable[[], Iterable[faults.Case]], least: int, objects: Path
@@ -28,7 +29,7 @@ async def test_no_faulty_input_moves_the_target(
     outcomes = await chaos.matrix(objects, origin, cases())
     assert len(outcomes) > least
     assert [
-        f"{item.case.name}: {item.right} became {item.least} to {item.most}: {item.said}"
+        f"{item.case.name}: {item.shown} became {item.least} to {item.most}: {item.said}"
         for item in outcomes
         if not item.holds
     ] == []

@@ -74,10 +74,6 @@ NEW = (
     "its queue of {number:.0f} is not counted yet: there is room in the batch, so whether requests wait is"
     " seen by the next first tokens"
 )
-QUIET = (
-    "nothing moved for {seconds:.0f} s with {number:.0f} requests in service: a long answer, or its engine"
-    " does not answer; what comes to it is not known until it moves"
-)
 JUMPED = (
     "{number:.0f} requests in service are not counted: no tokens or ends of theirs came (the gauge jumped; a"
     " restart of the pod clears it where it stays)"

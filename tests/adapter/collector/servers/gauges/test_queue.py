@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from adapter.collector.model_servers import PodMetrics
+from adapter.collector.servers.gauges.queue import Queue, Service
 from adapter.collector.servers.plausibility import Plausibility
-from adapter.collector.servers.queue import Queue, Service
 from adapter.collector.windows import growth
 from adapter.collector.windows.growth import Sample
 
