@@ -127,9 +127,6 @@ _HUGE: tuple[Callable[[float], float], ...] = (lambda _: math.inf, lambda _: 1e3
 _JUMPS = {"small jump": 12.0, "jump": 60.0, "huge jump": 1e6}
 """Requests that a gauge has at once besides those that are there: what clients left behind, and nonsense."""
 
-_CERTAIN_JUMP = 24.0
-"""Requests of a batch, and 16, up to which as many more in service count at once: they may be in prefill."""
-
 _FLIPS = 400.0
 """Requests that a gauge has on every second page."""
 
@@ -182,8 +179,6 @@ def _of_inputs(server: Server, pods: int) -> Iterator[Case]:
             yield Case(fault=fault, what=what, pods=pods, page=page, lasts=lasts, server=server)
     for what in server.gauges:
         for fault, more in _JUMPS.items():
-            if what == "running" and more < _CERTAIN_JUMP:
-                continue
             page = faults.changed(server.inputs[what], partial(operator.add, more))
             yield Case(fault=fault, what=what, pods=pods, page=page, server=server)
         for pages in (1, 3):

@@ -74,17 +74,18 @@ def _of(name: str) -> tuple[str, str]:
 
 def _vllm(seconds: float, began: float) -> Page:
     done = PER_SECOND * (seconds - began)
+    begun = done + RUNNING
     return {
         "vllm:num_requests_running": RUNNING,
         "vllm:num_requests_waiting": 0.0,
         "vllm:request_success_total": done,
         **_means("vllm:request_prompt_tokens", INPUT * done, done),
         **_means("vllm:request_generation_tokens", OUTPUT * done, done),
-        **_means("vllm:time_to_first_token_seconds", TTFT * done, done),
+        **_means("vllm:time_to_first_token_seconds", TTFT * begun, begun),
         **_means(
             "vllm:inter_token_latency_seconds", (OUTPUT - 1) * ITL * done, (OUTPUT - 1) * done
         ),
-        "vllm:generation_tokens_total": OUTPUT * done,
+        "vllm:generation_tokens_total": OUTPUT * done + RUNNING,
         "vllm:kv_cache_usage_perc": KV_SHARE,
         "vllm:num_preemptions_total": 0.0,
         "vllm:prompt_tokens_total": INPUT * done,
@@ -125,6 +126,7 @@ VLLM = Server(
 
 def _sglang(seconds: float, began: float) -> Page:
     done = PER_SECOND * (seconds - began)
+    begun = done + RUNNING
     return {
         "sglang:num_running_reqs": RUNNING,
         "sglang:num_queue_reqs": 0.0,
@@ -132,7 +134,7 @@ def _sglang(seconds: float, began: float) -> Page:
         "sglang:prompt_tokens_total": INPUT * done,
         "sglang:generation_tokens_total": OUTPUT * done,
         "sglang:cached_tokens_total": 0.25 * INPUT * done,
-        **_means("sglang:time_to_first_token_seconds", TTFT * done, done),
+        **_means("sglang:time_to_first_token_seconds", TTFT * begun, begun),
         **_means(
             "sglang:inter_token_latency_seconds", (OUTPUT - 1) * ITL * done, (OUTPUT - 1) * done
         ),
@@ -267,6 +269,7 @@ _INPUTS, _OUTPUTS = map(_means_of_triton, ("nv_llm_input_token_len", "nv_llm_out
 
 def _triton(seconds: float, began: float) -> Page:
     done = PER_SECOND * (seconds - began)
+    begun = done + RUNNING
     return {
         _requests_of_triton("scheduled"): RUNNING,
         _requests_of_triton("waiting"): 0.0,
@@ -274,7 +277,7 @@ def _triton(seconds: float, began: float) -> Page:
         _REJECTED: 0.0,
         **dict(zip(_INPUTS, (INPUT * done, done), strict=True)),
         **dict(zip(_OUTPUTS, (OUTPUT * done, done), strict=True)),
-        **dict(zip(_FIRST, (1000.0 * TTFT * done, done), strict=True)),
+        **dict(zip(_FIRST, (1000.0 * TTFT * begun, begun), strict=True)),
         _cache_of_triton("fraction"): KV_SHARE,
         _cache_of_triton("max"): KV_TOKENS / 64.0,
         _cache_of_triton("tokens_per"): 64.0,

@@ -12,10 +12,6 @@ goes on as before and it does not move: one of requests does, by chance. Where n
 counts once it has grown on for some pages: a server at a limit below the batch serves as many as before.
 
 Requests whose LoRA adapter has no slot wait beside room for as long as others have all: that queue counts.
-
-Whoever is in service has had a first token or is in prefill, and gets tokens from then on. Many more than a
-server ever had in service count from when its tokens say so; where a page does not time them, from when more
-end.
 """
 
 from __future__ import annotations
@@ -24,6 +20,7 @@ import math
 from dataclasses import dataclass, field
 
 from adapter.collector.model_servers import PodMetrics
+from adapter.collector.servers.gauges.service import CHANCE, LESS, PREFILL
 
 PAGES = 2
 """Pages in a row that say so, before a queue that counted is not counted any more."""
@@ -37,9 +34,6 @@ _SHARE = 0.1
 _LEARNED = 3
 """Pages after which it is known how many requests a server takes up."""
 
-_CHANCE = 2.0
-"""Standard deviations of requests between two pages up to which more or fewer are chance."""
-
 _TIMES_USUAL, _SECONDS_MORE = 2.0, 0.1
 """Mean times to first token up to which none of those that were taken up waited: so many times the usual
 one, and seconds more."""
@@ -50,21 +44,8 @@ _BESIDE = 0.25
 _GROWS = 2
 """Pages in a row after its first, on which the only queue of several servers grows, before it counts."""
 
-_LESS = 0.7
-"""Share of the mean number that is taken up between two pages which the next page keeps."""
-
 _ROOM = 0.5
 """Largest share of the KV cache in use that leaves room, where no profile says how large a batch may be."""
-
-_PREFILL = 16.0
-"""Requests in prefill, or waiting for it, at once beyond as many as a server ever had."""
-
-_SERVED = 0.25
-"""Share of the requests in service that inter-token latencies must show."""
-
-_ENDED = 0.25
-"""Share of many more requests in service that must end beyond the usual number, where nothing else says that
-they are served."""
 
 LEFT = (
     "its queue of {number:.0f} is not counted: first tokens come without a wait, and there is room in the"
@@ -73,10 +54,6 @@ LEFT = (
 NEW = (
     "its queue of {number:.0f} is not counted yet: there is room in the batch, so whether requests wait is"
     " seen by the next first tokens"
-)
-JUMPED = (
-    "{number:.0f} requests in service are not counted: no tokens or ends of theirs came (the gauge jumped; a"
-    " restart of the pod clears it where it stays)"
 )
 
 
@@ -99,7 +76,7 @@ class Pace:
         served = (page.ttft[1] - before.ttft[1]) if timed else page.finished - before.finished
         ttft = (page.ttft[0] - before.ttft[0]) / served if served > 0 else 0.0
         expected = self._taken_rps * seconds
-        chance = _CHANCE * math.sqrt(expected)
+        chance = CHANCE * math.sqrt(expected)
         usual = self._known >= _LEARNED and taken <= expected + chance + 1.0
         at_once = served > 0 and ttft <= _TIMES_USUAL * self._ttft + _SECONDS_MORE
         unseen = (
@@ -108,10 +85,10 @@ class Pace:
             and min(served, taken) >= expected - chance
             and page.waiting - before.waiting > chance + 1.0
         )
-        share = _LESS if self._known else 0.0
+        share = LESS if self._known else 0.0
         self._taken_rps = share * self._taken_rps + (1.0 - share) * taken / seconds
         if served > 0:
-            share = _LESS if self._ttft else 0.0
+            share = LESS if self._ttft else 0.0
             self._ttft = share * self._ttft + (1.0 - share) * ttft
         self._known += 1
         return usual, unseen
@@ -173,7 +150,7 @@ class Queue:
         usual, unseen = self._pace.compared(before, page, seconds=seconds)
         # What goes on to grow is compared with what was doubted.
         jumped = unseen and not self.doubted
-        jumped = jumped or page.waiting - before.waiting > max(self._most, batch) + _PREFILL
+        jumped = jumped or page.waiting - before.waiting > max(self._most, batch) + PREFILL
         # Where a cache may be full, a queue counts at once.
         slots = page.adapters_waiting > 0
         # Without times to first token what ends shows that it works, and other servers that load rises.
@@ -222,72 +199,6 @@ class Queue:
         self.left = self.doubted = 0.0
         self._pages = self._silent = 0
         self._believed = False
-
-
-@dataclass(slots=True)
-class Service:
-    """What the pages of one address say of its requests in service.
-
-    Attributes:
-        doubted: Requests in the gauge that got no token.
-        most: Most requests that it had in service, without these.
-
-    """
-
-    doubted: float = 0.0
-    most: float = 0.0
-    _begun: float = 0.0
-    _before: float = 0.0
-    _ended_rps: float = 0.0
-
-    def note(self, before: PodMetrics, page: PodMetrics, *, seconds: float, batch: float) -> None:
-        """Compare a page with the one before it; arguments as of a queue's."""
-        begun, ended = page.ttft[1] - before.ttft[1], page.finished - before.finished
-        if begun < 0 or ended < 0 or seconds <= 0:
-            self.doubted, self.most = 0.0, max(self.most, page.running)
-            return
-        if page.ttft[1] <= 0:
-            self._note_untimed(before, page, ended=ended, seconds=seconds, batch=batch)
-            return
-        served = (page.itl[0] - before.itl[0]) / seconds
-        self._begun += begun - ended  # those that went on are in service
-        if self._begun >= 0.5 * self.doubted or served >= _SERVED * page.running:
-            self.doubted = 0.0
-        self.doubted = min(self.doubted, page.running)
-        unexplained = page.running - before.running + ended - begun
-        if unexplained > max(self.most, batch) + _PREFILL:
-            self.doubted += max(page.running - before.running, 0.0)
-            self._begun = 0.0
-        self.most = max(self.most, page.running - self.doubted)
-
-    def _note_untimed(
-        self, before: PodMetrics, page: PodMetrics, *, ended: float, seconds: float, batch: float
-    ) -> None:
-        """Compare pages without times to first token: many more in service soon show in those that end.
-
-        Those that waited before, and those whose prompts are counted as they come, are in service at once.
-        """
-        came = max(page.prompt_tokens[1] - before.prompt_tokens[1] - ended, 0.0)
-        came += max(before.waiting - page.waiting, 0.0)
-        self._begun += ended - self._ended_rps * seconds + came
-        if self._begun >= _ENDED * self.doubted:
-            self.doubted = 0.0
-        self.doubted = min(self.doubted, max(page.running - self._before, 0.0))
-        more = page.running - before.running
-        if more - came > max(self.most, batch) + _PREFILL:
-            if not self.doubted:
-                self._before = before.running
-            self.doubted += more
-            self._begun = 0.0
-        elif not self.doubted:
-            share = _LESS if self._ended_rps else 0.0
-            self._ended_rps = share * self._ended_rps + (1.0 - share) * ended / seconds
-        self.most = max(self.most, page.running - self.doubted)
-
-    @property
-    def note_text(self) -> str:
-        """What is not counted; empty for nothing."""
-        return JUMPED.format(number=self.doubted) if self.doubted else ""
 
 
 def _has_room(page: PodMetrics, batch: float) -> bool:

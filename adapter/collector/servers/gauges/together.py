@@ -7,7 +7,8 @@ from typing import Self
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers.gauges.admissions import Admissions
-from adapter.collector.servers.gauges.queue import Queue, Service
+from adapter.collector.servers.gauges.queue import Queue
+from adapter.collector.servers.gauges.service import Service
 
 QUIET = (
     "nothing moved for {seconds:.0f} s with {number:.0f} requests in service: a long answer, or its engine"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers.gauges.queue import Queue, Service
+from adapter.collector.servers.gauges.queue import Queue
 from adapter.collector.servers.plausibility import Plausibility
 from adapter.collector.windows import growth
 from adapter.collector.windows.growth import Sample
@@ -135,30 +135,6 @@ def test_queues_of_rising_load_count_at_once() -> None:
     assert of_several("a", waits=True, number=60.0)[1:] == [0.0, 0.0]
     assert of_several("abc", timed=False, number=60.0, moves=6.0)[1:] == [0.0, 0.0]
     assert of_several("a", taken=8.0, timed=False, number=60.0)[0] == 0.0
-
-
-def test_a_jump_of_requests_in_service_counts_when_they_get_tokens() -> None:
-    """More than a batch and 16 in prefill at once: those that went on are seen by their tokens."""
-
-    def idle(pages: Iterable[PodMetrics]) -> list[float]:
-        service, (before, *others) = Service(most=2.0), pages
-        amounts = []
-        for each in others:
-            service.note(before, each, seconds=SECONDS, batch=BATCH)
-            amounts.append(service.doubted)
-            before = each
-        return amounts
-
-    stands = [page(at, 0.0, running=2.0 if at < 1 else 60.0) for at in range(5)]
-    assert idle(stands) == [58.0] * 4
-    # Of 58 that came a moment before the page, the next one has the first tokens.
-    serves = [
-        replace(one, ttft=(1.0 * at, 5.0 * at + (58.0 if at > 1 else 0.0)))
-        for at, one in enumerate(stands)
-    ]
-    assert idle(serves) == [58.0, 0.0, 0.0, 0.0]
-    assert idle(page(at, 0.0, running=2.0 if at < 1 else 25.0) for at in range(3)) == [0.0, 0.0]
-    assert idle([*stands, page(5, 0.0)])[-1] == 0.0
 
 
 @pytest.mark.parametrize(
