@@ -66,6 +66,9 @@ _ENDED_WITHOUT = 0.25
 _TIMES_BEGUN = 1.5
 """Tokens that are none after a gap, per first token, up to which each step gives one token."""
 
+_PREFILLED = 0.25
+"""Share of first tokens for which there must be tokens of prompts: who gives up may ask for less."""
+
 _AT_ONCE, _FEW = 2.0, 3.0
 """Requests whose sum of tokens may be on a page before they are counted, and from which on it must be."""
 
@@ -75,10 +78,6 @@ _FASTEST_TOKENS, _TIMES_LONGER = 2000.0, 20.0
 _TIMES_SERVED = 100.0
 """Times those that ended which may be turned away though nothing waits, and `MORE`: a queue fills and empties
 within seconds."""
-
-_DOUBT, _PATIENCE = 5, 160
-"""Weight of a contradiction beside an answer without one, and the weight up to which there is patience: 40
-pages on end, and 160 where every second one contradicts."""
 
 COUNTERS = ("finished", "ttft", "itl", "generated", "generation_tokens")
 
@@ -105,23 +104,6 @@ _MORE_TOKENS = (
 _UNCOUNTED = "its sum of {what} grew though its count did not"
 _UNSUMMED = "its count of {what} grew by {count:.0f} requests though their sum did not"
 _SUM_FELL = "its sum of {what} fell though its process did not start anew"
-
-
-@dataclass(slots=True)
-class Patience:
-    """For how long an address is doubted for what contradicts on its pages.
-
-    A server whose pages go on contradicting themselves counts in another way: its numbers are used again, as
-    its target would never change otherwise.
-    """
-
-    _doubts: int = 0
-
-    def within(self, odd: str) -> str:
-        """What contradicts, asked twice a page; empty where it has gone on for too long."""
-        more = _DOUBT if odd else -1
-        self._doubts = min(max(self._doubts + more, 0), 2 * _PATIENCE)
-        return "" if self._doubts > _PATIENCE else odd
 
 
 def problem(before: PodMetrics, after: PodMetrics) -> str:
@@ -170,7 +152,8 @@ def _runs_ahead(before: PodMetrics, after: PodMetrics) -> bool:
     """Whether there are more first tokens than of requests that ended, are served, or were given up.
 
     Many may be given up where as many tokens were generated as there were first ones and gaps to a next one.
-    That is not known where tokens are not counted as they come, or a step gives several.
+    Where a step gives several tokens, that is not known; the prompts that were prefilled say it then. Neither
+    is where tokens are not counted as they come.
     """
     begun = after.ttft[1] - before.ttft[1]
     ended = max(after.finished - before.finished, 0.0)
@@ -182,7 +165,16 @@ def _runs_ahead(before: PodMetrics, after: PodMetrics) -> bool:
     # A request that ends in an error has a gap without a token.
     apart = _STEPS + _ENDED_WITHOUT * ended
     apart += before.running + after.running if _several(after) else 0.0
-    return not begun - apart <= first_ones <= _TIMES_BEGUN * begun + apart
+    if begun - apart <= first_ones <= _TIMES_BEGUN * begun + apart:
+        return False
+    return not (first_ones >= begun - apart and _prefilled(before, after) >= _PREFILLED * begun)
+
+
+def _prefilled(before: PodMetrics, after: PodMetrics) -> float:
+    """Prompts that were prefilled, by their tokens and the usual length of those that ended."""
+    tokens, ended = after.prompt_tokens
+    prefilled = after.cached_tokens[1] - before.cached_tokens[1]
+    return prefilled * ended / tokens if tokens > 0 else 0.0
 
 
 def _several(page: PodMetrics) -> bool:

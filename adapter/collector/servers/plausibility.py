@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import consistency, ranks
-from adapter.collector.servers.consistency import Patience, Residence
+from adapter.collector.servers.consistency import Residence
 from adapter.collector.servers.gauges.together import QUIET, Gauges
+from adapter.collector.servers.patience import Patience
 from adapter.collector.servers.ranks import Rank
 from adapter.collector.windows.growth import EMPTY
 

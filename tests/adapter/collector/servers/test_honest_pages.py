@@ -256,6 +256,19 @@ def test_clients_that_give_up_in_dozens_are_no_contradiction() -> None:
     assert said(impatient(at) for at in range(30)) == []
     (first, *_) = said(impatient(at, of_nobody=50.0) for at in range(30))
     assert "first tokens for" in first
-    # Where a step gives several tokens, those of first ones are not known.
+    # Where a step gives several tokens, those of first ones are not known; their prompts are.
     (first, *_) = said(impatient(at, tokens_a_step=3.0) for at in range(30))
+    assert "first tokens for" in first
+
+
+def test_clients_that_give_up_on_speculative_decoding_are_no_contradiction() -> None:
+    """As many prompts were prefilled as there are first tokens."""
+
+    def page(at: int, *, of_nobody: float = 0.0) -> PodMetrics:
+        one = impatient(at, tokens_a_step=3.0)
+        begun = one.ttft[1] + of_nobody * max(at - 5, 0)
+        return replace(one, cached_tokens=(0.0, 100 * one.ttft[1]), ttft=(0.1 * begun, begun))
+
+    assert said(page(at) for at in range(60)) == []
+    (first, *_) = said(page(at, of_nobody=300.0) for at in range(30))
     assert "first tokens for" in first
