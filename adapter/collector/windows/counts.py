@@ -21,7 +21,7 @@ _USUAL_PART = 0.25
 """Part of the tokens of a usual request from which on one that was given up counts whole."""
 
 _FEW = 3.0
-"""Requests that ended, from which on their usual number of tokens is known."""
+"""Requests that ended, from which on most of their tokens are of the same time."""
 
 _UNTIMED = 0.1
 """Share of the tokens of requests that ended from which on they are not all timed, so that nothing is known
@@ -76,10 +76,11 @@ class Counts:
     @property
     def _given_up(self) -> float:
         """Most requests whose clients went away, by their tokens; infinite where these are not known."""
-        if self.ended < _FEW or self.ended_tokens <= 0 or math.isnan(self.tokens):
+        if self.ended <= 0 or self.ended_tokens <= 0 or math.isnan(self.tokens):
             return math.inf
         of_others = self.tokens - self.ended_tokens
-        if of_others < -_UNTIMED * self.ended_tokens:
+        # Few that end had their tokens before.
+        if of_others < -_UNTIMED * self.ended_tokens and self.ended >= _FEW:
             return math.inf
         return max(of_others, 0.0) / (_USUAL_PART * self.ended_tokens / self.ended)
 

@@ -26,6 +26,18 @@ def test_first_tokens_of_nobody_are_no_arrivals() -> None:
     assert rate_with_first_tokens(tokens=0, share=0.0) == pytest.approx(1.0)
 
 
+def test_first_tokens_of_nobody_are_no_arrivals_of_a_few_seconds() -> None:
+    """In which fewer requests end than tell how many tokens are usual."""
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 61, 10):
+        one = page(0.25 * second, running=2)
+        ahead = 3.0 * one.ttft[1]
+        window.add("a", replace(one, ttft=(0.2 * ahead, ahead)), now=second)
+    traffic = window.traffic(now=60)
+    assert traffic is not None
+    assert [rate for _, rate in traffic.sudden] == pytest.approx([0.25] * 2)
+
+
 def rate_with_first_tokens(
     *, tokens: float, ahead: float = 1.0, share: float = 0.5, generated: bool = False
 ) -> float:
