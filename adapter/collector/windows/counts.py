@@ -3,7 +3,8 @@
 Requests that ended, and those that are there, are all that came but those whose clients went away: servers
 do not count these as ended, though most had a first token. So first tokens are a second count. Where it is
 ahead, the requests between the two had tokens of their own, beside those of requests that ended; as many
-count as these tokens say.
+count as these tokens say. Requests that ended count no further than any other count of them: lengths, first
+tokens or prompts.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ _USUAL_PART = 0.25
 _FEW = 3.0
 """Requests that ended, from which on most of their tokens are of the same time."""
 
+_BETWEEN = 2.0
+"""Requests that are counted between two lines of a page."""
+
 _UNTIMED = 0.1
 """Share of the tokens of requests that ended from which on they are not all timed, so that nothing is known
 of others: some servers time those that stream alone."""
@@ -39,6 +43,7 @@ class Counts:
         ended: Requests that ended with their tokens known.
         ended_tokens: Output tokens of these.
         tokens: Output tokens of all requests; NaN where they are not counted as they come.
+        alone: Requests that ended beyond all other counts of them.
 
     """
 
@@ -48,6 +53,7 @@ class Counts:
     ended: float = 0.0
     ended_tokens: float = 0.0
     tokens: float = 0.0
+    alone: float = 0.0
 
     def plus(self, growth: Growth, share: float = 1.0) -> Counts:
         """These and a part of what a pod counted."""
@@ -59,6 +65,7 @@ class Counts:
             self.ended + share * ended,
             self.ended_tokens + share * tokens,
             self.tokens + share * _tokens(growth),
+            self.alone + share * growth.alone,
         )
 
     @property
@@ -69,9 +76,8 @@ class Counts:
     @property
     def offered(self) -> float:
         """Requests that came: those that were admitted, and those turned away."""
-        return offered(
-            max(self.arrivals, min(self.begun, self.arrivals + self._given_up)), self.rejected
-        )
+        arrivals = self.arrivals - max(self.alone - _BETWEEN, 0.0)
+        return offered(max(arrivals, min(self.begun, arrivals + self._given_up)), self.rejected)
 
     @property
     def _given_up(self) -> float:

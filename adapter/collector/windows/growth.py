@@ -30,6 +30,7 @@ class Growth:
         queued: Growth of the queue.
         generated: Tokens generated; None where they are not counted.
         rejected: Requests that admission limits turned away.
+        alone: Requests that finished beyond all other counts of them; negative where others are ahead.
 
     """
 
@@ -49,6 +50,7 @@ class Growth:
     preemptions: float
     generated: float | None
     rejected: float = 0.0
+    alone: float = 0.0
 
     def share_after(self, start: float) -> float:
         """The part of the interval after `start`."""
@@ -81,6 +83,9 @@ class SteadyLengths:
     output_tokens: float
     ended: float
 
+
+_MEASURED = 10.0
+"""Requests with lengths from which on it is known which share of those that finish has some."""
 
 _ROUNDED = 2.0
 """Requests between the counts of one page, which are not read at one moment."""
@@ -141,7 +146,26 @@ def growth_of(
         rejected=0.0
         if after.rejected is None or base.rejected is None
         else max(after.rejected - base.rejected, 0.0),
+        alone=_alone(base, after),
     )
+
+
+def _alone(before: PodMetrics, after: PodMetrics) -> float:
+    """Requests that finished of which neither lengths, nor first tokens, nor prompts know.
+
+    All count the same requests, so that one which is ahead of all others is wrong. First tokens and prompts
+    may be counted as requests come: who left the gauges came before. A share that never had lengths is usual.
+    """
+    measured = before.generation_tokens[1]
+    if measured < _MEASURED:
+        return 0.0
+    usual = max(before.finished / measured, 1.0)
+    known = (
+        usual * (after.generation_tokens[1] - measured),
+        after.ttft[1] - before.ttft[1] + max(before.running - after.running, 0.0),
+        after.prompt_tokens[1] - before.prompt_tokens[1] + max(before.stock - after.stock, 0.0),
+    )
+    return after.finished - before.finished - max(known)
 
 
 def _queued(before: PodMetrics, after: PodMetrics) -> float:

@@ -135,6 +135,10 @@ def _of_counters(server: Server, pods: int) -> Iterator[Case]:
     """Faults of what only grows."""
     faults = Faults(server)
     case = partial(Case, server=server, pods=pods)
+    certain = {
+        "runs ahead by half": server.certain,
+        "runs ahead by a quarter": server.counted_twice,
+    }
     for what, names in server.inputs.items():
         counters = server.counters_of(what)
         for fault, page in {
@@ -147,8 +151,11 @@ def _of_counters(server: Server, pods: int) -> Iterator[Case]:
             "runs ahead by half": faults.moved(
                 counters, lambda value, before: before + 1.5 * (value - before)
             ),
+            "runs ahead by a quarter": faults.moved(
+                counters, lambda value, before: before + 1.25 * (value - before)
+            ),
         }.items():
-            if fault == "runs ahead by half" and what not in server.certain:
+            if what not in certain.get(fault, server.inputs):
                 continue  # it may be true
             if counters and (fault != "half absent" or len(names) > 1):
                 yield case(fault=fault, what=what, page=page)

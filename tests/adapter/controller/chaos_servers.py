@@ -34,6 +34,7 @@ class Server:
         certain: Counters of which half as many more contradict what else the page counts. Of others they may
             be true: longer answers, and requests whose clients went away where the tokens of these are not
             counted.
+        counted_twice: Counters of requests that another input of the page counts too.
         names_model: Whether its series have the label `model_name`.
         apart_seconds: Seconds by which the load of each pod is later than that of the one before it; not 0
             where requests come by chance, so that the target is not the same all the time either.
@@ -46,6 +47,7 @@ class Server:
     units: Mapping[str, str] = field(default_factory=dict)
     gauges: tuple[str, ...] = ("running", "waiting")
     certain: tuple[str, ...] = ("finished",)
+    counted_twice: tuple[str, ...] = ("finished",)
     names_model: bool = True
     apart_seconds: float = 0.0
 
@@ -172,6 +174,7 @@ SGLANG = Server(
         "KV size": "sglang:max_total_num_tokens",
     },
     certain=("finished", "first tokens"),
+    counted_twice=(),
 )
 
 _REJECTED_BY_TGI = 'tgi_request_failure{err="overloaded"}'

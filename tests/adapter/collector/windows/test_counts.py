@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -36,6 +37,51 @@ def test_first_tokens_of_nobody_are_no_arrivals_of_a_few_seconds() -> None:
     traffic = window.traffic(now=60)
     assert traffic is not None
     assert [rate for _, rate in traffic.sudden] == pytest.approx([0.25] * 2)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("share", [1.0, 0.8])
+@pytest.mark.parametrize("ahead", [1.25, 1.5])
+def test_requests_that_ended_count_no_further_than_all_other_counts(
+    ahead: float, share: float, *, timed: bool
+) -> None:
+    """One that runs ahead alone is wrong, where all have lengths or always the same share has."""
+    rates = {"finished": ahead, "generation_tokens": 1.0}
+    assert rate_by_counts(rates, share=share, timed=timed) == pytest.approx(0.5, rel=0.15)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_lengths_that_fall_behind_lower_no_rate(*, timed: bool) -> None:
+    """First tokens or prompts know of the others."""
+    rates = {"finished": 1.0, "generation_tokens": 0.5}
+    assert rate_by_counts(rates, share=1.0, timed=timed) == pytest.approx(0.5)
+
+
+def rate_by_counts(rates: Mapping[str, float], *, share: float, timed: bool) -> float:
+    """The rate that is seen of one request in two seconds, of which a share has lengths.
+
+    Args:
+        rates: What two counts are multiplied by from the second minute on.
+        share: requests with lengths to those that end, until then.
+        timed: whether there are times to first token.
+
+    """
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 181, 10):
+        one = page(0.5 * second, running=2)
+        before, since = 0.5 * min(second, 120), 0.5 * max(second - 120, 0)
+        ended, lengths = (
+            before + since * rates[name] for name in ("finished", "generation_tokens")
+        )
+        first = one.ttft if timed else (0.0, 0.0)
+        one = replace(
+            one, finished=ended, ttft=first, prompt_tokens=(50 * one.finished, one.finished)
+        )
+        one = replace(one, generation_tokens=(100 * share * lengths, share * lengths))
+        window.add("a", one, now=second)
+    traffic = window.traffic(now=180)
+    assert traffic is not None
+    return traffic.arrival_rate_rps
 
 
 def rate_with_first_tokens(
