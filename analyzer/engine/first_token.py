@@ -12,7 +12,7 @@ import numpy as np
 
 from analyzer.engine.columns import Engines
 from analyzer.engine.nodes import log_gamma, normal, weighted
-from analyzer.engine.state import Prompts
+from analyzer.engine.state import Prompts, State
 from analyzer.replicas import FloatArray
 
 WEIBULL = 0.543
@@ -121,3 +121,11 @@ class FirstToken(NamedTuple):
         short = time_ms / np.maximum(self.token_ms, 1e-12)
         tokens = np.where(time_ms > self.token_ms * self.phase, long, short)
         return np.asarray((np.log(np.maximum(tokens, 1e-9)) - self.log_mean) / self.spread)
+
+
+def waited_variance(engines: Engines, state: State, free: FloatArray) -> FloatArray:
+    """Variance of the time that prompts take which wait when an answer begins, shape (M,)."""
+    queue = state.prompts
+    tokens = queue.backlog / engines.input_tokens * engines.square_input
+    tokens = tokens + (state.rate * engines.input_tokens) ** 2 * queue.other_variance
+    return np.asarray((engines.prefill_ms / free) ** 2 * tokens)

@@ -258,12 +258,16 @@ def _latencies(
         POINTS=tuple(first_token.POINTS.ravel().tolist()),
         POINT_WEIGHTS=tuple(first_token.POINT_WEIGHTS.tolist()),
     )
+    sums = load("nodes", normal=normal_)
     tokens = load(
         "token_times",
         weighted=_weighted,
         at_nodes=_at_nodes,
         largest=_largest,
-        normal=normal_,
+        at_a_limit=sums.at_a_limit,
+        gamma_beyond=sums.gamma_beyond,
+        sum_beyond=sums.sum_beyond,
+        waited_variance=first.waited_variance,
         mixed=_weighted,
         NODE_WEIGHTS=tuple(nodes.NODE_WEIGHTS.tolist()),
         SHORT_DECODES=tuple(nodes.SHORT_DECODES.ravel().tolist()),

@@ -226,3 +226,44 @@ def _length_nodes(output: FloatArray, output_cv: FloatArray) -> FloatArray:
         return np.asarray(np.maximum(lengths, 1.0))
 
     return at_nodes(length, NODES)
+
+
+def gamma_beyond(root: FloatArray, cv: FloatArray) -> FloatArray:
+    """Share of a gamma distribution beyond the cube of `root` means (Wilson and Hilferty)."""
+    return normal((1.0 - cv * cv / 9.0 - root) * 3.0 / cv)
+
+
+def sum_beyond(ratio: FloatArray, cv: FloatArray) -> FloatArray:
+    """Share beyond `ratio` means: gamma, log-normal where it varies more."""
+    logs = np.log(ratio)
+    square = cv * cv
+    spread = np.log1p(square)
+    plain = normal(-(logs + spread / 2.0) / np.sqrt(spread))
+    # CALIBRATED: half of each at a coefficient of variation of 1.
+    weight = 1.0 / (1.0 + square * square)
+    return np.asarray(plain + weight * (gamma_beyond(np.exp(logs / 3.0), cv) - plain))
+
+
+def at_a_limit(
+    full: FloatArray, gap: FloatArray, variance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """How a limit bends the distribution of numbers that are there for a share of the time; shape (M,).
+
+    For the rest of it they are below the limit, by some mean and variance. The share of the skewness without
+    a limit that this takes away, and what a mixture of the two has of its own:
+
+        full gap (gap**2 - behind**2 - 3 rest) / deviation**3,   behind = gap full / (1 - full)
+
+    Args:
+        full: share of the time at the limit.
+        gap: the limit less the mean.
+        variance: of the numbers, those at the limit included; `rest` is that of the others.
+
+    """
+    full = np.minimum(full, 0.999)
+    square = np.maximum(variance, 1e-9)
+    behind = gap * full / (1.0 - full)
+    rest = np.maximum(square - behind * gap, 0.0) / (1.0 - full)
+    own = full * gap * (gap * gap - behind * behind - 3.0 * rest) / (square * np.sqrt(square))
+    kept = np.minimum(rest / square, 1.0)
+    return 1.0 - (1.0 - full) * kept * np.sqrt(kept), np.asarray(own)

@@ -6,8 +6,8 @@ m, of variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and more at high load
 prompt arrives have none of it, and no step is longer than a full one.
 What other requests add follows their number and contexts, of which an answer sees the mean over its own time.
 Who arrives meanwhile adds both, its prompt and then its part of the steps that are left (`_both_variance`).
-Replicas that share their arrivals have less of both (`_shared`). Sums are gamma distributed, log-normal where
-they vary more. Preempted requests stall besides.
+Replicas that share their arrivals have less (`_shared`). Sums are gamma distributed, log-normal where they
+vary more, and bent where numbers reach the last slot. Preempted requests stall besides.
 Numbers marked CALIBRATED were set by `bench/replica_tails.py`, on replicas that it draws.
 """
 
@@ -19,13 +19,16 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.engine.columns import Engines
+from analyzer.engine.first_token import waited_variance
 from analyzer.engine.nodes import (
     NODE_WEIGHTS,
     SHORT_DECODES,
+    at_a_limit,
     at_nodes,
+    gamma_beyond,
     largest,
     mixed,
-    normal,
+    sum_beyond,
     weighted,
 )
 from analyzer.engine.state import State
@@ -39,15 +42,9 @@ STALL = 0.65
 """CALIBRATED: room of a request that is free again, on average, when a preempted one goes on. From one
 completion to the next the others generate an answer, so that a prompt is left of what each gives back."""
 
-QUIET = 0.8
-"""CALIBRATED: share of the noise that vanishes where everybody waits for a slot in the batch."""
-
 IMBALANCE = 1.0
 """Variance of the numbers of requests at replicas that share their arrivals, about their mean: a half for two
 (a walk whose steps away are a third of those back), less than this for many."""
-
-SKEW = 1.0
-"""CALIBRATED: coefficient of variation at which a sum is between gamma and log-normal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,9 +102,9 @@ class TokenTimes:
         preempted = np.any(self.stalls)
 
         def share(node: NodeTimes) -> FloatArray:
-            plain = _gamma(reach, node.slow_ms / wide)
+            plain = gamma_beyond(reach, node.slow_ms / wide)
             used = np.clip((spare_ms + node.start_ms) / node.room_ms, 1e-12, 1.0 - 1e-12)
-            late = node.quiet * plain + (1.0 - node.quiet) * _beyond(
+            late = node.quiet * plain + (1.0 - node.quiet) * sum_beyond(
                 used / (1.0 - used) / node.odds, node.cv
             )
             if preempted:
@@ -196,13 +193,14 @@ class _Noise(NamedTuple):
         own_ms: time of a prompt's own computation.
         wide_ms: what other requests add to a step.
         during: variance by prompts that arrive during the answer, times its steps.
-        behind: what prompts that arrive while a request's own waits or is computed count, of one replica
-            alone.
+        behind: what prompts that arrive while a request's own waits or is computed count, of one alone.
         began: variance by those that waited when it began, times their square.
         fades: part of a step after which other requests have changed.
-        others: variance by the numbers of other requests.
+        numbers: variance by the numbers of other requests, and `contexts` by what these hold.
         both: twice their covariance with `during`: the same requests make both.
         own: variance by the request's own context.
+        swells: part of `during` that goes by numbers: those that arrive while prompts are computed.
+        bend, tilt: how the last slot bends the distribution of numbers, see `nodes.at_a_limit`.
         stall_ms: what preemption adds to an answer.
 
     """
@@ -215,16 +213,25 @@ class _Noise(NamedTuple):
     behind: FloatArray
     began: FloatArray
     fades: FloatArray
-    others: FloatArray
+    numbers: FloatArray
+    contexts: FloatArray
     both: FloatArray
     own: FloatArray
+    swells: FloatArray
+    bend: FloatArray
+    tilt: FloatArray
     stall_ms: FloatArray
 
     @classmethod
     def of(cls, engines: Engines, state: State) -> _Noise:
         added = _Added.of(engines, state)
-        during, began = _fast_variance(engines, state, added.free)
-        fades, others, own = _slow_variance(engines, state, added.free)
+        during, began, swells = _fast_variance(engines, state, added.free)
+        fades, numbers, contexts, own = _slow_variance(engines, state, added.free)
+        held = state.batch + state.rate * (state.prompts.decode_ms + state.prompts.own_ms)
+        gap = np.maximum(engines.max_num_seqs - held, 0.0)
+        # A full KV cache holds now more requests, now fewer.
+        full = np.where(engines.kv_binds, 0.0, state.slot_waits)
+        bend, tilt = at_a_limit(full, gap, state.variance)
         return cls(
             added=added,
             rate=state.rate,
@@ -234,35 +241,46 @@ class _Noise(NamedTuple):
             behind=_shared(engines, 1.0, 0.0),
             began=began,
             fades=fades,
-            others=others,
+            numbers=numbers,
+            contexts=contexts,
             both=_both_variance(engines, state, added.free),
             own=own,
+            swells=swells,
+            bend=bend,
+            tilt=tilt,
             stall_ms=_stall_ms(engines),
         )
 
     def node(self, decodes: FloatArray) -> NodeTimes:
         """Answers of that many decode steps, (5, M).
 
-        Short ones are slowed by what arrives behind their own prompt. A gateway that sends each request to
-        the replica with the fewest sends that elsewhere (`_shared`).
+        Short ones are slowed by what arrives behind their own prompt, or goes elsewhere (`_shared`).
         """
         added, decode, behind = self.added, self.added.decode_ms, self.behind
         mean_added, flat = added.over(decodes, behind * added.first_ms)
         span = np.maximum(decodes * self.fades, 1e-3)
         mixed = 2.0 * (span + np.expm1(-span)) / (span * span)
-        slow = mixed * self.others + self.own
+        slow = mixed * (self.numbers + self.contexts) + self.own
         quiet = np.exp(-self.rate * (decodes * decode + behind * self.own_ms))
         met = 1.0 - quiet
         mean = np.minimum(mean_added / met, 0.98 * added.room_ms)
         each = 1.0 / decodes
-        fast = each * (self.during + behind * self.began * each) + mixed * self.both
+        both = mixed * self.both
+        fast = each * (self.during + behind * self.began * each) + both
         fast = (fast / flat + mean_added**2) / met - mean * mean
         fast = np.maximum(fast, 1e-8 * mean * mean)
-        part = slow / (slow + fast)
+        total = slow + fast
+        part = slow / total
         start, deviation = part * self.wide_ms, np.sqrt(slow)
-        most = added.room_ms + start + 6.0 * part * deviation
-        mean = (mean + start) / most
-        variance = np.clip((fast + slow) / most**2, 1e-8, 0.9 * mean * (1.0 - mean))
+        spare, mean = added.room_ms - mean, mean + start
+        # Ends so far below and above the mean make a skewness of 2 deviations (1 / mean - 1 / above).
+        level = mixed * self.numbers + (each * self.swells + both) / (flat * met)
+        level = np.minimum(level / total, 1.0)
+        less = (1.0 - level) ** 2 / spare + level * level * self.bend / mean
+        less = less - 0.5 * level * np.sqrt(level * mixed / total) * self.tilt
+        most = mean + np.minimum(1.0 / np.maximum(less, 1e-9), spare + 6.0 * part * deviation)
+        mean = mean / most
+        variance = np.clip(total / most**2, 1e-8, 0.9 * mean * (1.0 - mean))
         # Moments of the odds of a share, by those of the share.
         square = variance / (mean * (1.0 - mean)) ** 2
         return NodeTimes(
@@ -279,18 +297,24 @@ class _Noise(NamedTuple):
 
 def _fast_variance(
     engines: Engines, state: State, free: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Variance of the ITL by prompts that arrive during the answer, and by those that waited when it began.
 
-    Each of shape (M,), times the answer's decode steps and their square.
+    Times the answer's decode steps and their square, (M,); and the part of the former that goes by numbers.
+    Who waits for a slot comes in when another leaves, during answers that find the batch full at their begin
+    or end: on the clock of decoding, where prompts bring no others along, and numbers vary by what renewals
+    do over one lifetime, half way from Poisson ones to cv**2. One in `max_batch` is the answer's own.
     """
     queue, rate = state.prompts, state.rate
     during = rate * engines.prefill_ms**2 * engines.square_input * queue.decode_ms / free**3
-    began = _waited_variance(engines, state, free)
-    # Who waits for a slot comes in when another leaves, not in clusters.
     clusters = CLUSTERS * (0.25 + 1.0 - queue.together) * queue.load
-    noise = (1.0 - QUIET * state.slot_waits) * _shared(engines, 1.0 + clusters, free * free)
-    return noise * during, noise * began
+    calm, square = free * free, engines.input_cv**2
+    even = (square + np.minimum(0.5 + 0.5 * engines.output_cv**2, 1.0)) / (1.0 + square)
+    even = even * engines.max_batch / (engines.max_batch + 1.0)
+    full = state.slot_waits * (2.0 - state.slot_waits)
+    noise = full * calm * even + (1.0 - full) * _shared(engines, 1.0 + clusters, calm)
+    began = waited_variance(engines, state, free)
+    return noise * during, noise * began, (1.0 - full) * (1.0 - calm) * during
 
 
 def _both_variance(engines: Engines, state: State, free: FloatArray) -> FloatArray:
@@ -320,29 +344,20 @@ def _shared(
     return np.asarray(own * alone + (1.0 - own) * balanced)
 
 
-def _waited_variance(engines: Engines, state: State, free: FloatArray) -> FloatArray:
-    """Variance of what those that waited when an answer began add to it in all, shape (M,)."""
-    queue = state.prompts
-    tokens = queue.backlog / engines.input_tokens * engines.square_input
-    tokens = tokens + (state.rate * engines.input_tokens) ** 2 * queue.other_variance
-    return np.asarray((engines.prefill_ms / free) ** 2 * tokens)
-
-
 def _slow_variance(
     engines: Engines, state: State, free: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """How fast the numbers of other requests fade, and variances by them and by the request's own context."""
-    bend = engines.root_ms / (2.0 * np.sqrt(state.joined))
-    square = engines.slope_square + bend * (2.0 * engines.slope_ms + bend)
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """How fast others fade; variances by numbers, Var(n) slope**2, by contexts, E[n] Var(one), by its own."""
+    slope = engines.slope_ms + engines.root_ms / (2.0 * np.sqrt(state.joined))
     own = engines.slope_square - engines.slope_ms**2
     # More requests make each last longer, so what is above the mean fades more slowly.
     fades = 1.0 - state.rate * engines.decodes * engines.slope_ms / free
     fades = np.maximum(fades, 0.05) / engines.lasting
     each = 1.0 / (free * free)
     # Together their number varies as one's divided by theirs; between them it differs by a request or so.
-    number = _shared(engines, state.variance, IMBALANCE)
-    saved = np.maximum(state.variance - number, 0.0) * engines.slope_ms**2
-    return fades, (square * state.variance - saved) * each, own * each
+    saved = np.maximum(state.variance - _shared(engines, state.variance, IMBALANCE), 0.0)
+    numbers = slope * slope * state.variance - saved * engines.slope_ms**2
+    return fades, numbers * each, own * state.batch * each, own * each
 
 
 def _stalls(engines: Engines, state: State) -> FloatArray:
@@ -357,22 +372,6 @@ def _stall_ms(engines: Engines) -> FloatArray:
     return np.asarray(np.maximum(stall, 1e-6))
 
 
-def _gamma(root: FloatArray, cv: FloatArray) -> FloatArray:
-    """Share of a gamma distribution beyond the cube of `root` means (Wilson and Hilferty)."""
-    return normal((1.0 - cv * cv / 9.0 - root) * 3.0 / cv)
-
-
-def _beyond(ratio: FloatArray, cv: FloatArray) -> FloatArray:
-    """Share beyond `ratio` means: gamma, log-normal where it varies more."""
-    logs = np.log(ratio)
-    square = cv * cv
-    spread = np.log1p(square)
-    plain = normal(-(logs + spread / 2.0) / np.sqrt(spread))
-    square = square / (SKEW * SKEW)
-    weight = 1.0 / (1.0 + square * square)
-    return np.asarray(plain + weight * (_gamma(np.exp(logs / 3.0), cv) - plain))
-
-
 def mean(engines: Engines, state: State) -> FloatArray:
     """Mean over requests of their mean ITL, shape (M,).
 
@@ -381,7 +380,7 @@ def mean(engines: Engines, state: State) -> FloatArray:
     """
     added = _Added.of(engines, state)
     stalled = _stalls(engines, state) * _stall_ms(engines)
-    waited = _waited_variance(engines, state, added.free)
+    waited = waited_variance(engines, state, added.free)
     tail = 0.5 * (added.first_ms + waited / np.maximum(added.first_ms, 1e-9)) + 1e-9
     steps = added.room_ms / tail
 
