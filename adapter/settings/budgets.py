@@ -103,7 +103,7 @@ def _document(text: str) -> Any:
         _check_levels(yaml.parse(text, Loader=loader))
         reader = loader(text)
         root = reader.get_single_node()
-        check_merges(root)
+        check_merges(root, len(text))
         _check_repeated(root)
         return None if root is None else reader.construct_document(root)
     except Exception as error:

@@ -11,23 +11,23 @@ from typing import Any
 _MERGE = "tag:yaml.org,2002:merge"
 
 MOST_MERGED = 20_000
-"""Most entries that merge keys (`<<: *anchor`) of one text add to its mappings; the same ones count again.
+"""Most entries, beside one for each character, that merge keys (`<<: *anchor`) of a text add to its mappings.
 
 Of a text whose first half is a mapping and whose second merges it again and again there are as many as the
 square of its length: of 128 KiB 70 million, which take minutes and gigabytes.
 """
 
 
-def check_merges(root: Any) -> None:
-    """Refuse merge keys that add too much.
+def check_merges(root: Any, length: int) -> None:
+    """Refuse merge keys that add too much to a text of that many characters.
 
     Raises:
-        ValueError: they add more than `MOST_MERGED` entries.
+        ValueError: they add more than `MOST_MERGED` entries, and one for each character.
         RecursionError: mappings merge others that merge others, hundreds of times.
 
     """
     sizes: dict[int, int] = {}
-    left = MOST_MERGED
+    most = left = MOST_MERGED + length
 
     def size(node: Any) -> int:
         """Entries of a mapping with those that it merges."""
@@ -47,9 +47,7 @@ def check_merges(root: Any) -> None:
                 left -= max(added, 1)
                 if left < 0:
                     line = key.start_mark.line + 1
-                    raise ValueError(
-                        f"line {line}: merge keys (<<) add more than {MOST_MERGED} entries"
-                    )
+                    raise ValueError(f"line {line}: merge keys (<<) add more than {most} entries")
         sizes[id(node)] = own + merged
         return own + merged
 

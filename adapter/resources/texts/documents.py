@@ -141,7 +141,7 @@ def parse_all_yaml(
     _check_brackets(text)
     try:
         _check_levels(text)
-        return list(_documents(loader(text)))
+        return list(_documents(loader(text), len(text)))
     except DocumentError:
         raise
     except RecursionError:
@@ -151,12 +151,12 @@ def parse_all_yaml(
         raise DocumentError(f"not valid YAML: {_shown(error)}") from error
 
 
-def _documents(loader: SafeLoader) -> Iterator[Any]:
+def _documents(loader: SafeLoader, length: int) -> Iterator[Any]:
     """The documents of a stream, of which each is checked before anything is made of it."""
     while loader.check_node():
         node = loader.get_node()
         try:
-            check_merges(node)
+            check_merges(node, length)
         except ValueError as error:
             raise DocumentError(str(error)) from error
         yield _checked(loader.construct_document(node))

@@ -41,6 +41,10 @@ def test_merge_keys_that_people_write_are_used() -> None:
     assert documents.parse_yaml(text)["b"] == {"x": 1, "y": 3}
     assert documents.parse_yaml(text)["c"] == {"x": 1, "y": 2}
     assert documents.parse_yaml("a: &a {<<: *a}\n") == {"a": {}}
+    variants = "d: &d {a: 1, b: 1, c: 1, d: 1, e: 1, f: 1, g: 1, h: 1, i: 1, j: 1}\n" + "".join(
+        f"v{number}: {{<<: *d, z: 1}}\n" for number in range(5000)
+    )
+    assert len(documents.parse_file(variants)) == 5001
     (budget,) = budgets("- {<<: {gpus: 3}, scope: cluster, cost: 1}")
     assert budget.devices == 3
 
