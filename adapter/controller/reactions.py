@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from adapter.collector.collector import Collector
@@ -16,6 +16,7 @@ from adapter.controller.estimates.lengths import of_traffic
 from adapter.controller.groups.keeper import Groups
 from adapter.controller.state import VariantRecord, VariantState
 from adapter.planning import plan
+from adapter.resources.serving.pools import fair
 
 WATCHED_PODS = 32
 """Pods that are scraped as often as those of busy variants though nothing moves: a rise shows sooner then,
@@ -132,16 +133,25 @@ def _work(item: VariantRecord, rate: float, *, at: float) -> Work | None:
 
 
 def watched(records: Mapping[str, VariantRecord], busy: Sequence[str]) -> tuple[str, ...]:
-    """Keys of the variants that are scraped between two scrape cycles: busy ones, and a few others."""
-    keys, left = list(busy), WATCHED_PODS
+    """Keys of the variants that are scraped between two scrape cycles: busy ones, and a few others.
+
+    Both of each namespace in turn: these scrapes have a budget, which the pages of one tenant must not fill.
+    """
+    keys, left = _in_turn(busy), WATCHED_PODS
     known = set(busy)
-    for key, item in records.items():
+    for key in _in_turn(records):
+        item = records[key]
         pods = len(item.source.endpoints)
         # Before the first decision nothing can rise, and the first requests to finish are the short ones.
         if key not in known and item.state.decision is not None and 0 < pods <= left:
             keys.append(key)
             left -= pods
     return tuple(keys)
+
+
+def _in_turn(keys: Iterable[str]) -> list[str]:
+    rows = [(key.partition("/")[0], key) for key in keys]
+    return [key for _, key in fair(rows, len(rows))]
 
 
 def _record_rates(

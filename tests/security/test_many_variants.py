@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
 
 from adapter import logs
+from adapter.collector.pod_scraper import ScrapeJob
+from adapter.collector.windows.jobs import within_budget
+from adapter.controller import reactions
 from adapter.controller.live import turns
+from adapter.controller.state import VariantRecord, VariantState
+from tests.adapter.controller.groups.test_ceilings import decision
+from tests.adapter.resources.model_groups.test_forming import source
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import World, until
 from tests.fakes.kubernetes_objects import VARIANTS
@@ -109,6 +116,25 @@ async def test_a_write_that_raises_ends_no_other() -> None:
         await writes.wait()
     assert done == [1]
     await writes.wait()
+
+
+def record(key: str) -> VariantRecord:
+    """A variant with one pod, for which something was decided."""
+    item = replace(source(key), endpoints=("http://10.0.0.1:8000/metrics",))
+    return VariantRecord(state=VariantState(source=item, decision=decision("H100", 1)))
+
+
+def test_scrapes_between_two_cycles_are_shared_by_namespaces() -> None:
+    """A tenant whose many pods all show long queues, or who is first, leaves them to others."""
+    many = [f"team-b/b{number}" for number in range(5000)]
+    records = {key: record(key) for key in (*many, "team-c/busy", "team-d/quiet")}
+    keys = reactions.watched(records, (*many[:4000], "team-c/busy"))
+    assert keys[:2] == ("team-b/b0", "team-c/busy")
+    assert "team-d/quiet" in keys
+    jobs = [ScrapeJob(key=key, endpoint="http://10.0.0.1", model="m") for key in records]
+    chosen = {job.key for job in within_budget(jobs, keys)}
+    assert "team-c/busy" in chosen
+    assert len(chosen) < len(many)
 
 
 def test_of_too_many_of_one_namespace_the_oldest_are_left_out() -> None:
