@@ -356,7 +356,7 @@ def _urls(
     if scheme not in {"http", "https"}:
         problems.append(f"pod annotation {SCHEME}: must be http or https; {by_spec} is used")
         scheme = by_spec
-    path = annotations.get(PATH, "/metrics").lstrip("/")
+    path = annotations.get(PATH, command_lines.path(spec.get("containers") or ())).lstrip("/")
     if not _PATH_TEXT.fullmatch(path):
         problems.append(f"pod annotation {PATH}: must be a path without blanks; /metrics is used")
         path = "metrics"

@@ -48,10 +48,16 @@ _CERTIFICATE_FLAG = re.compile(r"(?:^|\s)--ssl-certfile(?:=|\s)")
 _OF_PICKER = re.compile(r"(?:^|\s)--metrics-(port|cert-dir)(?:=|\s+)[\"']?([^\s\"'-][^\s\"']*)")
 """Flags of an endpoint picker: where its metrics are, and the certificates with which they are served."""
 
-_ROLE = re.compile(
-    r"(?:^|\s)--(?:disaggregation-mode(?:=|\s+)[\"']?(?:(?P<prefill>prefill)|(?P<decode>decode))\b)"
+NIM_PATH = "/v1/metrics"
+_NIM_IMAGE = re.compile(r"^nvcr\.io/nim/")
+"""Path of the metrics of NVIDIA's NIM, and the beginning of its images."""
+
+_PREFILL = r"--disaggregation-mode[=\s]+[\"']?prefill\b|--is-prefill-worker\b|\bkv_role\W{1,8}kv_producer\b"
+_DECODE = (
+    r"--disaggregation-mode[=\s]+[\"']?decode\b|--is-decode-worker\b|\bkv_role\W{1,8}kv_consumer\b"
 )
-"""Flag of SGLang and of Dynamo's workers with the one part of requests that a server does."""
+_ROLE = re.compile(f"(?P<prefill>{_PREFILL})|(?P<decode>{_DECODE})")
+"""Flags of SGLang, Dynamo's workers and vLLM with the one part of requests that a server does."""
 
 _COUNTED = re.compile(r"\$\(\(\s*(\d{1,5})\s*\+")
 """Beginning of a sum in a shell: the port of the first of several engines."""
@@ -152,6 +158,12 @@ def role(containers: Iterable[Mapping[str, Any]]) -> str:
     """The part of a request that the server of these containers is started for; empty for whole requests."""
     named = {match.lastgroup for item in containers for match in _ROLE.finditer(text_of(item))}
     return (named.pop() or "") if len(named) == 1 else ""
+
+
+def path(containers: Iterable[Mapping[str, Any]]) -> str:
+    """Path of the metrics of the server in these containers, where nothing says another one."""
+    images = (str(item.get("image") or "") for item in containers)
+    return NIM_PATH if any(_NIM_IMAGE.search(image) for image in images) else "/metrics"
 
 
 def has_certificate(container: Mapping[str, Any]) -> bool:

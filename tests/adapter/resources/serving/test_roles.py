@@ -70,6 +70,10 @@ def test_replicas_of_a_role_are_groups() -> None:
     [
         ("python3 -m sglang.launch_server --disaggregation-mode prefill --port 30000", "prefill"),
         ("python3 -m dynamo.vllm --disaggregation-mode=decode", "decode"),
+        ("python3 -m dynamo.vllm --model m --is-prefill-worker", "prefill"),
+        ('vllm serve m --kv-transfer-config {"kv_role":"kv_producer"}', "prefill"),
+        ("vllm serve m --kv-transfer-config {'kv_role': 'kv_consumer'}", "decode"),
+        ('vllm serve m --kv-transfer-config {"kv_role":"kv_both"}', ""),
         ("python3 -m sglang.launch_server --disaggregation-mode null", ""),
         ("vllm serve m", ""),
     ],

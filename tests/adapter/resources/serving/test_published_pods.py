@@ -1,0 +1,108 @@
+"""Pods as llm-d, KServe, Dynamo, Ray, Grove and RoleBasedGroup make them: servers, roles and groups."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from adapter.resources import pods
+from adapter.resources.serving import groups, roles
+from tests.adapter.resources.serving.test_servers_of_pods import container, pod
+
+DYNAMO = {"env": [{"name": "DYN_SYSTEM_PORT", "value": "9090"}]}
+SIDECAR = {
+    "name": "routing-proxy", "image": "ghcr.io/llm-d/llm-d-routing-sidecar",
+    "args": ["--port=8000", "--vllm-port=8200"], "ports": [{"containerPort": 8000}],
+    "restartPolicy": "Always",
+}  # fmt: skip
+
+
+def of(command: str, **fields: Any) -> dict[str, Any]:
+    """A pod with one server, and `labels`, `init` containers."""
+    labels, init = fields.pop("labels", {}), fields.pop("init", [])
+    made = pod(container("main", gpus=8, command=command.split(), **fields))
+    made["metadata"]["labels"] = labels
+    made["spec"]["initContainers"] = init
+    return made
+
+
+@pytest.mark.parametrize(
+    ("item", "url", "role"),
+    [
+        pytest.param(
+            of("vllm serve m --port 8200", labels={"llm-d.ai/role": "decode"}, init=[SIDECAR]),
+            "http://10.0.0.1:8200/metrics", "decode", id="llm-d behind its proxy",
+        ),
+        pytest.param(
+            of(
+                "vllm serve m --port 8000 --ssl-certfile /var/run/kserve/tls/tls.crt",
+                labels={"llm-d.ai/role": "prefill"},
+            ),
+            "https://10.0.0.1:8000/metrics", "prefill", id="kserve",
+        ),
+        pytest.param(
+            of("python3 -m dynamo.vllm --is-prefill-worker", **DYNAMO),
+            "http://10.0.0.1:9090/metrics", "prefill", id="dynamo, older flags",
+        ),
+        pytest.param(
+            of("python3 -m dynamo.trtllm --disaggregation-mode decode", **DYNAMO),
+            "http://10.0.0.1:9090/metrics", "decode", id="dynamo",
+        ),
+        pytest.param(
+            of("", image="nvcr.io/nim/meta/llama-3.1-8b-instruct:1.8"),
+            "http://10.0.0.1:8000/v1/metrics", "", id="nim",
+        ),
+        pytest.param(
+            of("", image="quay.io/ascend/vllm-ascend", args=["vllm", "serve", "m"]),
+            "http://10.0.0.1:8000/metrics", "", id="ascend",
+        ),
+        pytest.param(
+            of(
+                "python3 -m sglang.launch_server --port 40000 --node-rank $(LWS_WORKER_INDEX)",
+                labels={groups.NAME: "s", groups.GROUP_INDEX: "0", groups.WORKER_INDEX: "1"},
+            ),
+            "http://10.0.0.1:40000/metrics", "", id="sglang of several nodes",
+        ),
+        pytest.param(
+            of(
+                "vllm serve m --kv-transfer-config "
+                + json.dumps({"kv_connector": "P2p", "kv_role": "kv_producer"}, separators=(",", ":"))
+            ),
+            "http://10.0.0.1:8000/metrics", "prefill", id="vllm that sends its cache",
+        ),
+    ],
+)  # fmt: skip
+def test_servers_and_roles(item: dict[str, Any], url: str, role: str) -> None:
+    """Where the metrics are, and which part of requests the pod does."""
+    trimmed = pods.trimmed(item)
+    assert trimmed["urls"] == (url,)
+    assert roles.of_pod(trimmed) == role
+
+
+@pytest.mark.parametrize(
+    "common",
+    [
+        {
+            "grove.io/podcliquescalinggroup": "g",
+            "grove.io/podcliquescalinggroup-replica-index": "1",
+        },
+        {
+            "rbg.workloads.x-k8s.io/group-name": "g",
+            "rbg.workloads.x-k8s.io/role-instance-name": "i",
+        },
+        {"disaggregatedset.x-k8s.io/name": "d", groups.NAME: "d-0-a", groups.GROUP_INDEX: "0"},
+    ],
+)
+def test_groups(common: dict[str, str]) -> None:
+    """What their pods have in common makes them one replica."""
+    other = {"metadata": {"name": "q", "labels": {**common, "role": "worker"}}}
+    assert groups.of_pod({"metadata": {"name": "p", "labels": common}}) == groups.of_pod(other)
+
+
+def test_an_annotation_counts_before_the_path_of_the_image() -> None:
+    """NIM behind a proxy of its own."""
+    item = of("", image="nvcr.io/nim/meta/llama:1")
+    item["metadata"]["annotations"] = {"prometheus.io/path": "/metrics"}
+    assert pods.trimmed(item)["urls"] == ("http://10.0.0.1:8000/metrics",)
