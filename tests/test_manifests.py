@@ -179,7 +179,17 @@ def test_overlays_grant_what_their_duties_need() -> None:
         ("apps", "deployments/scale"),
         ("apps", "statefulsets/scale"),
         ("leaderworkerset.x-k8s.io", "leaderworkersets/scale"),
+        ("disaggregatedset.x-k8s.io", "disaggregatedsetrolescalers/scale"),
+        ("nvidia.com", "dynamographdeploymentscalingadapters/scale"),
+        ("workload.serving.volcano.sh", "modelservings/scale"),
+        ("orchestration.aibrix.ai", "rayclusterfleets/scale"),
+        ("orchestration.aibrix.ai", "stormservices/scale"),
+        ("workloads.x-k8s.io", "rolebasedgroupscalingadapters/scale"),
+        ("grove.io", "podcliquescalinggroups/scale"),
     ]
+    kinds = [(group, resource.removesuffix("/scale")) for group, resource in scaled]
+    assert all(granted("base", "get", *item, "team-a", "v") for item in scaled[1:])
+    assert all(granted("overlays/actuate", "get", *item, "team-a", "v") for item in kinds)
     for folder in (
         "base",
         "overlays/limited",
