@@ -239,7 +239,7 @@ def _without_server(
     """
     pod_of = dict(zip(source.endpoints, source.pods, strict=False))
     unit_of = {e: source.beside.get(e, pod) for e, pod in pod_of.items()}
-    heard = [e for e in source.endpoints if e not in stale]
+    heard = [e for e in pod_of if e not in stale]
     enough = len({pod_of[e] for e in heard}) >= max(source.replicas, 1)
     answering = {"", *(unit_of[e] for e in heard)}
     return frozenset(
