@@ -359,7 +359,9 @@ def _variations(
         by_variant.setdefault(pod.key, []).append(pod.sampled)
     variations = {}
     for key, pods in by_variant.items():
-        input_cv = histograms.variation(filter(None, (pod.input_moments for pod in pods)))
+        input_cv = histograms.variation(
+            filter(None, (pod.input_moments for pod in pods)), but_rare=True
+        )
         output_cv = histograms.variation(filter(None, (pod.output_moments for pod in pods)))
         if input_cv is not None or output_cv is not None:
             variations[key] = LengthVariation(

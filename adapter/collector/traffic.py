@@ -304,7 +304,7 @@ class TrafficWindow:
             waiting_growth_rps=_queued(self._latest, self._growth, 0.25 * self.window_seconds),
             queue_growth_rps=_queued(self._latest, self._growth, self.window_seconds),
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
-            input_cv=histograms.variation(item.input_moments for item in self._growth),
+            input_cv=histograms.variation((i.input_moments for i in self._growth), but_rare=True),
             output_cv=output_cv,
             short_answers=histograms.short_shares(item.output_moments for item in self._growth),
             cached_tokens=cached(self._growth, input_tokens),

@@ -19,6 +19,11 @@ _LENGTHS_COUNT = 10
 _SHORT_COUNT = 100
 """The same for shares of short ones, of which few requests have none or too many."""
 
+_RARE_SHARE = 0.001
+"""Share of the requests up to which the longest are too rare to tell how lengths vary: a tenth of what the
+99th percentile leaves. One prompt of 50,000 tokens in thousands of 500 makes the tail of a log-normal four
+times as long, and is gone from the window minutes later."""
+
 _FINE = 10.0
 """Bound that the first buckets must reach down to, to tell short requests."""
 
@@ -174,16 +179,72 @@ def moments_growth(before: Moments | None, after: Moments | None) -> Moments:
     )
 
 
-def variation(growths: Iterable[Moments]) -> float | None:
-    """Coefficient of variation of the lengths of requests; None for too few."""
+def variation(growths: Iterable[Moments], *, but_rare: bool = False) -> float | None:
+    """Coefficient of variation of the lengths of requests; None for too few.
+
+    Args:
+        growths: Their moments.
+        but_rare: Whether the longest ones, where they are no more than `_RARE_SHARE`, count as the longest of
+            the others; up to twice that share a part of them does. For prompts, which are over in seconds:
+            a long answer holds its place and its KV cache for as long as it takes.
+
+    """
     total = squares = count = 0.0
+    known = []
     for growth in growths:
         total += growth.total
         squares += growth.squares
         count += growth.count
+        if but_rare and growth.by_length:
+            known.append(growth.by_length)
     if count < _LENGTHS_COUNT or total <= 0:
         return None
-    return math.sqrt(max(count * squares / (total * total) - 1.0, 0.0))
+    usual = _without_rare(total, squares, count, [sum(up_to) for up_to in zip(*known, strict=True)])
+    return math.sqrt(max(count * usual.squares / (usual.total * usual.total) - 1.0, 0.0))
+
+
+def _without_rare(total: float, squares: float, count: float, up_to: Sequence[float]) -> Moments:
+    """The moments, with the rare longest requests at the bound that all others are within.
+
+    Args:
+        total: Sum of the tokens of all requests.
+        squares: Sum of their squares.
+        count: All requests.
+        up_to: Requests of at most `LENGTH_BOUNDS` tokens each; empty where the buckets do not tell.
+
+    """
+    most = _RARE_SHARE * count
+    first = next((at for at, below in enumerate(up_to) if count - below < 2.0 * most), len(up_to))
+    if first >= len(up_to) or up_to[first] >= count:
+        return Moments(total, squares, count)
+    bound, rare = float(LENGTH_BOUNDS[first]), count - up_to[first]
+    part = min(2.0 - rare / most, 1.0)
+    above = _between(LENGTH_BOUNDS[first:], up_to[first:])
+    less = Moments(
+        total - part * (above.total - above.count * bound),
+        squares - part * (above.squares - above.count * bound * bound),
+        count,
+    )
+    if up_to[-1] >= count and less.total > 0 and less.squares * count >= less.total**2:
+        return less
+    # How far buckets go beyond the last bound is not known: the others are known by their numbers alone.
+    below = _between((0, *LENGTH_BOUNDS[: first + 1]), (0.0, *up_to[: first + 1]))
+    usual = below.total + rare * bound, below.squares + rare * bound * bound
+    return Moments(
+        usual[0] + (1.0 - part) * max(total - usual[0], 0.0),
+        usual[1] + (1.0 - part) * max(squares - usual[1], 0.0),
+        count,
+    )
+
+
+def _between(bounds: Sequence[int], up_to: Sequence[float]) -> Moments:
+    """Moments of requests between some bounds, by how many have at most each."""
+    total = squares = 0.0
+    for (lower, before), (upper, after) in pairwise(zip(bounds, up_to, strict=True)):
+        mean, square = _within(float(lower), float(upper))
+        total += max(after - before, 0.0) * mean
+        squares += max(after - before, 0.0) * square
+    return Moments(total, squares, max(up_to[-1] - up_to[0], 0.0))
 
 
 def short_shares(growths: Iterable[Moments]) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.collector.servers.moments import moments, moments_growth, short_shares
+from adapter.collector.servers.moments import moments, moments_growth, short_shares, variation
 from adapter.collector.servers.totals import LENGTH_BOUNDS, Moments
 from adapter.collector.traffic import TrafficWindow
 from adapter.collector.windows.growth import EMPTY
@@ -131,3 +132,56 @@ def test_requests_are_counted_by_length() -> None:
     assert moments_growth(Moments(0.0, 0.0, 0.0), after).by_length == after.by_length
     assert moments_growth(Moments(900.0, 9e4, 10.0), after).by_length == ()
     assert of_buckets({"100": 10, "1000": 20, "+Inf": 30}).by_length == ()
+
+
+BOUNDS = [step * 10**power for power in range(5) for step in (1, 2, 5)]
+USUAL = np.random.default_rng(3).lognormal(6.0, 0.6, 5000)
+
+
+def of_lengths(*lengths: float) -> Moments:
+    """Moments of requests of these lengths, by vLLM's buckets."""
+    below = {str(bound): float(np.sum(np.array(lengths) <= bound)) for bound in BOUNDS}
+    return of_buckets({**below, "+Inf": float(len(lengths))})
+
+
+@pytest.mark.parametrize("longest", [15_000.0, 45_000.0, 90_000.0])
+def test_a_few_very_long_requests_are_no_variation(longest: float) -> None:
+    """Whether one of them is in the window is chance, and a percentile does not depend on it."""
+    usual = variation([of_lengths(*USUAL)], but_rare=True)
+    assert usual == pytest.approx(USUAL.std() / USUAL.mean(), rel=0.1)
+    assert variation([of_lengths(*USUAL), of_lengths(longest)], but_rare=True) == pytest.approx(
+        usual, rel=0.1
+    )
+
+
+def test_one_more_long_request_changes_little() -> None:
+    """Where they are about as many as are rare, targets would go up and down with each of them."""
+    known = [
+        variation([of_lengths(*USUAL), of_lengths(*[15_000.0] * more)], but_rare=True)
+        for more in range(1, 14)
+    ]
+    assert max(abs(np.diff(np.array(known, dtype=float)))) < 0.3
+
+
+def test_long_requests_that_are_not_rare_count() -> None:
+    """One in a hundred, and one of a few hundred: those are what a 99th percentile is about."""
+    many = np.array([*USUAL, *[45_000.0] * 50])
+    assert variation([of_lengths(*many)], but_rare=True) == pytest.approx(
+        many.std() / many.mean(), rel=0.3
+    )
+    few = np.array([*USUAL[:300], 45_000.0])
+    assert variation([of_lengths(*few)], but_rare=True) == pytest.approx(
+        few.std() / few.mean(), rel=0.3
+    )
+
+
+def test_without_counts_by_length_all_requests_count() -> None:
+    """Buckets that do not tell short requests tell no rare ones."""
+    known = Moments(5000 * 400.0, 5000 * 250_000.0, 5000.0)
+    assert variation([known], but_rare=True) == pytest.approx(0.75)
+
+
+def test_answers_count_however_rare_they_are() -> None:
+    """A long one holds its place for as long as it takes."""
+    some = [of_lengths(*USUAL), of_lengths(45_000.0)]
+    assert (variation(some) or 0.0) > 1.5 * (variation(some, but_rare=True) or math.inf)
