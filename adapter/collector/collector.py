@@ -19,7 +19,7 @@ from adapter.collector.attribution import Attribution
 from adapter.collector.observation import CollectedVariant, Observation
 from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.pickers.queried import QueriedGateways
-from adapter.collector.pod_scraper import OnPage, PodScraper, ScrapeJob
+from adapter.collector.pod_scraper import LOOK_SECONDS, OnPage, PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PrometheusScraper, add_queried
 from adapter.collector.servers.plausibility import Assessment, Plausibility
@@ -136,8 +136,7 @@ class Collector:
 
     def use(self, variants: Iterable[VariantSource]) -> None:
         """Collect these variants from now on; what is known of those that stay is kept."""
-        now = self._clock.monotonic()
-        before, self._variants = self._variants, {}
+        now, before, self._variants = self._clock.monotonic(), self._variants, {}
         for source in variants:
             item = before.get(source.key) or CollectedVariant(
                 source=source,
@@ -154,7 +153,8 @@ class Collector:
 
     async def collect_some(self, keys: Iterable[str]) -> None:
         """Scrape pods of some variants, the first ones within the budget, between two scrape cycles."""
-        await self._pods.scrape(jobs.within_budget(self._jobs(), keys), _add_scraped(self.add))
+        some, add = jobs.within_budget(self._jobs(), keys), _add_scraped(self.add)
+        await self._pods.scrape(some, add, wait_seconds=LOOK_SECONDS)
 
     async def collect(self, *, spread: bool = False) -> None:
         """One scrape cycle: pods, then Prometheus; `spread`: until the next one is due, which follows."""

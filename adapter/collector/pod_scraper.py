@@ -46,6 +46,9 @@ VARIANT_SECONDS = 15.0
 WAIT_SECONDS = exposition.TIMEOUT_SECONDS + 0.5
 """Real seconds that a scrape cycle waits for its variants; slower ones go on beside the next."""
 
+LOOK_SECONDS = 1.0
+"""Likewise a scrape of some variants between two cycles, whose others shall not be seen later for it."""
+
 RETRY_LIMIT_SECONDS = 60.0
 """Longest back-off of a pod that does not answer."""
 
@@ -152,12 +155,12 @@ class PodScraper:
             task.cancel()
 
     async def scrape(
-        self, jobs: Iterable[ScrapeJob], on_page: OnPage, *, spread_seconds: float = 0.0
-    ) -> None:
+        self, jobs: Iterable[ScrapeJob], on_page: OnPage, *, spread_seconds: float = 0.0,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:  # fmt: skip
         """Scrape each pod that is due once, spread over `spread_seconds`; each has its own fixed moment.
 
-        A variant whose last scrape is still under way has no other one. A scrape that takes too long is not
-        waited for.
+        A variant whose last one is under way has no other. None is waited for beyond `wait_seconds`.
         """
         now = self._clock.monotonic()
         due: dict[str, list[ScrapeJob]] = {}
@@ -174,7 +177,7 @@ class PodScraper:
                 self._under_way[key] = task
                 started.append(task)
         if started:
-            wait = self._clock.real_seconds(spread_seconds) + WAIT_SECONDS
+            wait = self._clock.real_seconds(spread_seconds) + wait_seconds
             await asyncio.wait(started, timeout=wait)
 
     async def _scrape_variant(

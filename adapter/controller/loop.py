@@ -220,12 +220,13 @@ class ControlLoop:
         collection = self._settings.collection
         while True:
             started = self._clock.monotonic()
-            await self.scrape(spread=True)
-            ends = started + collection.interval
-            while self.watched and ends - self._clock.monotonic() > 1.5 * collection.busy_interval:
-                await self._clock.sleep(collection.busy_interval)
-                await _look(self._collector, self.watched, self.record_scrape)
-            await self._clock.sleep(ends - self._clock.monotonic())
+            async with asyncio.TaskGroup() as group:
+                # What answers late holds up no look at the others.
+                cycle = group.create_task(self.scrape(spread=True), name="scrape cycle")
+                asked = self._clock.real_seconds(collection.spread * collection.interval)
+                await asyncio.wait({cycle}, timeout=asked)
+                await _looks(self, self._clock, until=started + collection.interval)
+            await self._clock.sleep(started + collection.interval - self._clock.monotonic())
 
     async def _reconcile_at_intervals(
         self, after_cycle: Callable[[], Awaitable[None]] | None
@@ -277,6 +278,14 @@ class ControlLoop:
         await self._reconciler.reconcile(self._settings)
         self._cycles += 1
         self.timeline.record(self.states, now=self._clock.time())
+
+
+async def _looks(loop: ControlLoop, clock: Clock, *, until: float) -> None:
+    """Look at watched variants in between, while the next scrape cycle is not near."""
+    busy = loop.settings.collection.busy_interval
+    while loop.watched and until - clock.monotonic() > 1.5 * busy:
+        await clock.sleep(busy)
+        await _look(loop.collector, loop.watched, loop.record_scrape)
 
 
 async def _look(collector: Collector, keys: tuple[str, ...], record: Callable[..., None]) -> None:
