@@ -3,7 +3,8 @@
 Requests are conserved. Whoever is in service and has not ended has had a first token, or is in prefill; by
 Little's law those between arrival and first token are, on average, the growth of the sum of times to first
 token over time. A gauge that grows by more than first tokens and these explain has the others alone, until
-their first tokens come, or tokens are timed for as many.
+their first tokens come, tokens are timed for as many, or the KV cache holds more than what the others have:
+prompts of many, computed side by side, may take minutes to the first tokens of any of them.
 
 Where a page has no first tokens, or counts them as requests end (trtllm-serve, Triton without streams), many
 more in service than a server ever had count from when more end.
@@ -43,6 +44,10 @@ _ENDED = 0.25
 """Share of many more requests in service that must end beyond the usual number, where nothing else says that
 they are served."""
 
+_VARIES = 1.5
+"""Requests of which the KV cache may hold more than it usually does of one, by chance: two standard deviations
+of 0.75 of the mean, which are those of lengths at most."""
+
 _BEGUN = 0.5
 """Share of those in service that must have had a first token, for these to be counted as they come."""
 
@@ -70,6 +75,7 @@ class Service:
     _begun: float = 0.0
     _before: float = 0.0
     _ended_rps: float = 0.0
+    _held: float = 0.0
     _as_they_come: bool = False
 
     def note(self, before: PodMetrics, page: PodMetrics, *, seconds: float, batch: float) -> None:
@@ -87,6 +93,10 @@ class Service:
             self.doubted, self.most = 0.0, max(self.most, page.running)
             self._levels.clear()
             return
+        if not self.doubted:
+            self._learn_held(before)
+        elif self._holds_cache(page):
+            self.doubted = 0.0
         in_service = before.running - self.doubted
         if in_service >= 1.0:
             ahead = before.ttft[1] - before.finished
@@ -105,6 +115,8 @@ class Service:
         elif beyond - self.doubted > chance and more > 0:
             self.doubted += min(more, beyond - self.doubted)
         self.doubted = max(min(self.doubted, beyond, page.running), 0.0)
+        if self.doubted and self._holds_cache(page):
+            self.doubted = 0.0
         if not self.doubted:
             unexplained = more + ended - begun
             self._without = LESS * self._without + (1.0 - LESS) * max(unexplained, 0.0)
@@ -128,6 +140,23 @@ class Service:
         in_gauge, half = 0.5 * (before.running + page.running), 0.5 * self.doubted
         others = max(in_gauge - self.doubted, 0.0)
         return served > 0 and served >= in_gauge - half + min(math.sqrt(others), half)
+
+    def _learn_held(self, page: PodMetrics) -> None:
+        """Learn the share of the KV cache that a request in service holds."""
+        if page.running < 1.0 or page.kv_cache is None:
+            return
+        share = LESS if self._held else 0.0
+        self._held = share * self._held + (1.0 - share) * page.kv_cache / page.running
+
+    def _holds_cache(self, page: PodMetrics) -> bool:
+        """Whether the KV cache holds more than those do that are not doubted, by more than chance.
+
+        Prompts that are computed in parts hold little at first, so that it says of some that all are there.
+        """
+        if page.kv_cache is None or not self._held:
+            return False
+        others = max(page.running - self.doubted, 0.0)
+        return page.kv_cache / self._held - others > _VARIES * math.sqrt(others)
 
     def _note_untimed(
         self, before: PodMetrics, page: PodMetrics, *, ended: float, seconds: float, batch: float

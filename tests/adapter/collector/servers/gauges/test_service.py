@@ -164,3 +164,28 @@ def test_prefill_that_takes_long_is_known_from_the_pages_before() -> None:
         for at, one in enumerate(page(at, 0.0) for at in range(9))
     ]  # fmt: skip
     assert set(idle_of(pages)) == {0.0}
+
+
+def computed(*caches: float, running: float = 42.0) -> list[float]:
+    """What is not in service of a crowd without first tokens, by the cache in use on each page."""
+    usual = [replace(page(at, 0.0), kv_cache=0.04) for at in range(6)]
+    crowd = [replace(usual[-1], running=running, kv_cache=cache) for cache in caches]
+    return idle([*usual, *crowd])[len(usual) - 1 :]
+
+
+def test_prompts_that_are_computed_side_by_side_count_by_the_cache_they_hold() -> None:
+    """Forty of 30,000 tokens, in parts of hundreds: no first token comes for minutes, and the KV cache fills."""
+    assert computed(0.06, 0.09, 0.12, 0.15, 0.18) == [40.0, 0.0, 0.0, 0.0, 0.0]
+    # By chance two hold twice as much as usual, or there are none.
+    assert computed(0.06, 0.08, 0.08, 0.06, 0.04) == [40.0] * 5
+
+
+def test_a_crowd_on_an_idle_server_counts_as_soon_as_its_cache_fills() -> None:
+    """Nobody else holds any of it; nobody in service has had a first token either."""
+    served = [with_first_tokens(replace(page(at, 0.0), kv_cache=0.04)) for at in range(6)]
+    done = replace(served[-1], running=0.0, finished=served[-1].ttft[1], kv_cache=0.0)
+    crowd = [replace(done, running=40.0, kv_cache=0.001 * (at + 1)) for at in range(4)]
+    assert idle_of([*served, done, *crowd])[-4:] == [0.0] * 4
+    assert (
+        idle_of([*served, done, *(replace(one, kv_cache=0.0) for one in crowd)])[-4:] == [40.0] * 4
+    )
