@@ -53,6 +53,11 @@ class PairedWindow(TrafficWindow):
         """Drop the samples of all other pods, not what they counted."""
         known = set(endpoints)
         apart = {endpoint for endpoint in known if self._apart(endpoint)}
+        # One that changes over, as when the last decode pod goes, would count once more when it comes back.
+        for endpoint in known - apart:
+            self._prefill.suspend(endpoint, forget=True)
+        for endpoint in apart:
+            super().suspend(endpoint, forget=True)
         self._prefill.retain(apart)
         super().retain(known - apart)
 

@@ -88,3 +88,28 @@ def test_pods_of_no_pair_are_all_counted() -> None:
     window.retain(("b",))
     assert window.sampled_at("a") is None
     assert window.sampled_at("b") == 60.0
+
+
+def test_what_changes_over_and_back_counts_once() -> None:
+    """While its last decode pod is replaced, a replica has no pair; what came meanwhile has one window."""
+    window = PairedWindow(window_seconds=60, long_seconds=600)
+    rates, long_rates, reported, answers = [], [], [], []
+    for now in range(0, 901, 5):
+        decode = f"d{now // 300}"
+        alone = now >= 300 and now % 300 < 20
+        window.pair(frozenset() if alone else {"p"})
+        window.retain(("p",) if alone else ("p", decode))
+        window.add("p", prefilled(1.0 * now), now=now)
+        if not alone:
+            born = now - now % 300
+            window.add(decode, page(1.0 * (now - born)), now=now, started=born)
+        traffic, since = window.traffic(now=now), window.rate_since_last(at_least=5.0)
+        if now > 60 and traffic is not None and since is not None:
+            rates.append(traffic.arrival_rate_rps)
+            long_rates.append(traffic.long_rate_rps)
+            reported.append(since[0])
+            answers.append(traffic.output_tokens or 0.0)
+    assert max(rates) < 1.5
+    assert max(long_rates) < 1.1
+    assert max(reported) < 6.0
+    assert min(answers) > 50.0
