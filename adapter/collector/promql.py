@@ -300,7 +300,8 @@ def pods(samples: Iterable[Sample]) -> list[Sampled]:
         for key, pod in by_key.items()
         if key[4] or key[:4] not in named or not all(engines.reads(s[0]) for s in pod.samples)
     }
-    return [_sampled(key, pod) for key, pod in by_key.items() if math.isfinite(pod.sampled_at)]
+    known = ((key, pod) for key, pod in by_key.items() if math.isfinite(pod.sampled_at))
+    return [_sampled(key, pod) for key, pod in known if not engines.foreign(pod.samples)]
 
 
 def _key(labels: Mapping[str, str]) -> Pod:

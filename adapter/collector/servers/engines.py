@@ -336,6 +336,12 @@ def of(samples: Iterable[Sample]) -> tuple[Engine, list[Sample]] | None:
     return None
 
 
+def foreign(samples: Iterable[Sample]) -> bool:
+    """Whether something else has these samples, by names that many servers have: a router, or a gateway."""
+    known = list(samples)
+    return bool(known) and all(reads(name) for name, _, _ in known) and of(known) is None
+
+
 def translated(engine: Engine, samples: Iterable[Sample]) -> list[Sample]:
     """Samples of a server, as `of` gives them, by the names that `model_servers` has for what they mean."""
     own = [sample for sample in samples if sample[0] in engine.series]

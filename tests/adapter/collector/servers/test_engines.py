@@ -166,6 +166,11 @@ def test_names_that_many_servers_have_are_no_sign_of_one() -> None:
     for page in (some, router):
         with pytest.raises(exposition.NoServerError):
             exposition.parse(page, NIM_MODEL, "http://x")
+    # In Prometheus too, where a router's series may have the name of the model that a variant serves.
+    labels = {"namespace": "ns", "pod": "router", "model_name": NIM_MODEL}
+    gauge = Sample({**labels, "__name__": "router_num_requests_running"}, 5.0, 1000.0)
+    timed = Sample({**labels, "quantity": "sampled_at"}, 1000.0, 1000.0)
+    assert promql.pods([timed, gauge]) == []
 
 
 def test_a_server_without_a_count_of_requests_is_refused() -> None:
