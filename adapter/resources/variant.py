@@ -225,7 +225,7 @@ def source(
     notes = {**(target.annotations if target else {}), **metadata.annotations}
     service_class, class_problems = settings.class_of(spec, metadata.namespace, published)
     named = profiles.accelerators_of(variant, published)
-    devices = profiles.devices_of(variant, () if target is None else target.products)
+    devices = profiles.devices_of(variant, target.products if target else (), published)
     accelerators, cost_problems = settings.prices(named, devices)
     given, warnings = profiles.of_spec(spec, accelerators, settings.broken_costs, named)
     accelerator, own = _accelerator(variant, target, given, accelerators, published)

@@ -122,18 +122,19 @@ class Devices:
             return True
         return self._last.alike(self._last[name].device_type) == [name]
 
-    def kept(self, devices: Iterable[str]) -> frozenset[str]:
+    def kept(self, devices: Iterable[str], named: Collection[str]) -> frozenset[str]:
         """Rows that are gone and stay in force, as these devices would else mean another one.
 
-        A device of several rows means none of them, and still does when all but one of these are gone.
+        A device of several rows means none of them, and still does when all but one of these are gone; not
+        to whom that one is `named`, as by its last decision.
         """
-        return frozenset(name for device in devices for name in self._of(device))
+        return frozenset(name for device in devices for name in self._of(device, named))
 
-    def _of(self, device: str) -> Collection[str]:
+    def _of(self, device: str, named: Collection[str]) -> Collection[str]:
         if not device or device in self._now or device in self._last:
             return ()
         now, before = set(self._now.alike(device)), set(self._last.alike(device))
-        return before - now if len(now) == 1 and now < before else ()
+        return before - now if len(now) == 1 and now < before and not now & set(named) else ()
 
 
 def priced(
@@ -206,7 +207,7 @@ class PriceTable:
     def of(self, names: Iterable[str], devices: Iterable[str]) -> tuple[Prices, tuple[str, ...]]:
         """Accelerators for a variant, as `ConfigMaps.prices`."""
         named = frozenset(names)
-        kept, only = self._devices.kept(devices), gone(named, self._rows, self._last)
+        kept, only = self._devices.kept(devices, named), gone(named, self._rows, self._last)
         if (only, kept) not in self._prices:
             self.used |= only | kept
             self.told |= dict.fromkeys(is_gone(self._last[name]) for name in sorted(only | kept))

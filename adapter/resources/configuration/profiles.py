@@ -32,9 +32,14 @@ def accelerators_of(
     return tuple(filter(None, (label, last)))
 
 
-def devices_of(variant: schemas.VariantAutoscaling, products: Sequence[str]) -> tuple[str, ...]:
-    """What may be the device of a variant's accelerator: its label, and the GPU `products` of its pods."""
-    if variant.spec.profile is not None:
+def devices_of(
+    variant: schemas.VariantAutoscaling, products: Sequence[str], published: Published | None
+) -> tuple[str, ...]:
+    """What may be the device of a variant's accelerator: its label, and the GPU `products` of its pods.
+
+    Empty for one without a decision, `published`, which could become one for another accelerator.
+    """
+    if variant.spec.profile is not None or published is None:
         return ()
     label = variant.metadata.labels.get(ACCELERATOR_LABEL, "")
     return (label,) if label else tuple(products)

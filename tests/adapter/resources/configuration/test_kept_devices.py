@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from adapter.installation import COSTS
+from adapter.resources import schemas
 from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.configuration import profiles
 from adapter.resources.configuration.last_good import NOTHING, LastGood
+from adapter.resources.stored_status import Published
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 
@@ -49,3 +52,19 @@ def test_whoever_names_the_row_is_not_told_of_others_of_its_device() -> None:
     prices, told = settings.prices(["H100"], ["H100"])
     assert (list(prices), told) == (["H100"], ())
     assert set(settings.last_good.accelerators) == {"H100"}
+
+
+def test_a_row_too_many_may_be_deleted_where_nothing_was_decided_by_it() -> None:
+    """Whoever was refused for two rows of its device, or last decided for the one left, is for that one."""
+    both = read("H100", "2xH100").last_good
+    prices, told = read("H100", last=both).prices([H100, "H100"], [H100])
+    assert (prices.meant(H100), told) == ("H100", ())
+    variant = schemas.VariantAutoscaling.model_validate(
+        {
+            "metadata": {"name": "v", "labels": {"inference.optimization/acceleratorName": H100}},
+            "spec": {"modelID": "m", "scaleTargetRef": {"kind": "Deployment", "name": "v"}},
+        }
+    )
+    decided = Published(accelerator=f"{H100}@10", replicas=1, decided_at=0.0)
+    assert profiles.devices_of(variant, (), decided) == (H100,)
+    assert profiles.devices_of(variant, (), None) == ()
