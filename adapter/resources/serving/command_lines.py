@@ -52,12 +52,15 @@ NIM_PATH = "/v1/metrics"
 _NIM_IMAGE = re.compile(r"^nvcr\.io/nim/")
 """Path of the metrics of NVIDIA's NIM, and the beginning of its images."""
 
-_PREFILL = r"--disaggregation-mode[=\s]+[\"']?prefill\b|--is-prefill-worker\b|\bkv_role\W{1,8}kv_producer\b"
-_DECODE = (
-    r"--disaggregation-mode[=\s]+[\"']?decode\b|--is-decode-worker\b|\bkv_role\W{1,8}kv_consumer\b"
+_MODE = r"--disaggregation-mode[=\s]+[\"']?"
+_ROLE = re.compile(
+    rf"(?P<prefill>{_MODE}prefill\b|--is-prefill-worker\b)|(?P<decode>{_MODE}decode\b|--is-decode-worker\b)"
 )
-_ROLE = re.compile(f"(?P<prefill>{_PREFILL})|(?P<decode>{_DECODE})")
-"""Flags of SGLang, Dynamo's workers and vLLM with the one part of requests that a server does."""
+_CACHE_ROLE = re.compile(
+    r"\bkv_role\W{1,8}(?:(?P<prefill>kv_producer)|(?P<decode>kv_consumer)|(?P<both>kv_both))\b"
+)
+"""Flags of SGLang and Dynamo's workers with the one part of requests that a server does, and vLLM's with what
+it does with its cache: of several connectors one may be for other uses, such as storing it."""
 
 _COUNTED = re.compile(r"\$\(\(\s*(\d{1,5})\s*\+")
 """Beginning of a sum in a shell: the port of the first of several engines."""
@@ -156,8 +159,12 @@ def of_picker(containers: Iterable[Mapping[str, Any]]) -> tuple[int, bool]:
 
 def role(containers: Iterable[Mapping[str, Any]]) -> str:
     """The part of a request that the server of these containers is started for; empty for whole requests."""
-    named = {match.lastgroup for item in containers for match in _ROLE.finditer(text_of(item))}
-    return (named.pop() or "") if len(named) == 1 else ""
+    texts = [text_of(item) for item in containers]
+    for form in (_ROLE, _CACHE_ROLE):
+        named = {match.lastgroup for text in texts for match in form.finditer(text)}
+        if named:
+            return (named.pop() or "") if len(named) == 1 and named != {"both"} else ""
+    return ""
 
 
 def path(containers: Iterable[Mapping[str, Any]]) -> str:

@@ -74,6 +74,11 @@ def test_replicas_of_a_role_are_groups() -> None:
         ('vllm serve m --kv-transfer-config {"kv_role":"kv_producer"}', "prefill"),
         ("vllm serve m --kv-transfer-config {'kv_role': 'kv_consumer'}", "decode"),
         ('vllm serve m --kv-transfer-config {"kv_role":"kv_both"}', ""),
+        (
+            'vllm serve m --kv-transfer-config {"kv_role":"kv_both","of":[{"kv_role":"kv_producer"}]}',
+            "",
+        ),
+        ('python3 -m dynamo.vllm --is-decode-worker {"kv_role":"kv_both"}', "decode"),
         ("python3 -m sglang.launch_server --disaggregation-mode null", ""),
         ("vllm serve m", ""),
     ],
