@@ -115,7 +115,7 @@ def _joined(decode: Traffic, prefill: Traffic) -> Traffic:
         recent=tuple(_higher(decode.recent, prefill.recent)),
         sudden=tuple(_higher(decode.sudden, prefill.sudden)),
         input_tokens=prefill.input_tokens if decode.input_tokens is None else decode.input_tokens,
-        cached_tokens=prefill.cached_tokens,
+        cached_tokens=_cached(decode, prefill),
         ttft_ms=decode.ttft_ms if prefill.ttft_ms is None else prefill.ttft_ms,
         ttft=decode.ttft if prefill.ttft == NOTHING else prefill.ttft,
         idle=decode.idle and prefill.idle,
@@ -131,6 +131,13 @@ def _joined(decode: Traffic, prefill: Traffic) -> Traffic:
         ),
         sampled_at=min(decode.sampled_at, prefill.sampled_at),
     )
+
+
+def _cached(decode: Traffic, prefill: Traffic) -> float | None:
+    """Cached input tokens per request: those that prefill never saw, short ones, have none."""
+    if prefill.cached_tokens is None or decode.long_rate_rps <= 0.0:
+        return prefill.cached_tokens
+    return prefill.cached_tokens * min(prefill.long_rate_rps / decode.long_rate_rps, 1.0)
 
 
 def _higher(rates: Rates, others: Rates) -> Iterator[tuple[float, float]]:

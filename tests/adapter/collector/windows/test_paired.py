@@ -113,3 +113,20 @@ def test_what_changes_over_and_back_counts_once() -> None:
     assert max(long_rates) < 1.1
     assert max(reported) < 6.0
     assert min(answers) > 50.0
+
+
+def test_what_the_cache_serves_is_of_the_prompts_that_prefill_had() -> None:
+    """Of five requests four are short and go to the decode pods alone: their prompts are computed there."""
+    window = PairedWindow(window_seconds=60, long_seconds=120)
+    window.pair({"p"})
+    for now in range(0, 121, 5):
+        cached = replace(
+            prefilled(0.2 * now), prompt_tokens=(420.0 * now, 0.2 * now),
+            cached_tokens=(378.0 * now, 420.0 * now),
+        )  # fmt: skip
+        window.add("p", cached, now=now)
+        window.add("d", replace(page(1.0 * now), prompt_tokens=(500.0 * now, now)), now=now)
+    traffic = window.traffic(now=120)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(1.0)
+    assert (traffic.input_tokens, traffic.cached_tokens) == pytest.approx((500.0, 378.0))
