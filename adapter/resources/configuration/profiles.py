@@ -130,7 +130,9 @@ def accelerator(
         variant, label, accelerators, products=products, gpus=gpus, published=published
     )
     priced_itself = own is not None and _OWN.fullmatch(published)
-    if accelerators.unread and published not in {"", name} and not priced_itself:
+    # From one row to another is a change of the pods or the label, whatever is wrong with a third.
+    known = {name, published} <= accelerators.keys() or published in {"", name}
+    if accelerators.unread and not known and not priced_itself:
         why = f"accelerator {published!r} of its last decision: {accelerators.unread}"
         raise MissingRowError(why)
     return name, own

@@ -91,3 +91,12 @@ def test_targets_of_the_other_autoscaler_that_are_gone() -> None:
     entry = {"m": "model_id: other\nnamespace: n\ntargetTTFT: 500\n"}
     assert variant({WVA_QUEUEING: entry}, model="other", **last).targets.ttft_ms == 500
     assert not variant({}, model="other", accelerator="H100", serviceClass="(none)").held
+
+
+def test_another_row_that_is_broken_does_not_hold_a_variant_that_moves() -> None:
+    """From one accelerator to another, whose prices both are known."""
+    rows = {"H100": ROW, "A100": '{"device": "NVIDIA-A100-PCIE-80GB", "cost": 40}', "TPU": "{"}
+    source = variant({COSTS: rows}, accelerator="A100")
+    assert (source.held, source.accelerator) == ("", "H100")
+    # Its own row may be the one that cannot be read.
+    assert variant({COSTS: {"A100": rows["A100"], "H100": "{"}}, accelerator="A100").held
