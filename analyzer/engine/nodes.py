@@ -262,6 +262,8 @@ def at_a_limit(
     """
     full = np.minimum(full, 0.999)
     square = np.maximum(variance, 1e-9)
+    # Where requests wait for other reasons than numbers: the widest that these let the two lie apart.
+    gap = np.minimum(gap, np.sqrt(square * (1.0 - full) / np.maximum(full, 1e-9)))
     behind = gap * full / (1.0 - full)
     rest = np.maximum(square - behind * gap, 0.0) / (1.0 - full)
     own = full * gap * (gap * gap - behind * behind - 3.0 * rest) / (square * np.sqrt(square))

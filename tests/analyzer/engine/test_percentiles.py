@@ -10,7 +10,9 @@ import pytest
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engines
 from analyzer.engine.crowding import several_servers
+from analyzer.engine.nodes import at_a_limit
 from analyzer.engine.percentiles import latency
+from analyzer.engine.search import Search
 
 
 def mean_wait(servers: int, load: float, services: np.ndarray) -> float:
@@ -162,3 +164,32 @@ def test_numbers_cannot_rise_beyond_the_last_slot(
     state = engine_state.at_rate(engines, np.array([rate_rps]))
     missed = float(latency(engines, state).itl_exceeds(np.array([target_ms]))[0])
     assert abs(math.log(missed / 0.05)) < math.log(1.7)
+
+
+@pytest.mark.parametrize("full", [0.01, 0.3, 0.9, 0.9999])
+def test_what_a_limit_takes_is_bounded_by_the_variance(full: float) -> None:
+    """Two numbers far apart do not vary by less than that: no skewness beyond that of the two themselves."""
+    bend, tilt = at_a_limit(np.array([full]), np.array([200.0]), np.array([0.2]))
+    at_most = min(full, 0.999)
+    assert float(bend[0]) == pytest.approx(1.0)
+    assert float(tilt[0]) == pytest.approx((1 - 2 * at_most) / math.sqrt(at_most * (1 - at_most)))
+
+
+def test_short_answers_that_wait_for_prompts_keep_a_tail() -> None:
+    """Nearly all wait for a place, and those that run hardly vary: practically none exceeds `most_ms`."""
+    engines = Engines(
+        base_ms=14.338,
+        per_request_ms=0.1205,
+        per_prefill_token_ms=0.1219,
+        per_context_token_ms=5.86e-5,
+        max_num_seqs=16,
+        max_num_batched_tokens=4096,
+        input_tokens=1105.3,
+        output_tokens=8.951,
+        input_cv=0.5495,
+        output_cv=0.8188,
+    )
+    state = engine_state.at_rate(engines, 0.98 * Search.stable_rates(engines))
+    times = latency(engines, state)
+    assert float(state.slot_waits[0]) > 0.8
+    assert float(times.itl_exceeds(times.tokens.most_ms)[0]) < 1e-3
