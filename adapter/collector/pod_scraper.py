@@ -47,7 +47,7 @@ WAIT_SECONDS = exposition.TIMEOUT_SECONDS + 0.5
 """Real seconds that a scrape cycle waits for its variants; slower ones go on beside the next."""
 
 LOOK_SECONDS = 1.0
-"""Likewise a scrape of some variants between two cycles, whose others shall not be seen later for it."""
+"""Real seconds that a scrape of some variants between two cycles waits: their others are looked at next."""
 
 RETRY_LIMIT_SECONDS = 60.0
 """Longest back-off of a pod that does not answer."""
