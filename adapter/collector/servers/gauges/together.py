@@ -33,6 +33,7 @@ class Gauges:
     left: float = 0.0
     idle: float = 0.0
     _admissions: Admissions = field(default_factory=Admissions)
+    _compared: PodMetrics | None = None
 
     @classmethod
     def of(cls, page: PodMetrics) -> Self:
@@ -53,6 +54,10 @@ class Gauges:
         self, before: PodMetrics, page: PodMetrics, *, seconds: float, batch: float, alone: bool
     ) -> None:
         """Compare a page with the one before it; arguments as of a queue's."""
+        if self._compared is not None and _began_anew(self._compared, page):
+            # Pages in between were doubted: how far its counts are apart is of the process before.
+            self._admissions, self.service = Admissions(), Service(most=self.service.most)
+        self._compared = page
         if self._admissions.note(before, page):
             self.queue, self.service = Queue(), Service(most=self.service.most)
             self.left, self.idle = self._admissions.left, self._admissions.idle
@@ -60,3 +65,12 @@ class Gauges:
         self.queue.note(before, page, seconds=seconds, batch=batch, alone=alone)
         self.service.note(before, page, seconds=seconds, batch=batch)
         self.left, self.idle = self.queue.left + self.queue.doubted, self.service.doubted
+
+
+def _began_anew(before: PodMetrics, page: PodMetrics) -> bool:
+    """Whether requests that were counted are not any more."""
+    return any(now < was for was, now in zip(_counts(before), _counts(page), strict=True))
+
+
+def _counts(page: PodMetrics) -> tuple[float, ...]:
+    return page.finished, page.ttft[1], page.prompt_tokens[1]
