@@ -45,8 +45,8 @@ _ENDED = 0.25
 they are served."""
 
 _VARIES = 1.5
-"""Requests of which the KV cache may hold more than it usually does of one, by chance: two standard deviations
-of 0.75 of the mean, which are those of lengths at most."""
+"""Requests of which the KV cache may hold more than it usually does of one, by chance: two standard
+deviations of 0.75 of the mean, which are those of lengths at most."""
 
 _BEGUN = 0.5
 """Share of those in service that must have had a first token, for these to be counted as they come."""

@@ -174,7 +174,7 @@ def computed(*caches: float, running: float = 42.0) -> list[float]:
 
 
 def test_prompts_that_are_computed_side_by_side_count_by_the_cache_they_hold() -> None:
-    """Forty of 30,000 tokens, in parts of hundreds: no first token comes for minutes, and the KV cache fills."""
+    """Forty of 30,000 tokens, in parts of hundreds: no first token for minutes, and the KV cache fills."""
     assert computed(0.06, 0.09, 0.12, 0.15, 0.18) == [40.0, 0.0, 0.0, 0.0, 0.0]
     # By chance two hold twice as much as usual, or there are none.
     assert computed(0.06, 0.08, 0.08, 0.06, 0.04) == [40.0] * 5
