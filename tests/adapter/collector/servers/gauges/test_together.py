@@ -35,7 +35,7 @@ def triton(ended: float, gone: float, running: float) -> PodMetrics:
 def test_what_is_in_service_after_a_restart_counts(
     server: Callable[[float, float, float], PodMetrics],
 ) -> None:
-    """Clients went away by hundreds before, and the first page after it is doubted: it was not read for long."""
+    """Clients went away by hundreds before; the first page after it is doubted: it was not read for long."""
     checks = Plausibility(interval=SECONDS)
     pages = [server(20.0 * at, 20.0 * at, 6.0) for at in range(12)]
     pages += [server(30.0 + 20.0 * at, 2.0, 6.0) for at in range(2)]
