@@ -42,6 +42,9 @@ from adapter.settings import keys
 _MOST_PROBLEMS = 3
 """Most problems of ConfigMaps that one variant's message repeats."""
 
+_OF_ROLES = (" (prefill)", " (decode)")
+"""What stands behind the name of a class in decisions for replicas that do one part of requests."""
+
 
 class _Reading:
     """Rows of the ConfigMaps, read one after the other.
@@ -70,6 +73,7 @@ class _Reading:
         self.data: dict[str, str] = {}
         self.setting_problems: list[keys.SettingProblem] = []
         self.row_problems, self._class_problems = list[str](), list[str]()
+        self._unread_classes: list[str] = []
         self._gone: dict[str, None] = {}
         self._keys = indexed.Keys(self._classes)
         self._forget()
@@ -152,7 +156,9 @@ class _Reading:
         )
         for problem in problems:
             self._report(problem)
-        if named_class is not None:
+        if named_class is None:
+            self._unread_classes += problems
+        else:
             self._classes[key] = named_class
             self._keys.add(named_class)
 
@@ -245,7 +251,7 @@ class ConfigMaps(_Reading):
         `published`: the last decision.
 
         Raises:
-            MissingRowError: no such class lists the model; names the field and the fix.
+            MissingRowError: no such class lists the model, or its row is broken; names the field and the fix.
 
         """
         rows_now, gone = self._index()
@@ -273,6 +279,8 @@ class ConfigMaps(_Reading):
                     self._refuse_lost(published.service_class)
                 return own, self.wva.notes_of(own.name)
             return self._held_class(before, spec.model)
+        if published is not None and published.service_class != listing_class.service_class.name:
+            self._refuse_unread(published.service_class, spec.model)
         notes = listing_class.problems_of(spec.model)
         if class_name:
             unknown = (
@@ -288,6 +296,19 @@ class ConfigMaps(_Reading):
             if lost not in self.row_problems:
                 self._report(lost)
             raise MissingRowError(lost)
+
+    def _refuse_unread(self, class_name: str, model: str) -> None:
+        """Raise MissingRowError where this class of a decision may only be missing as its row is broken.
+
+        So after a restart: what the row last had is not known then, and another class is not what it meant.
+        """
+        for suffix in _OF_ROLES:
+            class_name = class_name.removesuffix(suffix)
+        item = self._index()[0].named(class_name.lower())
+        problems = self._unread_classes if item is None else item.problems_of(model)
+        if class_name and problems:
+            why = f"service class {class_name!r} of its last decision: "
+            raise MissingRowError(why + "; ".join(problems[:_MOST_PROBLEMS]))
 
     def _held_class(
         self, item: NamedClass, model: str

@@ -100,3 +100,25 @@ def test_another_row_that_is_broken_does_not_hold_a_variant_that_moves() -> None
     assert (source.held, source.accelerator) == ("", "H100")
     # Its own row may be the one that cannot be read.
     assert variant({COSTS: {"A100": rows["A100"], "H100": "{"}}, accelerator="A100").held
+
+
+FREEMIUM = "name: Freemium\npriority: 10\ndata:\n  - {model: m, slo-tpot: 200}\n"
+
+
+@pytest.mark.parametrize("name", ["Premium", "Premium (prefill)"])
+@pytest.mark.parametrize("broken", [CLASS.replace("24", "fast"), "name: ["])
+def test_a_class_whose_row_is_broken_is_not_another_one(broken: str, name: str) -> None:
+    """The variant is held, rather than given the targets of a class that lists its model too."""
+    last = {"accelerator": "H100", "serviceClass": name}
+    source = variant({CLASSES: {"p": broken, "f": FREEMIUM}}, **last)
+    assert f"ConfigMap s/{CLASSES}: data.p" in source.held
+    assert source.published is not None
+    assert source.published.replicas == 4
+    # The row is there and says no more of the model, or is gone: that is a statement.
+    other = CLASS.replace("model: m", "model: other")
+    for rows in ({"p": other, "f": FREEMIUM}, {"f": FREEMIUM}):
+        source = variant({CLASSES: rows}, **last)
+        assert (source.held, source.targets.itl_ms) == ("", 200)
+    # What was decided for the other class before concerns no broken row.
+    last = {"accelerator": "H100", "serviceClass": "Freemium"}
+    assert not variant({CLASSES: {"p": broken, "f": FREEMIUM}}, **last).held
