@@ -6,6 +6,7 @@ for those that do not answer or are not to be scraped. A variant can change over
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -151,10 +152,10 @@ class Collector:
     def _jobs(self) -> list[ScrapeJob]:
         return jobs.scrape_jobs((v.source for v in self._variants.values()), self._settings.source)
 
-    async def collect_some(self, keys: Iterable[str]) -> None:
-        """Scrape pods of some variants, the first ones within the budget, between two scrape cycles."""
+    async def collect_some(self, keys: Iterable[str]) -> set[asyncio.Task[None]]:
+        """Scrape pods of some variants, those within the budget, between two cycles; returns what goes on."""
         some, add = jobs.within_budget(self._jobs(), keys), _add_scraped(self.add)
-        await self._pods.scrape(some, add, wait_seconds=LOOK_SECONDS)
+        return await self._pods.scrape(some, add, wait_seconds=LOOK_SECONDS)
 
     async def collect(self, *, spread: bool = False) -> None:
         """One scrape cycle: pods, then Prometheus; `spread`: until the next one is due, which follows."""

@@ -157,10 +157,10 @@ class PodScraper:
     async def scrape(
         self, jobs: Iterable[ScrapeJob], on_page: OnPage, *, spread_seconds: float = 0.0,
         wait_seconds: float = WAIT_SECONDS,
-    ) -> None:  # fmt: skip
+    ) -> set[asyncio.Task[None]]:  # fmt: skip
         """Scrape each pod that is due once, spread over `spread_seconds`; each has its own fixed moment.
 
-        A variant whose last one is under way has no other. None is waited for beyond `wait_seconds`.
+        A variant whose last one is under way has no other. Returns those that take beyond `wait_seconds`.
         """
         now = self._clock.monotonic()
         due: dict[str, list[ScrapeJob]] = {}
@@ -176,9 +176,10 @@ class PodScraper:
                 )
                 self._under_way[key] = task
                 started.append(task)
-        if started:
-            wait = self._clock.real_seconds(spread_seconds) + wait_seconds
-            await asyncio.wait(started, timeout=wait)
+        if not started:
+            return set()
+        wait = self._clock.real_seconds(spread_seconds) + wait_seconds
+        return (await asyncio.wait(started, timeout=wait))[1]
 
     async def _scrape_variant(
         self, key: str, jobs: list[ScrapeJob], on_page: OnPage, spread_seconds: float

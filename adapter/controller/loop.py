@@ -282,19 +282,27 @@ class ControlLoop:
 
 async def _looks(loop: ControlLoop, clock: Clock, *, until: float) -> None:
     """Look at watched variants in between, while the next scrape cycle is not near."""
-    busy = loop.settings.collection.busy_interval
+    busy, late = loop.settings.collection.busy_interval, set[asyncio.Task[None]]()
     while loop.watched and until - clock.monotonic() > 1.5 * busy:
         await clock.sleep(busy)
-        await _look(loop.collector, loop.watched, loop.record_scrape)
+        late = await _look(loop.collector, loop.watched, loop.record_scrape)
+    if late and until > clock.monotonic():
+        # No look is left that would record what comes late.
+        await asyncio.wait(late, timeout=clock.real_seconds(until - clock.monotonic()))
+        await _look(loop.collector, (), loop.record_scrape)
 
 
-async def _look(collector: Collector, keys: tuple[str, ...], record: Callable[..., None]) -> None:
-    """Scrape and record some variants between two scrape cycles."""
+async def _look(
+    collector: Collector, keys: tuple[str, ...], record: Callable[..., None]
+) -> set[asyncio.Task[None]]:
+    """Scrape and record some variants between two scrape cycles; returns scrapes that go on."""
+    late = set[asyncio.Task[None]]()
     try:
-        await collector.collect_some(keys)
+        late = await collector.collect_some(keys)
         record(between=True)
     except Exception:
         log.exception("scrape between two scrape cycles failed; the next cycle reads the pods")
+    return late
 
 
 async def _write_results(write: Callable[[], Awaitable[None]] | None, failures: _Failures) -> None:

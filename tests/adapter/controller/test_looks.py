@@ -50,6 +50,41 @@ def source(namespace: str, name: str, endpoint: str) -> VariantSource:
     )  # fmt: skip
 
 
+async def test_what_pods_answer_late_is_recorded_before_the_next_scrape_cycle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Busy servers answer late, and it is their rises that must be seen."""
+    late, seen = 3 * LOOK_SECONDS, []
+
+    async def page(_: web.Request) -> web.Response:
+        await asyncio.sleep(late)
+        return web.Response(text=PAGE)
+
+    def record(_: ControlLoop, *, between: bool = False) -> None:
+        seen.append((asyncio.get_running_loop().time() - began, between))
+
+    monkeypatch.setattr(ControlLoop, "record_scrape", record)
+    monkeypatch.setattr(ControlLoop, "watched", ("good/v",))
+    app = web.Application()
+    app.router.add_get("/good", page)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        clock, settings = LoopClock(), LoopSettings()
+        loop = ControlLoop(
+            collector=Collector(session=session, clock=clock, settings=settings.collection),
+            store=TargetStore(), clock=clock, planner=plan, settings=settings,
+        )  # fmt: skip
+        loop.apply_inputs(Inputs(variants=(source("good", "v", str(server.make_url("/good"))),)))
+        began = asyncio.get_running_loop().time()
+        running = asyncio.create_task(loop.run())
+        await asyncio.sleep(settings.collection.interval)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        loop.collector.close()
+    recorded_at = [at for at, between in seen if between]
+    assert len(recorded_at) >= 2
+    assert recorded_at[-1] - recorded_at[-2] == pytest.approx(late - LOOK_SECONDS, abs=0.5)
+
+
 async def test_slow_pods_take_no_look_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scrape cycle waits for them; the pods of others are looked at meanwhile."""
     asked: list[float] = []
