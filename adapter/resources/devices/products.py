@@ -55,7 +55,7 @@ CLOUD_LABELS = (
 
 CCE_ACCELERATOR = "accelerator"
 """Label of Huawei's nodes with GPUs, such as `nvidia-t4`; others may say anything by a label of this name."""
-_CCE_FORM = re.compile(r"nvidia-(?:tesla-)?[a-z]{1,4}\d+\w*")
+_CCE_FORM = re.compile(r"nvidia-(?:tesla-)?[a-z]{1,4}\d\w*")
 
 NPU = r"huawei\.com/(?:Ascend910|ascend-1980|npu|(?P<chip>Ascend910[ABC]\d?|Ascend310\w?))"
 """Resources that are whole Ascend NPUs."""
