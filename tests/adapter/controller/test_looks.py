@@ -29,7 +29,7 @@ vllm:request_success_total{model_name="m"} 5
 """
 
 CROWD = 16
-"""Pods of others, so that some are asked late in a scrape cycle."""
+"""Variants with one slow pod each: enough that some are scraped near the end of the spread."""
 
 
 class LoopClock(Clock):
