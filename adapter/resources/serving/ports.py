@@ -20,7 +20,7 @@ _PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 
 _BESIDE = re.compile(
     r"(?:istio|queue|linkerd|routing|envoy|kube-rbac|auth|oauth)-?proxy|envoy|(?:.*-)?sidecar|.*dcgm.*|.*exporter"
-    r"|vault-agent|fluent-?bit|.*-agent|.*-collector"
+    r"|vault-agent|fluent-?bit|.*-agent|.*-collector|(?:.*-)?tokenizer(?:-.*)?"
 )
 """Names of containers that stand beside a server."""
 
@@ -35,6 +35,9 @@ OF_METRICS = re.compile(r"(?:.*-)?metrics(?:-.*)?")
 
 _RANKED = re.compile(r"(.*?[a-z])(?:-(?:rank-?)?\d{1,5}|(?<!http)\d{1,2})")
 """Name of a port with the number of its engine, or its own number, at the end; `http2` is a protocol."""
+
+_RANK = re.compile(r"(?:.*-)?rank-?\d{1,5}")
+"""Name of a port of one more engine, whatever the first one's is: llm-d's pods have `http` and `rank1`."""
 
 
 def of_pod(spec: Mapping[str, Any]) -> tuple[tuple[int, ...], Mapping[str, int]]:
@@ -170,7 +173,12 @@ def _ranks(number: int, by_name: Mapping[str, int]) -> tuple[int, ...]:
     """A named port, and those named alike with a number at the end, where they follow each other."""
     own = next(name for name, value in by_name.items() if value == number)
     stem = _stem(own) or own
-    return _row(number, [value for name, value in by_name.items() if stem in {name, _stem(name)}])
+    alike = [
+        value
+        for name, value in by_name.items()
+        if stem in {name, _stem(name)} or _RANK.fullmatch(name)
+    ]
+    return _row(number, alike)
 
 
 def named(spec: Mapping[str, Any]) -> dict[str, int]:

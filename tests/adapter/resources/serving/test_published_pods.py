@@ -106,3 +106,26 @@ def test_an_annotation_counts_before_the_path_of_the_image() -> None:
     item = of("", image="nvcr.io/nim/meta/llama:1")
     item["metadata"]["annotations"] = {"prometheus.io/path": "/metrics"}
     assert pods.trimmed(item)["urls"] == ("http://10.0.0.1:8000/metrics",)
+
+
+@pytest.mark.parametrize(
+    ("first", "others"),
+    [("http", "rank"), ("prefill-http", "prefill-rank"), ("http", "http-rank-")],
+)
+def test_ports_of_further_ranks(first: str, others: str) -> None:
+    """Each engine of llm-d's data-parallel pods has one; the first has a name of its own."""
+    named = [(first, 8200), *((f"{others}{rank}", 8200 + rank) for rank in (1, 2)), ("nixl", 8203)]
+    server = container("vllm", *named, command=["vllm", "serve", "m", "--port=8200"])
+    assert pods.trimmed(pod(server))["urls"] == tuple(
+        f"http://10.0.0.1:{number}/metrics" for number in (8200, 8201, 8202)
+    )
+
+
+def test_a_tokenizer_beside_a_simulator_is_no_server() -> None:
+    """The tag of its image names vLLM, the simulator's image does not."""
+    simulator = container("sim", ("http", 8000), image="ghcr.io/llm-d/llm-d-inference-sim:v0.10")
+    for name in ("tokenizer", "tokenizer-uds", "uds-tokenizer"):
+        image = "ghcr.io/llm-d/llm-d-uds-tokenizer:vllm-v0.19.1"
+        beside = container(name, ("health", 8082), image=image)
+        made = pods.trimmed(pod(simulator, beside))
+        assert made["urls"] == ("http://10.0.0.1:8000/metrics",)
