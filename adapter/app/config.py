@@ -11,12 +11,16 @@ from adapter.app.options import ServeOptions
 from adapter.app.prometheus import prometheus_options, trusted_settings
 from adapter.controller.loop import ControlLoop
 from adapter.resources.inputs import Inputs
+from adapter.resources.variant import VariantSource
 from adapter.settings.control import Prometheus, Reconciling
 from adapter.settings.declaration import resolve
 from adapter.settings.groups import by_key
 from adapter.settings.keys import SettingProblem
 
 log = structlog.get_logger()
+
+BUDGETS = "budgets"
+"""Key of the ceilings on money and GPUs."""
 
 
 class Configuration:
@@ -34,6 +38,7 @@ class Configuration:
         self._trusted = trusted_settings(options.prometheus, environment)
         self._reported: tuple[SettingProblem, ...] = ()
         self._short_lived: tuple[float, float] | None = None
+        self._budgets = _UnreadBudgets(environment)
         for variable, error in environment_problems(environment).items():
             log.warning(
                 "environment variable ignored; its value cannot be used",
@@ -42,7 +47,7 @@ class Configuration:
             )
 
     def apply(self, loop: ControlLoop, inputs: Inputs) -> None:
-        """Let the loop work with what flags, the ConfigMap of these inputs and the environment say."""
+        """Let the loop work with these inputs, and what flags, their ConfigMap and the environment say."""
         options = self._options
         self._reconciling = resolve(
             Reconciling,
@@ -69,6 +74,7 @@ class Configuration:
             )
         )
         loop.connect_prometheus(prometheus_options(self._prometheus, self._trusted))
+        loop.apply_inputs(self._budgets.applied(inputs, leading=loop.leading))
 
     def _report_short_lived(self, time_to_live: float, interval: float) -> None:
         """Log once, for each pair of values, that targets end before the next cycle can renew them."""
@@ -104,6 +110,50 @@ class Configuration:
                 value=item.shown(value),
             )
         self._reported = problems
+
+
+class _UnreadBudgets:
+    """What holds while budgets cannot be read, and none of before are known: no target rises.
+
+    So at a start. No ceiling at all would be what nobody wrote. The targets and replicas of the time at
+    which a variant was seen first, or this process began to lead, are the most; one replica is allowed to
+    each, or nothing would wake a model at zero.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        problem = environment_problems(environment).get(BUDGETS)
+        self._known = problem is None and bool(environment.get(BUDGETS, "").strip())
+        self._most: dict[str, int] = {}
+
+    def applied(self, inputs: Inputs, *, leading: bool) -> Inputs:
+        """The inputs with these bounds, and why at each variant; as they are once budgets could be read."""
+        problem = next((item for item in inputs.setting_problems if item.key == BUDGETS), None)
+        self._known = self._known or problem is None
+        if self._known or problem is None:
+            return inputs
+        last = self._most if leading else {}
+        self._most = {item.key: last.get(item.key, _most_so_far(item)) for item in inputs.variants}
+        variants = tuple(
+            _bounded(item, self._most[item.key], str(problem)) for item in inputs.variants
+        )
+        return replace(inputs, variants=variants)
+
+
+def _most_so_far(source: VariantSource) -> int:
+    published = 0 if source.published is None else source.published.replicas
+    return max(published, source.spec_replicas, 1)
+
+
+def _bounded(source: VariantSource, most: int, problem: str) -> VariantSource:
+    """The variant with no more replicas than that, whatever its own bounds are."""
+    own, least = source.max_replicas, source.min_replicas
+    text = f"{problem}; no target rises above what there was ({most} here) until the budgets can be read"
+    return replace(
+        source,
+        max_replicas=most if own is None else min(own, most),
+        min_replicas=None if least is None else min(least, most),
+        warnings=(*source.warnings, text),
+    )
 
 
 def environment_problems(environment: Mapping[str, str]) -> dict[str, str]:

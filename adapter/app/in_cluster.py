@@ -246,7 +246,6 @@ class _Site:
         self._problems.report(self.objects.problems)
         self.gateways.use(snapshot.gateways if self._installation.discover_gateways else ())
         self._configuration.apply(self._loop, snapshot)
-        self._loop.apply_inputs(snapshot)
 
     async def elect(self) -> None:
         """Take part in leader election, until cancelled."""

@@ -156,7 +156,6 @@ async def _of_folder(
     configuration = Configuration(options, os.environ)
     configuration.apply(loop, snapshot)
     _report(snapshot)
-    loop.apply_inputs(snapshot)
     async with contextlib.AsyncExitStack() as stack:
         auth = await _auth(stack, options, credentials)
         await stack.enter_async_context(endpoints.open(auth, credentials=credentials))
@@ -231,4 +230,3 @@ async def _watch(
             _report(changed)
         snapshot = changed
         configuration.apply(loop, snapshot)
-        loop.apply_inputs(snapshot)

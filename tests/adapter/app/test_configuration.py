@@ -195,3 +195,49 @@ async def test_a_restart_while_a_row_is_broken(tmp_path: Path) -> None:
             world.api.put(CORE, "configmaps", config_map(CLASSES))
             await until(lambda: world.desired() == 4)
             assert world.condition("OptimizationReady")[0] == "True"
+
+
+def write_budgets(world: World, budgets: str) -> None:
+    """Give the adapter's ConfigMap these budgets."""
+    config = worlds.manifests()[2]
+    config["data"]["budgets"] = budgets
+    world.api.put(CORE, "configmaps", config)
+
+
+@pytest.mark.parametrize(
+    "repaired", ["- {scope: cluster, cost: 80}", "- {scope: cluster, cost: 5000}"]
+)
+async def test_no_target_rises_until_they_can_be_read(tmp_path: Path, repaired: str) -> None:
+    """Load for four replicas of 40 cents/h finds two; the repaired ceiling allows two, or any number."""
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        async with world.replica("a"):
+            await until(lambda: world.desired() == 2)
+        write_budgets(world, "- {scope: cluster, cots: 80}")
+        world.load["v"] = 120.0
+        async with world.replica("b"):
+            await until(lambda: world.condition(CONFIGURATION)[0] == "False")
+            await until(lambda: "but the maximum is 2" in world.condition("OptimizationReady")[2])
+            assert world.desired() == 2
+            text = world.condition(CONFIGURATION)[2]
+            assert "data.budgets: entry 1: cots: unknown field" in text
+            assert "no target rises above what there was (2 here)" in text
+            write_budgets(world, repaired)
+            await until(lambda: world.condition(CONFIGURATION)[0] == "True")
+            if "5000" in repaired:
+                await until(lambda: (world.desired() or 0) >= 4)
+            else:
+                await until(lambda: world.condition("WithinBudget")[0] == "False")
+                assert world.desired() == 2
+
+
+async def test_the_last_ones_stay_in_force_in_a_process_that_knows_them(tmp_path: Path) -> None:
+    """Nothing else is bounded then: a ceiling that allows more allows it still."""
+    async with worlds.running(tmp_path) as world:
+        write_budgets(world, "- {scope: cluster, cost: 5000}")
+        async with world.replica("a"):
+            await until(lambda: world.desired() == 1)
+            write_budgets(world, "- {scope: cluster, cots: 80}")
+            world.load["v"] = 120.0
+            await until(lambda: (world.desired() or 0) >= 4)
+            assert world.condition(CONFIGURATION)[0] == ""
