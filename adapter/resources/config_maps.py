@@ -21,6 +21,7 @@ from adapter.installation import (
     MANAGED_TARGETS,
     NEEDED_CONFIG_MAPS,
     WVA_CONFIG_MAPS,
+    WVA_QUEUEING,
 )
 from adapter.planning import fleet
 from adapter.resources import schemas
@@ -241,14 +242,14 @@ class ConfigMaps(_Reading):
     def class_of(
         self,
         spec: schemas.VariantAutoscalingSpec,
-        namespace: str = "",
+        metadata: schemas.Metadata | None = None,
         published: Published | None = None,
     ) -> tuple[fleet.ServiceClass, tuple[str, ...]]:
         """Service class that the spec names, else the one of highest priority that lists the model.
 
         Gives what is wrong with it too. A class that is gone counts where no other one does. Objects of 2026,
         which have no sloClassRef, may go without: their targets are those of WVA's ConfigMap, or none.
-        `published`: the last decision.
+        `metadata`: of the object; `published`: the last decision.
 
         Raises:
             MissingRowError: no such class lists the model, or its row is broken; names the field and the fix.
@@ -272,11 +273,14 @@ class ConfigMaps(_Reading):
                 # Where classes are broken or missing, no target is no statement.
                 problems = (*self._class_problems, *self.wva.broken_of(spec.model))
                 stated = spec.scale_target is None or class_name or problems
+                namespace = "" if metadata is None else metadata.namespace
                 own = self.wva.class_of(namespace, spec.model, untargeted=not stated)
                 if own is None:
                     raise _not_listed(spec.model, None, rows_now, problems)
                 if own.name == NO_CLASS and published is not None:
                     self._refuse_lost(published.service_class)
+                    if metadata is not None and metadata.generation == published.generation:
+                        _refuse_gone(published.service_class, spec.model)
                 return own, self.wva.notes_of(own.name)
             return self._held_class(before, spec.model)
         if published is not None and published.service_class != listing_class.service_class.name:
@@ -318,6 +322,18 @@ class ConfigMaps(_Reading):
         text = f"{item.where}: {what}; {HELD} until there is such a row again"
         self._gone[text] = None
         return item.service_class, (text,)
+
+
+def _refuse_gone(class_name: str, model: str) -> None:
+    """Raise MissingRowError where the class of an unchanged object's last decision no longer lists its model.
+
+    So after a restart: what its targets were is not known then, and none is not what it meant.
+    """
+    if class_name and class_name != NO_CLASS and not class_name.startswith(f"{WVA_QUEUEING}/"):
+        raise MissingRowError(
+            f"service class {class_name!r} of its last decision: no row of ConfigMap {CLASSES} lists model"
+            f" {model!r} any more; restore it, or change the spec if there are to be no targets"
+        )
 
 
 def _not_listed(

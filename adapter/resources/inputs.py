@@ -289,14 +289,16 @@ class Reader:
     def _held(
         self, key: tuple[str, str], variant: schemas.VariantAutoscaling, why: str
     ) -> list[variants.VariantSource]:
-        """The variant with the target of its status, while ConfigMaps are broken; else it is refused.
+        """The variant with the target of its status, where ConfigMaps are broken, or a row is gone.
 
-        Nothing is known of their last good rows then, and what is broken is no order to stop.
+        Nothing is known of their last good rows then, and what is broken or gone is no order to stop. The row
+        is gone where the object is the one that was decided for; one that was changed since is refused.
         """
         published = self.published.get(key)
         target = self.targets.get((key[0], variants.reference(variant)))
         broken, where = self.settings.row_problems, self._destinations
-        if published is None or not broken or isinstance(target, scale.Unresolved):
+        unchanged = published is not None and published.generation == variant.metadata.generation
+        if published is None or isinstance(target, scale.Unresolved) or not (broken or unchanged):
             self._refuse_variant(variant.metadata, "InvalidConfiguration", why)
             return []
         return [variants.held_source(variant, target, published, why=why, destinations=where)]

@@ -33,6 +33,7 @@ class Published:
     Attributes:
         decided_at: time of the decision, Unix seconds.
         service_class: class whose targets it is for; empty where that is not known.
+        generation: generation of the object that it is for; None where that is not known.
 
     """
 
@@ -40,6 +41,7 @@ class Published:
     replicas: int
     decided_at: float
     service_class: str = ""
+    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +102,15 @@ def published(status: object) -> Published | None:
             service_class=str(allocation.get("serviceClass") or "")[:TEXT_LENGTH],
             replicas=min(replicas, MOST_REPLICAS),
             decided_at=datetime.fromisoformat(allocation["lastRunTime"]).timestamp(),
+            generation=_generation(status),
         )
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError, OSError):
         return None
+
+
+def _generation(status: object) -> int | None:
+    number = status.get("observedGeneration") if isinstance(status, dict) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
 
 
 def stored(status: object) -> str:

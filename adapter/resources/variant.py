@@ -223,7 +223,7 @@ def source(
     """
     spec, metadata = variant.spec, variant.metadata
     notes = {**(target.annotations if target else {}), **metadata.annotations}
-    service_class, class_problems = settings.class_of(spec, metadata.namespace, published)
+    service_class, class_problems = settings.class_of(spec, metadata, published)
     named = profiles.accelerators_of(variant, published)
     devices = profiles.devices_of(variant, target.products if target else (), published)
     accelerators, cost_problems = settings.prices(named, devices)
@@ -279,7 +279,7 @@ def _accelerator(
         accelerators,
         products=() if target is None else target.products,
         gpus=None if target is None or target.serving is None else target.serving.gpus,
-        published=published.accelerator if published else "",
+        published=published,
     )
 
 

@@ -100,7 +100,7 @@ def accelerator(
     *,
     products: Sequence[str] = (),
     gpus: int | None = None,
-    published: str = "",
+    published: Published | None = None,
 ) -> tuple[str, fleet.Accelerator | None]:
     """Accelerator that the replicas run on, empty if unknown; and one that only the variant prices.
 
@@ -113,29 +113,50 @@ def accelerator(
         accelerators: accelerators with a price.
         products: GPU products that its pods ask for or run on.
         gpus: whole GPUs of one replica; 0 or None where that is not known.
-        published: accelerator of its last decision, which stays while no pod says another one.
+        published: its last decision, whose accelerator stays while no pod says another one.
 
     Raises:
         MissingRowError: it has to be known, as there is no profile, and is not; or it may be another one
             than it was only because prices are not known.
 
     """
+    last = "" if published is None else published.accelerator
     label = variant.metadata.labels.get(ACCELERATOR_LABEL, "")
     if given:
+        _refuse_gone(variant, accelerators, published)
         label = _meant(label, [item.accelerator for item in given], accelerators)
         return label or (given[0].accelerator if len(given) == 1 else ""), None
     if label in accelerators:
         return label, None
     name, own = _unprofiled(
-        variant, label, accelerators, products=products, gpus=gpus, published=published
+        variant, label, accelerators, products=products, gpus=gpus, published=last
     )
-    priced_itself = own is not None and _OWN.fullmatch(published)
+    priced_itself = own is not None and _OWN.fullmatch(last)
     # From one row to another is a change of the pods or the label, whatever is wrong with a third.
-    known = {name, published} <= accelerators.keys() or published in {"", name}
+    known = {name, last} <= accelerators.keys() or last in {"", name}
     if accelerators.unread and not known and not priced_itself:
-        why = f"accelerator {published!r} of its last decision: {accelerators.unread}"
+        why = f"accelerator {last!r} of its last decision: {accelerators.unread}"
         raise MissingRowError(why)
     return name, own
+
+
+def _refuse_gone(
+    variant: schemas.VariantAutoscaling, accelerators: Prices, published: Published | None
+) -> None:
+    """Raise MissingRowError where the last decision was for a profile that only lacks its price now.
+
+    So after a restart: its replicas run on that accelerator, which those of the other profiles are not.
+    """
+    if published is None or variant.spec.profile is None:
+        return
+    last = published.accelerator
+    named = (item.accelerator for item in variant.spec.profile.accelerators)
+    unchanged = published.generation == variant.metadata.generation
+    if last not in accelerators and last in named and (accelerators.unread or unchanged):
+        raise MissingRowError(
+            f"accelerator {last!r} of its last decision: {accelerators.unread or 'its row is gone'};"
+            " restore it in ConfigMap accelerator-unit-costs, or remove its profile"
+        )
 
 
 def _unprofiled(

@@ -241,3 +241,25 @@ async def test_the_last_ones_stay_in_force_in_a_process_that_knows_them(tmp_path
             world.load["v"] = 120.0
             await until(lambda: (world.desired() or 0) >= 4)
             assert world.condition(CONFIGURATION)[0] == ""
+
+
+@pytest.mark.parametrize("name", [CLASSES, COSTS])
+async def test_a_row_that_is_gone_at_a_start_holds_the_target(tmp_path: Path, name: str) -> None:
+    """With no history of it but the status; another process goes on once the row is back."""
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        async with world.replica("a"):
+            await until(lambda: world.desired() == 2)
+        written = config_map(name)
+        emptied = {**written, "data": {}}
+        if name == COSTS:
+            emptied["data"] = {key: row for key, row in written["data"].items() if key != "A100"}
+        world.api.put(CORE, "configmaps", emptied)
+        world.load["v"] = 120.0
+        async with world.replica("b"):
+            await until(lambda: world.condition("OptimizationReady")[1] == "InvalidConfiguration")
+            await asyncio.sleep(3.0)
+            assert world.desired() == 2
+            assert world.condition("TargetResolved")[0] == "True"
+            world.api.put(CORE, "configmaps", written)
+            await until(lambda: (world.desired() or 0) >= 4)

@@ -17,9 +17,18 @@ CLASS = "name: Premium\npriority: 1\ndata:\n  - {model: m, slo-tpot: 24}\n"
 
 
 def inputs(
-    maps: Mapping[str, dict[str, str] | None], *, model: str = "m", label: str = H100, **last: str
+    maps: Mapping[str, dict[str, str] | None],
+    *,
+    model: str = "m",
+    label: str = H100,
+    generation: int | None = None,
+    spec: Mapping[str, Any] | None = None,
+    **last: str,
 ) -> Inputs:
-    """One variant of 2026 with a price of its own, and its last decision; None: no such ConfigMap."""
+    """One variant of 2026 with a price of its own, and its last decision; None: no such ConfigMap.
+
+    `generation`: that of the object, whose last decision was for the first one; `spec`: more of it.
+    """
     reader = Reader()
     for name in (COSTS, CLASSES, WVA_QUEUEING):
         data = maps.get(name, {"H100": ROW} if name == COSTS else {"p": CLASS})
@@ -31,6 +40,8 @@ def inputs(
     metadata: dict[str, Any] = {"name": "v", "namespace": "n"}
     reader.read_object("", {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": metadata})
     metadata = {**metadata, "labels": {"inference.optimization/acceleratorName": label}}
+    seen = {} if generation is None else {"observedGeneration": 1}
+    metadata |= {} if generation is None else {"generation": generation}
     decided = {"numReplicas": 4, "lastRunTime": "2026-11-28T12:00:00Z", **last}
     reader.read_object(
         "",
@@ -42,14 +53,15 @@ def inputs(
                 "modelID": model,
                 "variantCost": "10",
                 "scaleTargetRef": {"kind": "Deployment", "name": "v"},
+                **(spec or {}),
             },
-            "status": {"desiredOptimizedAlloc": decided} if last else {},
+            "status": {**seen, "desiredOptimizedAlloc": decided} if last else {},
         },
     )
     return reader.inputs()
 
 
-def variant(maps: Mapping[str, dict[str, str] | None], **last: str) -> VariantSource:
+def variant(maps: Mapping[str, dict[str, str] | None], **last: Any) -> VariantSource:
     """The variant, which is not refused; arguments of `inputs`."""
     (source,) = inputs(maps, **last).variants
     return source
@@ -82,7 +94,7 @@ def test_a_price_of_its_own_stays_one(accelerator: str) -> None:
 
 def test_targets_of_the_other_autoscaler_that_are_gone() -> None:
     """The variant is held until the ConfigMap is back, or is there and has none."""
-    last = {"accelerator": "H100", "serviceClass": f"{WVA_QUEUEING}/m"}
+    last: dict[str, Any] = {"accelerator": "H100", "serviceClass": f"{WVA_QUEUEING}/m"}
     lost = inputs({}, model="other", **last)
     assert f"ConfigMap {WVA_QUEUEING}: is missing, whose data.m had" in lost.variants[0].held
     assert any(WVA_QUEUEING in text for text in lost.row_problems)
@@ -122,3 +134,43 @@ def test_a_class_whose_row_is_broken_is_not_another_one(broken: str, name: str) 
     # What was decided for the other class before concerns no broken row.
     last = {"accelerator": "H100", "serviceClass": "Freemium"}
     assert not variant({CLASSES: {"p": broken, "f": FREEMIUM}}, **last).held
+
+
+@pytest.mark.parametrize("rows", [{}, {"p": CLASS.replace("model: m", "model: other")}])
+@pytest.mark.parametrize(
+    "spec", [{}, {"sloClassRef": {"name": "Premium", "key": "m"}}], ids=["by model", "by name"]
+)
+def test_a_class_that_is_gone(rows: dict[str, str], spec: dict[str, Any]) -> None:
+    """The variant is held, rather than decided without targets, until the row is back or its spec changed."""
+    last: dict[str, Any] = {"accelerator": "H100", "serviceClass": "Premium", "spec": spec}
+    source = variant({CLASSES: rows}, generation=1, **last)
+    assert source.published is not None
+    assert source.published.replicas == 4
+    assert "model 'm'" in source.held
+    # Whoever changed it meant what it says now.
+    known = inputs({CLASSES: rows}, generation=2, **last)
+    if spec:
+        assert [item.reason for item in known.refused] == ["InvalidConfiguration"]
+    else:
+        assert [(item.held, item.service_class) for item in known.variants] == [("", "(none)")]
+    assert not variant({CLASSES: {"p": CLASS}}, generation=1, **last).held
+    last["serviceClass"] = "(none)"
+    if not spec:
+        assert not variant({CLASSES: rows}, generation=1, **last).held
+
+
+def test_the_price_of_a_profile_that_is_gone() -> None:
+    """The variant is held, rather than sized by the profile of an accelerator that it does not run on."""
+    profiles = [
+        {"acc": name, "accCount": 1, "alpha": "20", "beta": "0.4", "maxBatchSize": 8}
+        for name in ("H100", "A100")
+    ]
+    rows = {"A100": '{"device": "NVIDIA-A100-PCIE-80GB", "cost": 40}'}
+    spec = {"modelProfile": {"accelerators": profiles}}
+    for broken in (rows, {**rows, "H100": "{"}):
+        source = variant({COSTS: broken}, generation=1, accelerator="H100", spec=spec)
+        assert "accelerator 'H100' of its last decision" in source.held
+        assert source.accelerator == "H100"
+    for generation, accelerator in ((2, "H100"), (1, "A100")):
+        source = variant({COSTS: rows}, generation=generation, accelerator=accelerator, spec=spec)
+        assert not source.held
