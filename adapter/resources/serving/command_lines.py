@@ -49,8 +49,9 @@ _OF_PICKER = re.compile(r"(?:^|\s)--metrics-(port|cert-dir)(?:=|\s+)[\"']?([^\s\
 """Flags of an endpoint picker: where its metrics are, and the certificates with which they are served."""
 
 NIM_PATH = "/v1/metrics"
-_NIM_IMAGE = re.compile(r"^nvcr\.io/nim/")
-"""Path of the metrics of NVIDIA's NIM, and the beginning of its images."""
+_NIM_IMAGE = re.compile(r"(?:^|/)nim/[^/]+/")
+_NIM_VARIABLE = re.compile(r"NIM_(?:HTTP_API_PORT|SERVER_PORT|CACHE_PATH|MODEL_PROFILE|MODEL_NAME)")
+"""Path of the metrics of NVIDIA's NIM; its images, at `nvcr.io` and mirrors of it; variables of it alone."""
 
 _MODE = r"--disaggregation-mode[=\s]+[\"']?"
 _ROLE = re.compile(
@@ -169,8 +170,13 @@ def role(containers: Iterable[Mapping[str, Any]]) -> str:
 
 def path(containers: Iterable[Mapping[str, Any]]) -> str:
     """Path of the metrics of the server in these containers, where nothing says another one."""
-    images = (str(item.get("image") or "") for item in containers)
-    return NIM_PATH if any(_NIM_IMAGE.search(image) for image in images) else "/metrics"
+    return NIM_PATH if any(map(_is_nim, containers)) else "/metrics"
+
+
+def _is_nim(container: Mapping[str, Any]) -> bool:
+    variables = (str(item.get("name")) for item in container.get("env") or ())
+    image = _NIM_IMAGE.search(str(container.get("image") or ""))
+    return image is not None or any(map(_NIM_VARIABLE.fullmatch, variables))
 
 
 def has_certificate(container: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 A LeaderWorkerSet's `/scale` selects leaders only, which are the replicas, and that of AIBrix's
 RayClusterFleet the heads of its Ray clusters. Workers hold GPUs too, and some serve. Kthena's ModelServing,
-AIBrix's StormService and Grove's scaling groups select all pods.
+AIBrix's StormService, Grove's scaling groups and KAITO's InferenceSet select all pods.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _OF_GROUPS = (
     ("storm-service-name", "roleset-name"),
     ("grove.io/podcliquescalinggroup", "grove.io/podcliquescalinggroup-replica-index"),
     ("rbg.workloads.x-k8s.io/group-name", "rbg.workloads.x-k8s.io/role-instance-name"),
+    ("inferenceset.kaito.sh/created-by", "kaito.sh/workspace"),
 )
 """Labels that the pods of one replica have in common, by its controller."""
 

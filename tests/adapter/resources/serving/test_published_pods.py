@@ -55,6 +55,14 @@ def of(command: str, **fields: Any) -> dict[str, Any]:
             "http://10.0.0.1:8000/v1/metrics", "", id="nim",
         ),
         pytest.param(
+            of("", image="harbor.corp:5000/nvcr.io/nim/meta/llama-3.1-8b-instruct:1.8"),
+            "http://10.0.0.1:8000/v1/metrics", "", id="nim of a mirror",
+        ),
+        pytest.param(
+            of("", image="corp/llama:1", env=[{"name": "NIM_CACHE_PATH", "value": "/model-store"}]),
+            "http://10.0.0.1:8000/v1/metrics", "", id="nim by its variables",
+        ),
+        pytest.param(
             of("", image="quay.io/ascend/vllm-ascend", args=["vllm", "serve", "m"]),
             "http://10.0.0.1:8000/metrics", "", id="ascend",
         ),

@@ -328,8 +328,9 @@ def test_the_workers_of_groups_are_their_servers_too() -> None:
             "grove.io/podcliquescalinggroup": "d-0-decode",
             "grove.io/podcliquescalinggroup-replica-index": "0",
         },
+        {"inferenceset.kaito.sh/created-by": "phi", "kaito.sh/workspace": "phi-x2b"},
     ],
-    ids=["LeaderWorkerSet", "RayClusterFleet", "ModelServing", "StormService", "Grove"],
+    ids=["LeaderWorkerSet", "RayClusterFleet", "ModelServing", "StormService", "Grove", "KAITO"],
 )
 def test_a_group_holds_the_gpus_of_all_of_its_pods(common: dict[str, str]) -> None:
     """By the labels that its controller gives them."""
