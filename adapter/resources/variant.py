@@ -260,7 +260,7 @@ def source(
             *warnings,
             *unknown.notes(notes),
             *attainable.warnings(given, targets),
-            *_pod_problems(target),
+            *_pod_problems(target, unit),
         ),
     )
 
@@ -315,7 +315,7 @@ def _of_target(
     """What a variant's annotations and its scale target say, without class and profiles."""
     spec, metadata = variant.spec, variant.metadata
     endpoints, names = _endpoints(notes, target, destinations)
-    replicas = _current_replicas(notes, target, endpoints)
+    replicas = _replicas(notes, target, endpoints)
     return VariantSource(
         namespace=metadata.namespace,
         name=metadata.name,
@@ -364,13 +364,14 @@ def _endpoints(
     return target.serving.endpoints, target.serving.names
 
 
-def _pod_problems(target: Target | None) -> tuple[str, ...]:
-    return () if target is None or target.serving is None else target.serving.problems
+def _pod_problems(target: Target | None, unit: fleet.Accelerator | None) -> tuple[str, ...]:
+    if target is None or target.serving is None:
+        return ()
+    products = () if target.serving.gpus is None else target.products
+    return (*target.serving.problems, *profiles.others(products, unit))
 
 
-def _current_replicas(
-    notes: Mapping[str, str], target: Target | None, endpoints: tuple[str, ...]
-) -> int:
+def _replicas(notes: Mapping[str, str], target: Target | None, endpoints: tuple[str, ...]) -> int:
     """Replicas by the annotation, else by the scale target, else one per endpoint."""
     replicas = parse_count(notes, REPLICAS)
     if replicas is None and target is not None:

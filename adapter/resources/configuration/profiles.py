@@ -12,7 +12,7 @@ from adapter.resources.annotations import ACCELERATOR_LABEL
 from adapter.resources.configuration.indexed import Prices
 from adapter.resources.configuration.last_good import MissingRowError
 from adapter.resources.configuration.rows import devices_in
-from adapter.resources.devices.products import alike
+from adapter.resources.devices.products import alike, chips
 from adapter.resources.stored_status import Published
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
@@ -185,7 +185,10 @@ def _unprofiled(
         return accelerators.only, None
     why = f"its value {label!r} has no cost" if label else "it is not set"
     if products and not label:
-        why += f", and the pods' GPU {products[0]} is no device there"
+        kinds = f"GPUs are of several kinds ({', '.join(products)})"
+        why += (
+            f", and the pods' {kinds if len(seen) > 1 else f'GPU {products[0]} is no device there'}"
+        )
     raise MissingRowError(
         "spec.modelProfile: not given, so metadata.labels"
         f"[{ACCELERATOR_LABEL}] must name the accelerator that the replicas run on, and {why}; set it to"
@@ -206,6 +209,28 @@ def _meant(label: str, names: Sequence[str], accelerators: Mapping[str, fleet.Ac
     ]
     meant = same or of_device
     return meant[0] if len(meant) == 1 else label
+
+
+_FAMILY = re.compile(r"g?[abhltv]\d{1,3}s?|mi\d{3}[a-z]?")
+"""Chips of NVIDIA and AMD that everybody spells alike; `trn2` is `Trainium2` too, `RTX6000` `RTX-6000`."""
+
+
+def _families(name: str) -> frozenset[str]:
+    return frozenset(chip for chip in chips(name) if _FAMILY.fullmatch(chip))
+
+
+def others(products: Sequence[str], unit: fleet.Accelerator | None) -> tuple[str, ...]:
+    """What is wrong where pods have GPUs of another chip than that of the accelerator they count as."""
+    own = frozenset[str]() if unit is None else _families(unit.device_type)
+    wrong = [name for name in products if own and (has := _families(name)) and own.isdisjoint(has)]
+    if unit is None or not wrong:
+        return ()
+    kind = f"{', '.join(wrong)}, and count as {unit.name} ({unit.device_type})"
+    text = (
+        f"its pods ask for or run on {kind}: set metadata.labels[{ACCELERATOR_LABEL}] to what they have, and"
+        " give GPUs of each kind a workload and a variant of their own"
+    )
+    return (text,)
 
 
 def units(

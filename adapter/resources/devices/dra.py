@@ -93,12 +93,13 @@ NONE = Allocation()
 
 
 class Claimed(NamedTuple):
-    """A device that a claim holds; `whole` where it is no slice of a GPU."""
+    """A device that a claim holds; `whole` where it is no slice of a GPU, `product` as its slice says."""
 
     driver: str
     pool: str
     name: str
     whole: bool
+    product: str = ""
 
 
 _Device = tuple[str, str, str]
@@ -224,17 +225,17 @@ def claimed(
     slices: Iterable[Object], claims: Iterable[Object]
 ) -> dict[tuple[str, str], frozenset[Claimed]]:
     """Devices of trimmed claims by namespace and name of the pods that hold them."""
-    parts = {
-        (item["driver"], item["pool"], name)
+    products = {
+        (item["driver"], item["pool"], name): product
         for item in slices
         for name, (product, _) in item["devices"].items()
-        if _MIG in product or product.endswith(_SHARED)
     }
     held: dict[tuple[str, str], frozenset[Claimed]] = {}
     for claim in claims:
         devices = frozenset(
-            Claimed(driver, pool, name, (driver, pool, name) not in parts)
+            Claimed(driver, pool, name, not (_MIG in product or product.endswith(_SHARED)), product)
             for driver, pool, name in claim["devices"]
+            for product in (products.get((driver, pool, name), ""),)
         )
         for pod in claim["pods"] if devices else ():
             held[pod] = held.get(pod, frozenset()) | devices

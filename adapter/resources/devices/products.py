@@ -276,7 +276,7 @@ def of_labels(labels: Mapping[str, str]) -> str:
 
 
 def of_pod(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """Products that a pod's node selector and required node affinity name."""
+    """Products that a pod's node selector and required node affinity name, as far as it holds of them."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     stated: list[Mapping[str, str]] = [spec.get("nodeSelector") or {}]
@@ -287,7 +287,36 @@ def of_pod(spec: Mapping[str, Any]) -> tuple[str, ...]:
             if item.get("operator") == "In"
             for value in item.get("values") or ()
         ]
-    return distinct(of_labels(labels) for labels in stated)
+    resources = {
+        name
+        for container in spec.get("containers") or ()
+        for given in (container.get("resources") or {}).values()
+        if isinstance(given, Mapping)
+        for name in given
+    }
+    return held([of_labels(labels) for labels in stated], resources)
+
+
+_PART = re.compile(r"nvidia\.com/(?:mig-(?P<profile>.+?)|gpu)(?P<shared>\.shared)?")
+
+
+def held(names: Iterable[str], resources: Iterable[str]) -> tuple[str, ...]:
+    """What a pod with these resources holds of GPUs of these names: slices and shares are types of their own.
+
+    A node that gives MIG slices of several profiles is labelled as the whole GPU, and so may pods select it.
+    """
+    ends = [
+        f"-MIG-{form['profile']}" if form["profile"] else "-SHARED"
+        for form in map(_PART.fullmatch, sorted(resources))
+        if form and (form["profile"] or form["shared"])
+    ]
+    return distinct(
+        name
+        if not name.startswith("NVIDIA-") or name.endswith(end) or "-MIG-" in name
+        else name + end
+        for name in names
+        for end in ends or [""]
+    )
 
 
 def distinct(names: Iterable[str]) -> tuple[str, ...]:

@@ -292,13 +292,24 @@ def _serving(matching: Sequence[Mapping[str, Any]]) -> pods.Serving:
 def _products(
     seen: Seen, matching: Iterable[Mapping[str, Any]], stated: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """GPU products that the pods of a scale target ask for, else those of the nodes that they run on."""
+    """GPU products that the pods of a scale target ask for, else those of their claims or nodes."""
     known = products.distinct([*stated, *(name for pod in matching for name in pod["products"])])
     if known:
         return known
-    on = (seen.nodes.get(("", pod["node"])) for pod in matching)
+    if claimed := products.distinct(
+        device.product
+        for pod in matching
+        for device in sorted(pod.get("claimed", ()))
+        # The label of a node with TPUs has the topology too.
+        if device.driver != dra.TPU_DRIVER
+    ):
+        return claimed
+    on = ((pod, seen.nodes.get(("", pod["node"]))) for pod in matching)
     return products.distinct(
-        products.of_labels(node["metadata"]["labels"]) for node in on if node is not None
+        name
+        for pod, node in on
+        if node is not None
+        for name in products.held([products.of_labels(node["metadata"]["labels"])], pod["requests"])
     )
 
 
