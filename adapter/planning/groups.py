@@ -136,6 +136,17 @@ for what each of the others may have.
 """
 
 
+OF_ROLES = (" (prefill)", " (decode)")
+"""What stands behind the name of a class for replicas that do one part of requests."""
+
+
+def without_role(service_class: str) -> str:
+    """The service class that is written: replicas of one part of requests have one made of it."""
+    for suffix in OF_ROLES:
+        service_class = service_class.removesuffix(suffix)
+    return service_class
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """Ceilings on what all variants of one scope hold together. -1 is unlimited, 0 denies everything.

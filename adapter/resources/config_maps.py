@@ -24,6 +24,7 @@ from adapter.installation import (
     WVA_QUEUEING,
 )
 from adapter.planning import fleet
+from adapter.planning.groups import without_role
 from adapter.resources import schemas
 from adapter.resources.configuration import defaults, indexed, last_good, rows
 from adapter.resources.configuration.indexed import Classes, Prices
@@ -42,9 +43,6 @@ from adapter.settings import keys
 
 _MOST_PROBLEMS = 3
 """Most problems of ConfigMaps that one variant's message repeats."""
-
-_OF_ROLES = (" (prefill)", " (decode)")
-"""What stands behind the name of a class in decisions for replicas that do one part of requests."""
 
 
 class _Reading:
@@ -306,8 +304,7 @@ class ConfigMaps(_Reading):
 
         So after a restart: what the row last had is not known then, and another class is not what it meant.
         """
-        for suffix in _OF_ROLES:
-            class_name = class_name.removesuffix(suffix)
+        class_name = without_role(class_name)
         item = self._index()[0].named(class_name.lower())
         problems = self._unread_classes if item is None else item.problems_of(model)
         if class_name and problems:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from adapter.controller import stabilization
 from adapter.controller.stabilization import StableTarget
 from adapter.planning import plan as planning
-from adapter.planning.groups import EVERY, UNLIMITED, Budget
+from adapter.planning.groups import EVERY, UNLIMITED, Budget, without_role
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 
@@ -69,7 +69,8 @@ class _Counting:
         """Places of the budgets that count a variant."""
         for index in self._by_subject.get(("installation", ""), ()):
             yield index, None
-        for scope, own in (("namespace", source.namespace), ("class", source.service_class)):
+        service_class = without_role(source.service_class)
+        for scope, own in (("namespace", source.namespace), ("class", service_class)):
             indices = self._by_subject.get((scope, own), ())
             for index in indices or self._by_subject.get((scope, EVERY), ()):
                 yield index, None if indices else own

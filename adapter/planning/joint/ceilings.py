@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from adapter.planning import fleet as fleets
-from adapter.planning.groups import EVERY, Budget
+from adapter.planning.groups import EVERY, Budget, without_role
 from adapter.planning.options import AcceleratorOption
 from optimizer.placement.problem import Resource
 
@@ -35,7 +35,7 @@ class _Counted:
         variant, accelerator = option.variant, option.accelerator
         if self.scope == "namespace" and self.subject != namespace:
             return 0.0
-        if self.scope == "class" and self.subject != variant.service_class:
+        if self.scope == "class" and self.subject != without_role(variant.service_class):
             return 0.0
         units = option.profile.accelerator_count
         if self.devices is None:
@@ -88,7 +88,7 @@ class Ceilings:
             *self._by_type.get(option.accelerator.device_type, ()),
             *self._by_subject.get(("installation", ""), ()),
             *self._by_subject.get(("namespace", namespace), ()),
-            *self._by_subject.get(("class", option.variant.service_class), ()),
+            *self._by_subject.get(("class", without_role(option.variant.service_class)), ()),
         ]
         amounts = (
             (index, self._counted[index].amount(option, namespace)) for index in sorted(indices)
@@ -115,7 +115,7 @@ class _Subjects:
         fleet = self._fleet
         own = {item.subject for item in fleet.budgets if item.scope == scope}
         if scope == "class":
-            there = {variant.service_class for variant in fleet.variants}
+            there = {without_role(variant.service_class) for variant in fleet.variants}
         else:
             of = {name: group.namespace for group in fleet.groups for name in group.variants}
             there = {namespace_of(item) or of.get(item.name, "") for item in fleet.variants}

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from adapter.controller import stabilization
 from adapter.controller.groups import ceilings
 from adapter.controller.stabilization import StableTarget
@@ -17,6 +19,7 @@ from adapter.settings.budgets import budgets
 from optimizer.explain import Explanation
 from optimizer.problem import Candidate
 from tests.adapter.resources.model_groups.test_forming import source
+from tests.fakes.fleet_states import fleet_of
 
 SOURCES = tuple(
     replace(source(key), accelerator=accelerator)
@@ -212,3 +215,38 @@ def test_variants_times_accelerators_and_budgets_is_nobodys_time() -> None:
     assert {item.replicas for item in capped.values()} == {1}
     assert Iterated.looks == 0
     assert Compared.looks <= 20 * many
+
+
+@pytest.mark.parametrize("subject", ["Premium", EVERY])
+def test_a_budget_of_a_class_counts_replicas_of_one_part_of_its_requests(subject: str) -> None:
+    """Prefill and decode have targets of their own, and are of the class all the same."""
+    names = ("Premium (prefill)", "Premium (decode)", "Premium")
+    sources = [replace(item, service_class=own) for item, own in zip(SOURCES, names, strict=True)]
+    inputs = replace(INPUTS, variants=tuple(sources))
+    budget = Budget(name="p", scope="class", subject=subject, cost=500.0)
+    rest = ceilings.unplanned((budget,), inputs, {"a/x": 1, "a/y": 1, "b/z": 1})
+    assert rest[-1].cost == 500.0 - 90.0 - 40.0 - 80.0
+    # The planner counts them in the same way.
+    known = fleet_of(6)
+    variants = [
+        replace(item, service_class=f"{item.service_class} ({('prefill', 'decode')[at % 3 % 2]})")
+        for at, item in enumerate(known.variants)
+    ]
+    classes = [
+        replace(item, name=f"{item.name} ({role})")
+        for item in known.service_classes
+        for role in ("prefill", "decode")
+    ]
+    free = replace(
+        known, variants=tuple(variants), service_classes=tuple(classes), groups=(), budgets=()
+    )
+    bounded = replace(free, budgets=(replace(budget, cost=100.0),))
+    costs = [
+        sum(
+            made.decisions[item.name].candidate.cost
+            for item in variants
+            if item.service_class.startswith("Premium") and item.name in made.decisions
+        )
+        for made in (planning.plan(free), planning.plan(bounded))
+    ]
+    assert costs[0] > 100.0 >= costs[1] > 0.0
