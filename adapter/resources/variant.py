@@ -29,7 +29,7 @@ from adapter.resources.annotations import (
     parse_number,
     parse_one_of,
 )
-from adapter.resources.configuration import attainable, indexed, profiles, scaling, unknown
+from adapter.resources.configuration import attainable, indexed, profiles, scaling
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.model_groups import membership
 from adapter.resources.model_groups.membership import INTERRUPTIBLE, NO_MEMBERSHIP, Membership
@@ -258,7 +258,7 @@ def source(
             *class_problems,
             *cost_problems,
             *warnings,
-            *unknown.notes(notes),
+            *limits.warnings,
             *attainable.warnings(given, targets),
             *_pod_problems(target, unit),
         ),

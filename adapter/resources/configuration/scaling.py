@@ -9,18 +9,25 @@ from adapter import errors
 from adapter.kube import scale
 from adapter.resources import hpa, schemas
 from adapter.resources.annotations import MAX_REPLICAS, MIN_REPLICAS, parse_count
+from adapter.resources.configuration import unknown
 from adapter.resources.configuration.scalers import Scalers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """What bounds a variant and what scales it; see the attributes of `VariantSource`."""
+    """What bounds a variant and what scales it; see the attributes of `VariantSource`.
+
+    Attributes:
+        warnings: annotations that are not known, and bounds that the HPA does not keep.
+
+    """
 
     scaler: hpa.Scaler | None
     minimum: int | None
     maximum: int | None
     ambiguity: str
     mismatch: str
+    warnings: tuple[str, ...]
 
 
 def of_variant(
@@ -59,7 +66,25 @@ def of_variant(
         maximum=maximum,
         ambiguity=ambiguity,
         mismatch=_mismatch(target, scalers.of_another_target(namespace, target, served)),
+        warnings=(*unknown.notes(notes), *_beyond(variant, notes, scaler)),
     )
+
+
+def _beyond(
+    variant: schemas.VariantAutoscaling, notes: Mapping[str, str], scaler: hpa.Scaler | None
+) -> tuple[str, ...]:
+    """Bounds of the variant beyond those of its HPA, which holds instead."""
+    minimum, minimum_at = _bound(variant, notes, MIN_REPLICAS, "minReplicas")
+    maximum, maximum_at = _bound(variant, notes, MAX_REPLICAS, "maxReplicas")
+    if scaler is None:
+        return ()
+    if minimum is not None and minimum > scaler.maximum:
+        what = f"{minimum_at}: {minimum} is more than maxReplicas {scaler.maximum}"
+    elif maximum is not None and maximum < scaler.minimum and maximum > 0:
+        what = f"{maximum_at}: {maximum} is less than minReplicas {scaler.minimum}"
+    else:
+        return ()
+    return (f"{what} of HorizontalPodAutoscaler {scaler.name}, which holds; change one of the two",)
 
 
 def _bounds(

@@ -130,3 +130,28 @@ def test_versions_of_a_custom_kind_are_one_target() -> None:
     assert hpa.of_target(scaling, target, served)[0] is scaling[0]
     assert index.of_another_target(namespace, target, served) is None
     assert index.of_another_target(namespace, other, served) is scaling[0]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "told"),
+    [
+        ({"maxReplicas": 2}, "spec.maxReplicas: 2 is less than minReplicas 3"),
+        ({"minReplicas": 9}, "spec.minReplicas: 9 is more than maxReplicas 8"),
+        ({"minReplicas": 1, "maxReplicas": 3}, ""),
+        ({"minReplicas": 8, "maxReplicas": 20}, ""),
+        ({}, ""),
+    ],
+)
+def test_bounds_that_the_hpa_does_not_keep_are_told(bounds: dict[str, int], told: str) -> None:
+    """It holds anyhow, and the variant's own bound does not."""
+    document = worlds.variant("v")
+    variant = schemas.VariantAutoscaling.model_validate(
+        {**document, "spec": {**document["spec"], **bounds}}
+    )
+    scaler = hpa.parse(worlds.scaler("v", low=3, high=8))
+    limits = scaling.of_variant(
+        variant, {}, target=Reference(name="v"), scalers=Scalers([scaler]), accelerator="A100"
+    )
+    assert limits.scaler == scaler
+    expected = f"{told} of HorizontalPodAutoscaler v, which holds; change one of the two"
+    assert limits.warnings == ((expected,) if told else ())
