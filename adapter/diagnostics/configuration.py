@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from adapter.diagnostics.site import Finding, Site
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from adapter.collector.instant_vector import InstantVector
     from adapter.collector.prometheus import PrometheusOptions
     from adapter.resources import inputs
+    from adapter.resources.config_maps import ConfigMaps
 
 
 async def config_maps(site: Site) -> AsyncIterator[Finding]:
@@ -49,12 +50,37 @@ async def config_maps(site: Site) -> AsyncIterator[Finding]:
     unused = [str(entry) for entry in entries if entry.unused]
     for text in (*unused, *reader.settings.wva.unused):
         yield Finding("warning", text, "remove the key, or leave it for the other autoscaler")
+    for text in _unmatched(reader.settings):
+        yield Finding("warning", text, "correct the name, if it is to bound something")
     if not problems and not absent:
         yield Finding(
             "ok",
             f"{len(reader.settings.accelerators)} accelerators with costs,"
             f" {len(reader.settings.classes)} service classes",
         )
+
+
+def _unmatched(settings: ConfigMaps) -> Iterator[str]:
+    """Names in budgets that no row has: such a ceiling bounds nothing."""
+    # The formats of budgets take their time to load.
+    from adapter.planning.groups import EVERY  # noqa: PLC0415
+    from adapter.settings.budgets import budgets  # noqa: PLC0415
+
+    try:
+        known = budgets(settings.data.get("budgets", ""))
+    except ValueError:
+        return
+    accelerators = settings.accelerators.values()
+    priced = {name for item in accelerators for name in (item.name, item.device_type)}
+    classes = {item.name for item in settings.service_classes}
+    for item in known:
+        if item.scope == "class" and item.subject not in {EVERY, *classes}:
+            yield f"data.budgets: {item.name}: no service class is called {item.subject!r}"
+        for name in sorted(item.devices_by_type.keys() - priced):
+            yield (
+                f"data.budgets: {item.name}: quotas.{name}: is no accelerator or device of"
+                " accelerator-unit-costs, and bounds only variants that price such a device by themselves"
+            )
 
 
 async def settings(site: Site) -> Mapping[str, str]:

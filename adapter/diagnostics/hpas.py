@@ -68,6 +68,10 @@ async def check(site: Site) -> AsyncIterator[Finding]:
         )
     of_variants = {item.target: item for item in known.values()}
     for document, scaler in zip(items, scalers, strict=True):
+        if why := managed.problem(document.get("metadata") or {}):
+            yield Finding(
+                "error", f"{_shown(scaler)}: {why}", "correct it; it stands for no variant"
+            )
         target = (scaler.namespace, scaler.reference)
         if target in of_variants:
             said = {"AmbiguousSelector"} if target in ambiguities else set()

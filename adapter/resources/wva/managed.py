@@ -6,6 +6,7 @@ annotations of a ScaledObject to the HPA that it makes; the variant then has the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,23 @@ def status_of(targets: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     except DocumentError:
         return {}
     return {"desiredOptimizedAlloc": allocation} if isinstance(allocation, dict) else {}
+
+
+def problem(metadata: Mapping[str, Any]) -> str:
+    """Why an HPA whose annotations say that it is managed stands for no variant; empty where it may."""
+    notes = metadata.get("annotations") or {}
+    said, cost = str(notes.get(MANAGED, "false")).lower(), notes.get(COST)
+    if said == "false" or excluded(metadata):
+        return ""
+    if said != "true":
+        return f'metadata.annotations[{MANAGED}]: must be "true" or "false", not {notes[MANAGED]!r}'
+    if not notes.get(MODEL):
+        return f"metadata.annotations[{MODEL}]: is missing; set it to the model, as its servers name it"
+    try:
+        known = cost is None or 0.0 <= float(cost) < math.inf
+    except (TypeError, ValueError):
+        known = False
+    return "" if known else f"metadata.annotations[{COST}]: must be a number >= 0, not {cost!r}"
 
 
 def variant_of(item: Mapping[str, Any]) -> Mapping[str, Any] | None:

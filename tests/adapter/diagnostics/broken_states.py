@@ -78,6 +78,20 @@ def hpa(
     return change
 
 
+MANAGED, MODEL_ID = "llm-d.ai/managed", "llm-d.ai/model-id"
+
+
+def annotated(notes: dict[str, str]) -> Change:
+    """Add an HPA with these annotations, which is to stand for a variant."""
+
+    def change(world: World) -> None:
+        item = worlds.scaler("w")
+        item["metadata"]["annotations"] = notes
+        world.api.put(SCALERS, "horizontalpodautoscalers", item)
+
+    return change
+
+
 def condition(kind: str, reason: str, message: str) -> Change:
     """Give the variant a status with a failed condition."""
 
@@ -250,6 +264,14 @@ STATES: dict[str, tuple[Change, str]] = {
     ),
     "model listed twice": (config_map(1, "premium", CLASS + ROW + ROW), "data.premium: "),
     "setting invalid": (config_map(2, "GLOBAL_OPT_INTERVAL", "soon"), "GLOBAL_OPT_INTERVAL"),
+    "budget of no class": (
+        config_map(2, "budgets", "- {scope: class, class: Gold, cost: 80}"),
+        "data.budgets: class Gold: no service class is called 'Gold'",
+    ),
+    "budget of no accelerator": (
+        config_map(2, "budgets", "- {scope: cluster, quotas: {A100: 4, H1000: 8}}"),
+        "data.budgets: installation: quotas.H1000: is no accelerator or device",
+    ),
     "setting unknown": (config_map(2, "PROMETHEUS_URL", "http://x"), "PROMETHEUS_URL"),
     "setting of WVA": (
         config_map(2, "WVA_LIMITED_MODE", "true"),
@@ -311,6 +333,18 @@ STATES: dict[str, tuple[Change, str]] = {
     ),
     "two HPAs": (both(hpa(), hpa("w", target="v")), "VariantAutoscaling team-a/v: "),
     "HPA gets nothing": (no_value, "gets 0 values of inferno_desired_replicas"),
+    "HPA managed without a model": (
+        annotated({MANAGED: "true"}),
+        "w: metadata.annotations[llm-d.ai/model-id]: is missing",
+    ),
+    "HPA managed with a wrong price": (
+        annotated({MANAGED: "true", MODEL_ID: "m", "llm-d.ai/variant-cost": "ten"}),
+        "w: metadata.annotations[llm-d.ai/variant-cost]: must be a number >= 0, not 'ten'",
+    ),
+    "HPA managed or not": (
+        annotated({MANAGED: "yes", MODEL_ID: "m"}),
+        'w: metadata.annotations[llm-d.ai/managed]: must be "true" or "false", not \'yes\'',
+    ),
     "HPA with a typing error": (
         hpa(metric="inferno_desired_replica"),
         "HorizontalPodAutoscaler v scales Deployment v by inferno_desired_replica",
@@ -346,6 +380,8 @@ STATES: dict[str, tuple[Change, str]] = {
 WARNINGS = frozenset(
     {
         "certificate not checked",
+        "budget of no accelerator",
+        "budget of no class",
         "setting of WVA",
         "thresholds of WVA",
         "no variant",
