@@ -22,6 +22,11 @@ log = structlog.get_logger()
 BUDGETS = "budgets"
 """Key of the ceilings on money and GPUs."""
 
+GONE = (
+    "the adapter's ConfigMap is gone or has no data: the last budgets stay in force until there is one again;"
+    " write budgets: [] in it if there are to be none"
+)
+
 
 class Configuration:
     """Values in use of the settings that the ConfigMap may change.
@@ -48,14 +53,18 @@ class Configuration:
 
     def apply(self, loop: ControlLoop, inputs: Inputs) -> None:
         """Let the loop work with these inputs, and what flags, their ConfigMap and the environment say."""
-        options = self._options
+        options, last = self._options, self._reconciling
         self._reconciling = resolve(
             Reconciling,
             {"interval": options.interval, "scale_to_zero": options.scale_to_zero},
             config=inputs.config,
             environment=self._environment,
-            previous=self._reconciling,
+            previous=last,
         )
+        if last is not None and last.budgets and not inputs.config:
+            # A ConfigMap that was deleted says nothing; a key that was says that there are none.
+            self._reconciling = replace(self._reconciling, budgets=last.budgets)
+            inputs = _warned(inputs, GONE)
         self._prometheus = resolve(
             Prometheus,
             options.prometheus,
@@ -137,6 +146,11 @@ class _UnreadBudgets:
             _bounded(item, self._most[item.key], str(problem)) for item in inputs.variants
         )
         return replace(inputs, variants=variants)
+
+
+def _warned(inputs: Inputs, text: str) -> Inputs:
+    variants = (replace(item, warnings=(*item.warnings, text)) for item in inputs.variants)
+    return replace(inputs, variants=tuple(variants))
 
 
 def _most_so_far(source: VariantSource) -> int:

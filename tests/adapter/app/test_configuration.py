@@ -263,3 +263,19 @@ async def test_a_row_that_is_gone_at_a_start_holds_the_target(tmp_path: Path, na
             assert world.condition("TargetResolved")[0] == "True"
             world.api.put(CORE, "configmaps", written)
             await until(lambda: (world.desired() or 0) >= 4)
+
+
+async def test_budgets_outlive_their_configmap(tmp_path: Path) -> None:
+    """One that is deleted says nothing; one without the key says that there are none."""
+    async with worlds.running(tmp_path) as world:
+        write_budgets(world, "- {scope: cluster, cost: 80}")
+        async with world.replica("a"):
+            await until(lambda: world.desired() == 1)
+            world.api.remove(CORE, "configmaps", SYSTEM, worlds.manifests()[2]["metadata"]["name"])
+            await until(lambda: "the last budgets stay in force" in condition(world)[2])
+            world.load["v"] = 120.0
+            await until(lambda: world.condition("WithinBudget")[0] == "False")
+            assert world.desired() == 2
+            world.api.put(CORE, "configmaps", worlds.manifests()[2])
+            await until(lambda: (world.desired() or 0) >= 4)
+            assert condition(world)[0] == "True"
