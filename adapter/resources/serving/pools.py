@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from adapter import logs
 from adapter.kube import labels, paths
@@ -260,5 +261,7 @@ def _url(pod: Mapping[str, Any]) -> str:
     # A port that is declared may not be the one that its command line gives it.
     (started_at, secured), address = pod["picker"], pod["address"]
     port = started_at or pod["ports"].get(METRICS_NAME, METRICS_PORT)
-    scheme = "https" if secured or str(pod["url"]).startswith("https:") else "http"
+    # What else is in its pod, such as a renderer of prompts, may have a certificate of its own.
+    beside = urlsplit(str(pod["url"]))
+    scheme = "https" if secured or (beside.scheme, beside.port) == ("https", port) else "http"
     return f"{scheme}://{f'[{address}]' if ':' in address else address}:{port}/metrics"

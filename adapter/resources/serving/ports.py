@@ -20,7 +20,7 @@ _PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 
 _BESIDE = re.compile(
     r"(?:istio|queue|linkerd|routing|envoy|kube-rbac|auth|oauth)-?proxy|envoy|(?:.*-)?sidecar|.*dcgm.*|.*exporter"
-    r"|vault-agent|fluent-?bit|.*-agent|.*-collector|(?:.*-)?tokenizer(?:-.*)?"
+    r"|vault-agent|fluent-?bit|.*-agent|.*-collector|(?:.*-)?(?:tokenizer|render)(?:-.*)?"
 )
 """Names of containers that stand beside a server."""
 

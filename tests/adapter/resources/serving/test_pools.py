@@ -26,9 +26,17 @@ def pool(spec: dict[str, Any]) -> pools.Pool:
 
 
 def picker(
-    name: str, address: str, *, ready: bool = True, ports: Any = (), args: Any = (), **notes: str
+    name: str,
+    address: str,
+    *,
+    ready: bool = True,
+    ports: Any = (),
+    args: Any = (),
+    beside: Any = (),
+    **notes: str,
 ) -> dict[str, Any]:
-    """A pod of an endpoint picker."""
+    """A pod of an endpoint picker, and containers beside it."""
+    own = {"name": "epp", "ports": list(ports), "args": list(args)}
     return dict(
         pods.trimmed(
             {
@@ -38,7 +46,7 @@ def picker(
                     "labels": {"app": "epp"},
                     "annotations": {f"prometheus.io/{key}": value for key, value in notes.items()},
                 },
-                "spec": {"containers": [{"name": "epp", "ports": list(ports), "args": list(args)}]},
+                "spec": {"containers": [own, *beside]},
                 "status": {
                     "podIP": address,
                     "conditions": [{"type": "Ready", "status": str(ready)}],
@@ -109,3 +117,16 @@ def test_of_several_pickers_those_that_are_ready_count() -> None:
     lead, spare = picker("a", "10.0.0.1"), picker("b", "10.0.0.2", ready=False)
     assert urls(lead, spare) == ["http://10.0.0.1:9090/metrics"]
     assert len(urls(spare)) == 1
+
+
+def test_the_certificate_of_a_container_beside_a_picker_is_not_the_pickers() -> None:
+    """A renderer of prompts in its pod serves by https at a port of its own."""
+    render = {
+        "name": "prompts",
+        "command": ["vllm", "launch", "render", "m", "--port=8000", "--ssl-certfile=/tls.crt"],
+        "ports": [{"name": "render-http", "containerPort": 8000}],
+    }
+    declared = [{"name": "metrics", "containerPort": 9090}]
+    assert urls(picker("a", "10.0.0.1", ports=declared, beside=[render])) == [
+        "http://10.0.0.1:9090/metrics"
+    ]

@@ -130,9 +130,9 @@ def test_ports_of_further_ranks(first: str, others: str) -> None:
 
 
 def test_a_tokenizer_beside_a_simulator_is_no_server() -> None:
-    """The tag of its image names vLLM, the simulator's image does not."""
+    """Its image names vLLM, or is vLLM's, which renders prompts; the simulator's image does not."""
     simulator = container("sim", ("http", 8000), image="ghcr.io/llm-d/llm-d-inference-sim:v0.10")
-    for name in ("tokenizer", "tokenizer-uds", "uds-tokenizer"):
+    for name in ("tokenizer", "tokenizer-uds", "uds-tokenizer", "vllm-render"):
         image = "ghcr.io/llm-d/llm-d-uds-tokenizer:vllm-v0.19.1"
         beside = container(name, ("health", 8082), image=image)
         made = pods.trimmed(pod(simulator, beside))
