@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapter.resources.devices import neuron, products
-from adapter.resources.pods import devices
+from adapter.resources.devices.held import devices
 
 _SHARED, INVALID = "-SHARED", "-MIG-INVALID"
 

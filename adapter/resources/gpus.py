@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from adapter.resources.devices import dra, neuron, products, taints
 from adapter.resources.devices.by_product import ByProduct
+from adapter.resources.devices.held import devices
 from adapter.resources.gpu_vendors import (
     INVALID,
     SLICE,
@@ -37,7 +38,7 @@ from adapter.resources.gpu_vendors import (
     of_vendors,
     split,
 )
-from adapter.resources.pods import ENDED, devices
+from adapter.resources.pods import ENDED
 
 _Held = Counter[tuple[str, str]]
 

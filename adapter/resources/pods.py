@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from adapter.kube import labels, quantity
-from adapter.resources.devices import dra, products, taints
+from adapter.resources.devices import dra, held, products, taints
 from adapter.resources.serving import command_lines, groups, owners, ports, stuck
 from adapter.resources.serving.selection import Index, Looks
 
@@ -80,7 +80,8 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         None,
     )
     address = _address(status)
-    urls, problem = _urls(address, annotations, spec)
+    containers = ports.read(spec)
+    urls, problem = _urls(address, annotations, containers)
     return {
         "metadata": {
             "namespace": metadata.get("namespace"),
@@ -97,17 +98,17 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         ),
         "address": address,
         "url": urls[0] if urls else "",
-        "ports": ports.named(spec),
-        "picker": command_lines.of_picker(spec.get("containers") or ()),
+        "ports": ports.named(containers),
+        "picker": command_lines.of_picker(containers["containers"]),
         "annotated": not _ANNOTATED.isdisjoint(
             name.replace(KSERVE, "prometheus.io/") for name in annotations
         ),
         "urls": urls,
         "problem": problem,
-        "requests": _requests(spec),
+        "requests": held.of_pod(spec),
         "products": products.of_pod(spec),
         "tolerations": taints.of_pod(spec),
-        "role": command_lines.role(spec.get("containers") or ()),
+        "role": command_lines.role(containers["containers"]),
         "gated": bool(spec.get("schedulingGates")),
         "stuck": stuck.of_pod(status),
     }
@@ -281,7 +282,7 @@ def _began(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> object:
 
 def gpus_of(spec: Mapping[str, Any]) -> int | None:
     """Whole GPUs that a pod of this spec requests, as `Serving.gpus`."""
-    return _gpus([{"metadata": {"labels": {}}, "requests": _requests(spec)}])
+    return _gpus([{"metadata": {"labels": {}}, "requests": held.of_pod(spec)}])
 
 
 def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
@@ -294,15 +295,15 @@ def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
         claimed.setdefault(replica, set()).update(pod.get("claimed", ()))
     counts: set[int] = set()
     for replica, requests in by_replica.items():
-        held = {
+        amounts = {
             name: count
             for name, count in requests.items()
             if count and name.startswith(products.GPU_VENDORS)
         }
         parts = any(not device.whole for device in claimed[replica])
-        whole = sum(count for name, count in held.items() if is_whole(name))
-        if held or claimed[replica]:
-            split = parts or not all(map(is_whole, held))
+        whole = sum(count for name, count in amounts.items() if is_whole(name))
+        if amounts or claimed[replica]:
+            split = parts or not all(map(is_whole, amounts))
             counts.add(0 if split else whole + len(claimed[replica]))
     return max(counts, default=None)
 
@@ -363,38 +364,3 @@ def _urls(
     host = f"[{address}]" if ":" in address else address
     urls = tuple(f"{scheme}://{host}:{number}/{path}" for number in numbers)
     return urls, "; ".join(problems)
-
-
-def _requests(spec: Mapping[str, Any]) -> dict[str, int]:
-    """Extended resources (with a domain in their name) that a pod holds, as the scheduler counts them.
-
-    Init containers run one by one before the others, so that the largest counts; those that are restarted
-    always (sidecars) stay beside all that come after them. Kubernetes: `PodRequests`, KEP-753.
-    """
-    running: Counter[str] = Counter()
-    sidecars: Counter[str] = Counter()
-    starting: Counter[str] = Counter()
-    for container in spec.get("containers") or ():
-        running += _extended(container)
-    for container in spec.get("initContainers") or ():
-        held = _extended(container)
-        starting |= held + sidecars
-        if container.get("restartPolicy") == "Always":
-            running += held
-            sidecars += held
-    return dict(running | starting)
-
-
-def _extended(container: Mapping[str, Any]) -> Counter[str]:
-    resources = container.get("resources") or {}
-    # Requests equal limits where both are given.
-    named = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
-    return Counter({name: devices(value) for name, value in named.items() if "/" in name})
-
-
-def devices(value: object) -> int:
-    """A quantity as a number of devices: 1000 shares are written `1k`; what is no quantity is none."""
-    try:
-        return int(quantity.parse(str(value)))
-    except ValueError:
-        return 0

@@ -98,7 +98,8 @@ def ports(container: Mapping[str, Any]) -> tuple[int, ...]:
         given += shown
         if shown and _SERVER.search(command):
             of_servers += shown
-    rows = [_counted(each, _devices(container)) for each in of_servers or given[:1]]
+    engines = _devices(container)
+    rows = (_counted(each, engines) for each in dict.fromkeys(of_servers or given[:1]))
     numbers = tuple(dict.fromkeys(number for row in rows for number in row))[:_MOST_RANKS]
     variables = (_port(str(values.get(name))) for name, word in _PORT_VARIABLES if word in says)
     return numbers or tuple(filter(None, variables))[:1]

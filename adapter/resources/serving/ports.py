@@ -16,6 +16,12 @@ NAMES = ("metrics", "http-metrics", "http", "vllm", "serve", "http1", "h2c", "us
 MOST = 16
 """Most servers of one pod."""
 
+MOST_CONTAINERS = 64
+"""Most containers of a pod whose command lines and ports are read, and as many sidecars."""
+
+MOST_TEXT = 64 * 1024
+"""Characters of a pod's command lines, with their variables, after which no further container is read."""
+
 _PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 
 _BESIDE = re.compile(
@@ -56,6 +62,22 @@ def of_pod(spec: Mapping[str, Any]) -> tuple[tuple[int, ...], Mapping[str, int]]
     return _of_servers(_servers(containers)), names
 
 
+def read(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The containers of a pod in which servers are looked for; an API server bounds bytes only."""
+    left = MOST_TEXT
+    kept: dict[str, list[Mapping[str, Any]]] = {}
+    for name, among in (
+        ("containers", spec.get("containers") or ()),
+        ("initContainers", _sidecars(spec)),
+    ):
+        kept[name] = []
+        for container in among[:MOST_CONTAINERS]:
+            if left > 0:
+                kept[name].append(container)
+                left -= len(command_lines.text_of(container))
+    return kept
+
+
 def secured(spec: Mapping[str, Any]) -> frozenset[int]:
     """Ports of a pod that answer by https, by what its probes say or how its server is started.
 
@@ -76,10 +98,13 @@ def secured(spec: Mapping[str, Any]) -> frozenset[int]:
 
 def _containers(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Containers that run as long as the pod: init containers that are restarted always are among them."""
-    beside = [
+    return [*(spec.get("containers") or ()), *_sidecars(spec)]
+
+
+def _sidecars(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [
         item for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always"
     ]
-    return [*(spec.get("containers") or ()), *beside]
 
 
 def _of_servers(servers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
@@ -143,9 +168,10 @@ def _of_declared(
     if first in by_name.values():
         return _ranks(first, by_name)
     # Declared in any order: the row begins at its lowest port.
-    while first - 1 in declared:
+    there = frozenset(declared)
+    while first - 1 in there:
         first -= 1
-    return _row(first, declared)
+    return _row(first, there)
 
 
 def _probed(servers: Sequence[Mapping[str, Any]], by_name: Mapping[str, int]) -> tuple[int, ...]:
@@ -191,7 +217,7 @@ def named(spec: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _row(first: int, declared: Sequence[int]) -> tuple[int, ...]:
+def _row(first: int, declared: Collection[int]) -> tuple[int, ...]:
     """The first port and those that follow it one by one."""
     row = [first]
     while first in declared and row[-1] + 1 in declared and len(row) < MOST:
