@@ -9,6 +9,7 @@ the last copy stays in use.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -33,6 +34,10 @@ that has just started refuses what its RBAC rules allow until it has read them.
 
 TURN = 100
 """Objects of a list, or events of a watch, that are read before everything else has its turn."""
+
+MOST_LABELS, MOST_OWNERS = 128, 64
+"""Most labels and owner references of an object with a namespace that are kept: few have more than forty, and
+an API server bounds neither. Nodes, which have hundreds, are the operator's."""
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """Annotation with a copy of the object."""
@@ -245,11 +250,21 @@ def _lean(item: Object) -> Object:
         values = metadata.get(field)
         if values is not None and not _are_texts(values):
             raise TypeError(f"metadata.{field}: must be texts by name")
-    kept = {name: value for name, value in metadata.items() if name != "managedFields"}
+    kept = {name: value for name, value in metadata.items() if name not in _UNREAD}
+    if kept.get("namespace"):
+        for field, most in (("labels", MOST_LABELS), ("ownerReferences", MOST_OWNERS)):
+            if len(kept.get(field) or ()) > most:
+                kept[field] = _first(kept[field], most)
     notes = kept.get("annotations")
     if isinstance(notes, Mapping) and _LAST_APPLIED in notes:
         kept["annotations"] = {key: note for key, note in notes.items() if key != _LAST_APPLIED}
     return {**item, "metadata": kept}
+
+
+def _first(values: Any, most: int) -> Any:
+    """The first of a mapping's or list's values."""
+    first = itertools.islice(values.items() if isinstance(values, Mapping) else values, most)
+    return dict(first) if isinstance(values, Mapping) else list(first)
 
 
 def same_but_status(before: Object, after: Object) -> bool:
@@ -262,6 +277,7 @@ def same_but_scale(before: Object, after: Object) -> bool:
     return _unscaled(before) == _unscaled(after)
 
 
+_UNREAD = frozenset({"managedFields", "finalizers"})
 _BOOKKEEPING = frozenset({"resourceVersion", "managedFields"})
 _BOOKKEEPING_OF_SCALED = _BOOKKEEPING | {"generation"}
 

@@ -59,13 +59,6 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 """Label of pods that Kueue admits."""
 
 
-def template_of(deployment: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The pods' spec in a Deployment; empty where there is none."""
-    spec = (deployment or {}).get("spec") or {}
-    template: Mapping[str, Any] = (spec.get("template") or {}).get("spec") or {}
-    return template
-
-
 def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     """Fields of a pod that are read; thousands of whole pods would fill the memory."""
     metadata, spec = pod.get("metadata") or {}, pod.get("spec") or {}

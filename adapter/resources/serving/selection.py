@@ -18,6 +18,10 @@ LOOKS, LOOKS_PER_POD, LOOKS_PER_MATCH = 500_000, 40, 10
 counts more. Selectors that are each about pods of their own take far fewer."""
 
 
+MOST_INDEXED = 64
+"""Most labels by which a pod is found: one with more is compared with every selector of its namespace."""
+
+
 class OverlapError(errors.InputError):
     """The selectors of one namespace are about so many pods that further ones are not compared."""
 
@@ -34,19 +38,28 @@ class Index:
     def __init__(self, pods: Iterable[Mapping[str, Any]]) -> None:
         self.by_namespace: dict[str, list[Mapping[str, Any]]] = {}
         self._by_label: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+        self._apart: dict[str, list[Mapping[str, Any]]] = {}
         for pod in pods:
             namespace = pod["metadata"]["namespace"]
             self.by_namespace.setdefault(namespace, []).append(pod)
-            for key, value in pod["metadata"]["labels"].items():
+            labelled = pod["metadata"]["labels"]
+            if len(labelled) > MOST_INDEXED:
+                self._apart.setdefault(namespace, []).append(pod)
+                continue
+            for key, value in labelled.items():
                 self._by_label.setdefault((namespace, key, value), []).append(pod)
 
     def among(self, namespace: str, selector: labels.Selector) -> list[Mapping[str, Any]]:
         """Few pods, among which are all that the selector matches."""
-        among = self.by_namespace.get(namespace, [])
-        for key, value in selector.equalities().items():
-            labelled = self._by_label.get((namespace, key, value), [])
-            among = min(among, labelled, key=len)
-        return among
+        among = [
+            self._by_label.get((namespace, key, value), [])
+            for key, value in selector.equalities().items()
+        ]
+        if not among:
+            return self.by_namespace.get(namespace, [])
+        apart = self._apart.get(namespace)
+        fewest = min(among, key=len)
+        return [*fewest, *apart] if apart else fewest
 
 
 class Looks:

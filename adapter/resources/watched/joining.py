@@ -193,11 +193,12 @@ def _read_targets(reader: joined.Reader, seen: Seen, by_label: pods.ByLabel) -> 
             deployment = (
                 deployments.get((namespace, reference.name)) if reference.is_deployment else None
             )
-            variant_pods.tolerations.add(taints.of_pod(pods.template_of(deployment)))
+            template = _template(deployment)
+            variant_pods.tolerations.add(template.get("tolerations", ()))
             labelled = variant_pods.labels.setdefault(namespace, [])
             labelled += [pod["metadata"]["labels"] for pod in matching]
             # A variant at zero replicas has a template only.
-            labelled.append(_template_labels(deployment))
+            labelled.append(_labels(template))
         except OverlapError as error:
             reader.targets[namespace, reference] = Unresolved(str(error))
         except Exception as error:
@@ -212,11 +213,15 @@ def _read_targets(reader: joined.Reader, seen: Seen, by_label: pods.ByLabel) -> 
     return variant_pods
 
 
-def _template_labels(deployment: Object | None) -> Mapping[str, str]:
-    """Labels of the pods in a Deployment; empty where there is none."""
-    template = ((deployment or {}).get("spec") or {}).get("template") or {}
-    labels: Mapping[str, str] = (template.get("metadata") or {}).get("labels") or {}
-    return labels
+def _template(deployment: Object | None) -> Mapping[str, Any]:
+    """What a Deployment says of its pods; empty where there is none."""
+    template: Mapping[str, Any] = ((deployment or {}).get("spec") or {}).get("template") or {}
+    return template
+
+
+def _labels(template: Mapping[str, Any]) -> Mapping[str, str]:
+    labelled: Mapping[str, str] = (template.get("metadata") or {}).get("labels") or {}
+    return labelled
 
 
 def _read_target(
@@ -237,17 +242,17 @@ def _read_target(
             why = seen.unread or "not found; create it, or name another scale target"
             reader.targets[namespace, reference] = Unresolved(why)
             return []
-        selector, why = labels.explained((written.get("spec") or {}).get("selector") or {})
+        (selector, why), template = written["spec"]["selector"], _template(written)
         deployment = schemas.Deployment.model_validate(written)
         matching = by_label.of_workload(namespace, selector, workload)
         serving = _serving(matching)
         if serving.gpus is None:
-            serving = replace(serving, gpus=pods.gpus_of(pods.template_of(written)))
+            serving = replace(serving, gpus=template.get("gpus"))
         reader.add_deployment(
             deployment,
             serving,
-            role=roles.of_pods(matching or [{"metadata": {"labels": _template_labels(written)}}]),
-            products=_products(seen, matching, products.of_pod(pods.template_of(written))),
+            role=roles.of_pods(matching or [{"metadata": {"labels": _labels(template)}}]),
+            products=_products(seen, matching, template.get("products", ())),
             unselected=why and variants.unselected(reference, "spec.selector", why),
         )
     else:

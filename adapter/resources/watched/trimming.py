@@ -10,8 +10,10 @@ from typing import Any
 
 from adapter import logs
 from adapter.installation import CONFIG_SUFFIX, MANAGED_TARGETS, READ_CONFIG_MAPS
-from adapter.kube.informer import Object
-from adapter.resources import hpa
+from adapter.kube import labels
+from adapter.kube.informer import MOST_LABELS, Object
+from adapter.resources import hpa, pods
+from adapter.resources.devices import products, taints
 
 log = logs.LazyLogger()
 
@@ -19,13 +21,15 @@ DOMAINS = ("llmd.ai/", "llm-d.ai/")
 """Ends of the prefixes of annotations that are read."""
 
 _METADATA = ("namespace", "name", "resourceVersion", "uid", "generation", "creationTimestamp")
-_CONTAINER = ("resources", "restartPolicy")
 
 
 def deployment(item: Object) -> Object:
-    """Fields of a Deployment that are read; environments and volumes of its pods are not."""
+    """Fields of a Deployment that are read; environments and volumes of its pods are not.
+
+    `selector` is the selector, and why it selects nothing; `template` has what the spec of its pods says.
+    """
     spec = item.get("spec") or {}
-    kept = _only(spec, ("replicas", "selector"))
+    kept = {**_only(spec, ("replicas",)), "selector": labels.explained(spec.get("selector") or {})}
     if spec.get("template"):
         kept["template"] = _template(spec["template"])
     return {
@@ -67,15 +71,15 @@ def config_map(item: Object) -> Object:
 
 
 def _template(template: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The pod template of a Deployment: its labels, node selection, tolerations and device requests only."""
+    """The labels of a Deployment's pods, and what is read of their spec: once, as it may be very long."""
     spec = template.get("spec") or {}
-    kept = _only(spec, ("nodeSelector", "tolerations"))
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity")
-    if affinity:
-        kept["affinity"] = {"nodeAffinity": affinity}
-    for name in ("containers", "initContainers"):
-        kept[name] = [_only(container, _CONTAINER) for container in spec.get(name) or ()]
-    return {"metadata": _only(template.get("metadata") or {}, ("labels",)), "spec": kept}
+    labelled = (template.get("metadata") or {}).get("labels") or {}
+    return {
+        "metadata": {"labels": dict(list(labelled.items())[:MOST_LABELS])},
+        "gpus": pods.gpus_of(spec),
+        "products": products.of_pod(spec),
+        "tolerations": taints.of_pod(spec),
+    }
 
 
 def _metadata(item: Object, more: Iterable[str]) -> Mapping[str, Any]:

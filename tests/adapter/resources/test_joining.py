@@ -16,6 +16,7 @@ from adapter.resources import gpus, inputs, pods
 from adapter.resources.configuration.last_good import NOTHING
 from adapter.resources.devices import dra
 from adapter.resources.serving import monitors, pools, target_ports
+from adapter.resources.watched import trimming
 from adapter.resources.watched.joining import Seen, join
 from adapter.resources.watched.scope import Scope
 
@@ -74,7 +75,7 @@ def read(
     running = [own, pod("epp-0", "10.0.0.2", {"app": "epp"})]
     seen = Seen(
         variants=[(("n", "v"), variant)],
-        deployments=[(("n", "w"), deployment(**(pod_spec or {})))],
+        deployments=[(("n", "w"), trimming.deployment(deployment(**(pod_spec or {}))))],
         scalers=[],
         pods=[(("n", item["metadata"]["name"]), item) for item in running],
         configs=[
