@@ -5,12 +5,16 @@ from __future__ import annotations
 import codecs
 import errno
 import gzip
+import io
 import os
 import tempfile
 import zlib
 from pathlib import Path
 
 from adapter.errors import InputError
+
+MOST_BYTES = 512 * 1024 * 1024
+"""Most bytes of a file that are read, unpacked too: devices have no end, and little unpacks to very much."""
 
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _BYTE_ORDERS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -20,17 +24,22 @@ def read_text(path: Path) -> str:
     """The file's text, without a byte-order mark, unpacked where it is compressed by gzip.
 
     Raises:
-        InputError: it cannot be read or unpacked, or is neither UTF-8 nor UTF-16 with a byte-order mark.
+        InputError: it cannot be read or unpacked, is too long, or is neither UTF-8 nor UTF-16 with a
+            byte-order mark.
 
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
         if content.startswith(_ZIP):
             raise InputError(
                 f"{path}: is a ZIP archive or a spreadsheet; unpack it, or save it as CSV"
             )
         if content.startswith(_GZIP):
-            content = gzip.decompress(content)
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+                content = packed.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"{path}: longer than {MOST_BYTES >> 20} MiB; name a part of it")
     except EOFError as error:
         raise InputError(f"{path}: gzip: cut off") from error
     except zlib.error as error:

@@ -62,8 +62,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     text = files.read_text(path)
     try:
-        document = json.loads(text, object_pairs_hook=documents.unrepeated)
-    except ValueError:
+        document = documents.checked(json.loads(text, object_pairs_hook=documents.unrepeated))
+    except (ValueError, RecursionError):
         # JSON with a key twice too: the YAML parser tells its line.
         try:
             document = documents.parse_file(text)

@@ -147,7 +147,7 @@ def read(path: Path) -> Scenario:
 
     """
     try:
-        document = documents.parse_file(path.read_text(encoding="utf-8"))
+        document = documents.parse_file(_text(path))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise errors.InputError(f"{path}: cannot be read: {why}") from error
@@ -315,13 +315,19 @@ def rises(levels: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     return steps_up
 
 
+def _text(path: Path) -> str:
+    """A file's text, and no more than is parsed: a device has no end."""
+    with path.open(encoding="utf-8") as file:
+        return file.read(documents.FILE_LENGTH + 1)
+
+
 def steps(where: Path | Mapping[str, Any]) -> list[tuple[float, float]]:
     """Start and end in seconds of each upward step of a generator's load; none for recorded traffic."""
     spec: Any = where
     if isinstance(where, Path):
         if where.suffix not in _GENERATORS:
             return []
-        spec = documents.parse_file(where.read_text(encoding="utf-8"))
+        spec = documents.parse_file(_text(where))
     return rises(spec["levels"]) if spec.get("kind") == "step" else []
 
 
@@ -350,7 +356,7 @@ def load(
     except traces.TraceError as error:
         raise errors.InputError(str(error)) from error
     try:
-        trace = traces.generate(documents.parse_file(where.read_text(encoding="utf-8")))
+        trace = traces.generate(documents.parse_file(_text(where)))
     except OSError as error:
         raise errors.InputError(f"{where}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -38,6 +38,8 @@ DEPTH = 64
 _MESSAGE = 300
 """Most characters of a parser's message that are shown."""
 
+_VALUE = 40
+"""Most characters of a wrong value that are shown."""
 
 _MARK = "\ufeff"
 """Byte order mark that editors put before a text."""
@@ -53,7 +55,29 @@ _NUMBERS = {
 _GUESSED = frozenset({*_NUMBERS, "tag:yaml.org,2002:timestamp"})
 
 
-class _Plain(SafeLoader):
+class _Told(SafeLoader):
+    """Tells the line of a value that is none of its type: constructors raise what they like."""
+
+    def construct_object(self, node: yaml.Node, *args: Any, **named: Any) -> Any:
+        """The object of a node.
+
+        Raises:
+            DocumentError: its text is no value of its type.
+
+        """
+        try:
+            return super().construct_object(node, *args, **named)
+        except (DocumentError, yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:
+            line, kind = node.start_mark.line + 1, node.tag.rpartition(":")[2]
+            value = _brief(str(node.value)[:_VALUE])
+            raise DocumentError(
+                f"line {line}: {value!r} cannot be read as {kind}; correct it, or quote it as a text"
+            ) from error
+
+
+class _Plain(_Told):
     """YAML 1.2's plain values: `0500` is no octal number, `1:30` no 90, `yes` no truth and a date a text."""
 
 
@@ -93,7 +117,7 @@ def parse_json(text: str) -> Any:
     """
     _check_length(text, LENGTH)
     try:
-        return _checked(json.loads(text.removeprefix(_MARK)))
+        return checked(json.loads(text.removeprefix(_MARK)))
     except DocumentError:
         raise
     except RecursionError:
@@ -129,7 +153,7 @@ def parse_file(text: str) -> Any:
 
 
 def parse_all_yaml(
-    text: str, *, length: int = LENGTH, loader: type[SafeLoader] = SafeLoader
+    text: str, *, length: int = LENGTH, loader: type[SafeLoader] = _Told
 ) -> list[Any]:
     """Parse a stream of YAML documents, of at most that many characters.
 
@@ -159,7 +183,7 @@ def _documents(loader: SafeLoader, length: int) -> Iterator[Any]:
             check_merges(node, length)
         except ValueError as error:
             raise DocumentError(str(error)) from error
-        yield _checked(loader.construct_document(node))
+        yield checked(loader.construct_document(node))
 
 
 def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -256,8 +280,13 @@ def _check_levels(text: str) -> None:
         raise DocumentError(_DEEP)
 
 
-def _checked(document: Any) -> Any:
-    """The document, unless it is nested too deeply; counted level by level, without recursion."""
+def checked(document: Any) -> Any:
+    """The document, unless it is nested too deeply; counted level by level, without recursion.
+
+    Raises:
+        DocumentError: it is.
+
+    """
     level: list[Any] = [document]
     depth = 0
     seen: set[int] = set()
