@@ -1,14 +1,6 @@
-"""Whether the counters of one page can follow from those of the page before it, compared with each other.
-
-Servers that show no inter-token latencies do not say for how long requests were served between two pages. By
-Little's law their gauge of running requests and their counts do: requests in service on average, divided by
-the rate at which requests end, is the time that each takes. With it a count that grows by more than a server
-can have served is seen, and one that stands still though many should have ended.
-"""
+"""Whether the counters of one page can follow from those of the page before it, compared with each other."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from adapter.collector.model_servers import PodMetrics
 
@@ -30,28 +22,13 @@ _APART_SHARE, _STEPS = 0.02, 8.0
 """Tokens that may have a time and not be counted yet: share of those of a page that several processes write,
 and number beside one of each request in service."""
 
-_KEPT, _KEPT_IN_DOUBT = 0.95, 0.9
-"""Shares of what was learned that count after another page: one that is learned from, and one that is not.
-
-What all later pages contradict is forgotten within some minutes, as requests may have become other ones."""
-
-_MOST_IN_DOUBT = 100.0
-"""Requests that count as learned from when a page contradicts them; more would be held for longer."""
-
-_LEAST = 10.0
-"""Requests that ended before their time in service is known well enough."""
-
-_SHOULD_HAVE_ENDED, _LONG = 5.0, 16.0
-"""Requests that should have ended of which none did, seen by chance once in 150 pages; and the number in
-service at which twice as many should have: a few may all be much longer than usual."""
-
 _EXACT_SHARE, _EXACT = 0.02, 3.0
 """Share of requests, and number, by which two counts of the same ones may differ over several pages: what is
 counted between two lines of a page, and `_STEPS` where several processes write it."""
 
-_TIMED_SHARE, _TIMES_TIMED, _TIMES_FINISHED = 0.8, 1.1, 4.0
-"""Share of the tokens that a server times which times all, times these that ended requests may have had, and
-times the tokens of a usual one that each in service may have had before."""
+_TIMES_TIMED, _TIMES_FINISHED = 1.1, 4.0
+"""Times the tokens that were timed which ended requests may have had, and times the tokens of a usual one
+that each in service may have had before."""
 
 _APART = 4.0
 """Tokens by which counts of the same ones may differ over several pages of one process."""
@@ -72,13 +49,6 @@ _PREFILLED = 0.25
 _AT_ONCE, _FEW = 2.0, 3.0
 """Requests whose sum of tokens may be on a page before they are counted, and from which on it must be."""
 
-_FASTEST_TOKENS, _TIMES_LONGER = 2000.0, 20.0
-"""Tokens per second that no request gets, and times the usual length from which they are looked at."""
-
-_TIMES_SERVED = 100.0
-"""Times those that ended which may be turned away though nothing waits, and `MORE`: a queue fills and empties
-within seconds."""
-
 COUNTERS = ("finished", "ttft", "itl", "generated", "generation_tokens")
 
 AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended: one of the two is wrong"
@@ -87,15 +57,8 @@ _LENGTHS = (
 )
 _TOKENS = "it has times of {counted:.0f} tokens where {generated:.0f} were generated: one of the two is wrong"
 _BEHIND = "it counts {ended:.0f} requests that ended for {begun:.0f} first tokens: one of the two is wrong"
-_FAST = (
-    "it counts {tokens:.0f} output tokens per second for each request in service, which no engine generates:"
-    " is the unit right?"
-)
 _LONG_REQUESTS = (
     "it counts {tokens:.0f} tokens a request, which its KV cache does not hold: is the unit right?"
-)
-_TURNED_AWAY = (
-    "it counts {rejected:.0f} requests turned away though none waits and there is room in the batch"
 )
 _MORE_TOKENS = (
     "its requests that ended had {tokens:.0f} output tokens where {timed:.0f} were timed: one of the two is"
@@ -270,123 +233,3 @@ def _more_than_generated(before: PodMetrics, after: PodMetrics, *, more: float) 
     if counted > (1.0 + share) * generated + more:
         return _TOKENS.format(counted=counted, generated=generated)
     return ""
-
-
-@dataclass(slots=True)
-class Residence:
-    """What the pages of one address say of the time that its requests take.
-
-    Attributes:
-        silent_pages: Pages in a row on which no counter grew.
-        timed: Whether the server has timed the tokens of all requests: some time those that stream alone.
-        turns_away: Whether requests were turned away between its last two pages.
-
-    """
-
-    silent_pages: int = 0
-    timed: bool = False
-    turns_away: bool = False
-    _in_service: float = 0.0
-    _requests: float = 0.0
-    _tokens: float = 0.0
-    _mean: float = 0.0
-    _silent: float = 0.0
-    _still: float = 0.0
-    _now: float = 0.0
-
-    def note(
-        self, before: PodMetrics, page: PodMetrics, *, seconds: float, idle: float = 0.0
-    ) -> None:
-        """Learn from a page that follows another one; `idle` requests of its gauge are not in service."""
-        counted = any(getattr(before, name) != getattr(page, name) for name in COUNTERS)
-        self.silent_pages = 0 if counted else self.silent_pages + 1
-        self._now = max(min(before.running, page.running) - idle, 0.0)
-        in_service = self._now * seconds
-        self._silent = 0.0 if counted else self._silent + in_service
-        # Where the KV cache fills, tokens come of requests that do not end yet.
-        moved = counted or before.kv_cache != page.kv_cache
-        self._still = 0.0 if moved else self._still + in_service
-        ended, tokens = _grown(before, page)
-        if not counted or ended <= 0:
-            return
-        self._in_service = _KEPT * self._in_service + in_service
-        self._requests = _KEPT * self._requests + ended
-        self._tokens = _KEPT * self._tokens + tokens
-        self._mean = self._tokens / self._requests
-        with_time = page.itl[1] + page.ttft[1]
-        if page.finished >= _LEAST and with_time >= _TIMED_SHARE * page.generation_tokens[0]:
-            self.timed = True
-
-    def doubt(self) -> None:
-        """Note a page that cannot be learned from; busy servers are not doubted for longer than others."""
-        share = _KEPT_IN_DOUBT * min(1.0, _MOST_IN_DOUBT / max(self._requests, 1.0))
-        self._in_service *= share
-        self._requests *= share
-        self._tokens *= share
-
-    def implied(self, before: PodMetrics, page: PodMetrics, *, seconds: float) -> float:
-        """Requests that must have been in service on average for the counts to grow by so much.
-
-        By their number or their tokens, whichever needs fewer: lengths change. 0 where inter-token latencies
-        say it better, or too little is known yet.
-        """
-        if page.itl[1] > 0 or self._requests < _LEAST or seconds <= 0:
-            return 0.0
-        ended, tokens = _grown(before, page)
-        share = ended / self._requests
-        if tokens > 0 and self._tokens > 0:
-            share = min(share, tokens / self._tokens)
-        return share * self._in_service / seconds
-
-    def too_fast(self, before: PodMetrics, page: PodMetrics, *, seconds: float) -> str:
-        """Why requests cannot have got so many tokens in the time that they were served; empty if they can.
-
-        Where inter-token latencies say it better, nothing is said. A batch of long requests may end at once,
-        so what was in service over all that is known counts.
-        """
-        ended, tokens = _grown(before, page)
-        longer = tokens > _TIMES_LONGER * self._mean * max(ended, 1.0) > 0
-        if page.itl[1] > 0 or not longer or seconds <= 0:
-            return ""
-        # Those that came and ended between two pages are in no gauge.
-        now = max(before.running, page.running, ended, 1.0)
-        served = self._in_service + self._silent + now * seconds
-        speed = (self._tokens + tokens) / served
-        return _FAST.format(tokens=speed) if speed > _FASTEST_TOKENS else ""
-
-    def turned_away(self, before: PodMetrics, page: PodMetrics, *, batch: float) -> str:
-        """Why many cannot have been turned away; empty if they can, asked once a page.
-
-        A limit below the batch is reached by more in service, and goes on turning requests away. `batch`:
-        largest batch that a profile has; 0 without one.
-        """
-        rejected = (page.rejected or 0.0) - (before.rejected or 0.0)
-        goes_on, self.turns_away = self.turns_away, rejected > 0
-        ended, _ = _grown(before, page)
-        empty = before.waiting == page.waiting == 0 and before.running < batch
-        as_before = empty and page.running <= before.running and not goes_on
-        if as_before and rejected > _TIMES_SERVED * ended + MORE:
-            return _TURNED_AWAY.format(rejected=rejected)
-        return ""
-
-    @property
-    def stands_still(self) -> bool:
-        """Whether some requests should have ended since a counter last grew: its queue is doubtful."""
-        return self._should_have_ended >= _SHOULD_HAVE_ENDED
-
-    @property
-    def hangs(self) -> bool:
-        """Whether so many should have that the server hangs."""
-        return self._should_have_ended >= _SHOULD_HAVE_ENDED * (1.0 + _LONG / max(self._now, 1.0))
-
-    @property
-    def _should_have_ended(self) -> float:
-        if self._requests < _LEAST or self._in_service <= 0:
-            return 0.0
-        return self._still * self._requests / self._in_service
-
-
-def _grown(before: PodMetrics, page: PodMetrics) -> tuple[float, float]:
-    """Requests that ended between two pages, and their tokens; 0 for what fell."""
-    tokens = page.generation_tokens[0] - before.generation_tokens[0]
-    return max(page.finished - before.finished, 0.0), max(tokens, 0.0)

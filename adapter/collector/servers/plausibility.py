@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import consistency, ranks
-from adapter.collector.servers.consistency import Residence
+from adapter.collector.servers.gauges.residence import Residence
 from adapter.collector.servers.gauges.together import QUIET, Gauges
 from adapter.collector.servers.patience import Patience
 from adapter.collector.servers.ranks import Rank
