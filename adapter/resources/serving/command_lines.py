@@ -53,9 +53,13 @@ _NIM_IMAGE = re.compile(r"(?:^|/)nim/[^/]+/")
 _NIM_VARIABLE = re.compile(r"NIM_(?:HTTP_API_PORT|SERVER_PORT|CACHE_PATH|MODEL_PROFILE|MODEL_NAME)")
 """Path of the metrics of NVIDIA's NIM; its images, at `nvcr.io` and mirrors of it; variables of it alone."""
 
+_NOT_OFF = r"(?![=\s]{1,8}[\"']?(?:[Ff]alse|FALSE|0|no)\b)"
+"""What follows a flag that is not switched off by its value."""
+
 _MODE = r"--disaggregation-mode[=\s]+[\"']?"
 _ROLE = re.compile(
-    rf"(?P<prefill>{_MODE}prefill\b|--is-prefill-worker\b)|(?P<decode>{_MODE}decode\b|--is-decode-worker\b)"
+    rf"(?P<prefill>{_MODE}prefill\b|--is-prefill-worker\b{_NOT_OFF})"
+    rf"|(?P<decode>{_MODE}decode\b|--is-decode-worker\b{_NOT_OFF})"
 )
 _CACHE_ROLE = re.compile(
     r"\bkv_role\W{1,8}(?:(?P<prefill>kv_producer)|(?P<decode>kv_consumer)|(?P<both>kv_both))\b"
