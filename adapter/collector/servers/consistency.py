@@ -38,7 +38,8 @@ _FIRST_TOKENS = 64.0
 requests that do not stream by fifties."""
 
 _ENDED_WITHOUT = 0.25
-"""Share of requests that may end in an error: without a first token, or timed as one more token."""
+"""Share of requests that may end in an error: without a first token, where nothing else counts them, or
+timed as one more token."""
 
 _TIMES_BEGUN = 1.5
 """Tokens that are none after a gap, per first token, up to which each step gives one token."""
@@ -90,7 +91,8 @@ def problem(before: PodMetrics, after: PodMetrics) -> str:
         return _LENGTHS.format(measured=measured, ended=ended) if beyond else ""
     if _runs_ahead(before, after):
         return AHEAD.format(begun=begun, ended=ended)
-    if ended > TIMES_FINISHED * max(begun, 0.0) + before.stock + MORE:
+    many = ended > TIMES_FINISHED * max(begun, 0.0) + before.stock + MORE
+    if many and not _agree(after, ended, measured):
         return _BEHIND.format(begun=begun, ended=ended)
     return _more_than_generated(before, after, more=before.running + after.running + _STEPS)
 
@@ -158,16 +160,17 @@ def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool
     if _runs_ahead(first, last):
         return AHEAD.format(begun=begun, ended=ended)
     # Who ended had begun, but for errors.
-    most_ended = (1.0 + _ENDED_WITHOUT) * begun + first.running + _STEPS
-    if not queued and first.ttft[1] > 0 and ended > most_ended:
-        return _BEHIND.format(begun=begun, ended=ended)
     measured = last.generation_tokens[1] - first.generation_tokens[1]
+    most_ended = (1.0 + _ENDED_WITHOUT) * begun + first.running + _STEPS
+    known = first.ttft[1] > 0 and not queued and not _agree(last, ended, measured)
+    if known and ended > most_ended:
+        return _BEHIND.format(begun=begun, ended=ended)
     # Of several processes that write a page each may be as far apart as at one page.
     several = _several(last)
     apart = _STEPS if several else _EXACT
     counted = min(first.generation_tokens[1], last.generation_tokens[1]) > 0
-    # Lengths of requests that were given up are counted by servers that count those as failed.
-    most = (_TIMES_FINISHED if last.generated is None else 1.0 + _EXACT_SHARE) * ended + apart
+    # Triton counts requests that were given up as failed, and their lengths.
+    most = (1.0 + _EXACT_SHARE if _own_lengths(last) else _TIMES_FINISHED) * ended + apart
     if counted and (ended > (1.0 + _EXACT_SHARE) * measured + apart or measured > most):
         return _LENGTHS.format(measured=measured, ended=ended)
     if timed and (odd := _more_than_timed(first, last)):
@@ -176,6 +179,24 @@ def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool
     more = _STEPS + first.running + last.running if several else _APART
     more += _ENDED_WITHOUT * ended
     return _more_than_generated(first, last, more=more)
+
+
+def _own_lengths(page: PodMetrics) -> bool:
+    """Whether a server counts a request that ends and its lengths at once, as two series.
+
+    Those without times to first token are TGI; Triton has these, and no times of later tokens.
+    """
+    return page.generated is not None or page.itl[1] > 0 or page.ttft[1] <= 0
+
+
+def _agree(page: PodMetrics, ended: float, measured: float) -> bool:
+    """Whether requests that ended and those with lengths are as many, which two counts are not by a fault.
+
+    Then the difference to first tokens is of errors, or first tokens are what is wrong. SGLang and
+    trtllm-serve have one series for both.
+    """
+    apart = _EXACT_SHARE * ended + (_STEPS if _several(page) else _EXACT)
+    return page.generated is not None and measured > 0 and abs(ended - measured) <= apart
 
 
 def _more_than_timed(first: PodMetrics, last: PodMetrics) -> str:

@@ -131,6 +131,11 @@ _FLIPS = 400.0
 """Requests that a gauge has on every second page."""
 
 
+def _growing(factor: float) -> Callable[[float, float], float]:
+    """What grows so many times as fast since the fault began."""
+    return lambda value, before: before + factor * (value - before)
+
+
 def _of_counters(server: Server, pods: int) -> Iterator[Case]:
     """Faults of what only grows."""
     faults = Faults(server)
@@ -138,22 +143,27 @@ def _of_counters(server: Server, pods: int) -> Iterator[Case]:
     certain = {
         "runs ahead by half": server.certain,
         "runs ahead by a quarter": server.counted_twice,
+        "lags by a fifth": server.counted_twice,
+        "lags by half": server.counted_twice,
+        "doubles": server.counted_twice,
+        "trebles": server.counted_twice,
     }
     for what, names in server.inputs.items():
         counters = server.counters_of(what)
+        grows = {
+            "runs ahead": 12.0,
+            "runs ahead by half": 1.5,
+            "runs ahead by a quarter": 1.25,
+            "lags by a fifth": 0.8,
+            "lags by half": 0.5,
+            "doubles": 2.0,
+            "trebles": 3.0,
+        }
         for fault, page in {
             "half absent": faults.changed(names[:1], lambda _: None),
             "jump": faults.moved(counters, lambda value, before: value + 40.0 * max(before, 100.0)),
             "fall": faults.moved(counters, lambda value, before: value - 0.3 * before),
-            "runs ahead": faults.moved(
-                counters, lambda value, before: before + 12.0 * (value - before)
-            ),
-            "runs ahead by half": faults.moved(
-                counters, lambda value, before: before + 1.5 * (value - before)
-            ),
-            "runs ahead by a quarter": faults.moved(
-                counters, lambda value, before: before + 1.25 * (value - before)
-            ),
+            **{fault: faults.moved(counters, _growing(factor)) for fault, factor in grows.items()},
         }.items():
             if what not in certain.get(fault, server.inputs):
                 continue  # it may be true

@@ -126,6 +126,16 @@ def test_requests_that_end_in_an_error_may_be_timed_once_more() -> None:
     assert said(pages) == []
 
 
+def test_nine_of_ten_requests_may_end_in_an_error() -> None:
+    """Before their first token: both counts of requests that ended say so."""
+    pages = []
+    for at in range(30):
+        ended, served = 20.0 * at, 2.0 * at
+        one = vllm(ended, timed=177 * served, generated=178 * served)
+        pages.append(replace(one, ttft=(0.05 * served, served)))
+    assert said(pages) == []
+
+
 def test_requests_that_end_together_are_on_some_lines_of_a_page_first() -> None:
     """Several processes write it: its parts are of different moments."""
     pages = [vllm(1.0, timed=8000.0 + at, generated=8010.0 + at) for at in range(6)]
@@ -272,3 +282,15 @@ def test_clients_that_give_up_on_speculative_decoding_are_no_contradiction() -> 
     assert said(page(at) for at in range(60)) == []
     (first, *_) = said(page(at, of_nobody=300.0) for at in range(30))
     assert "first tokens for" in first
+
+
+@pytest.mark.parametrize("more", [0.8, 1.25])
+def test_requests_that_ended_and_those_with_lengths_are_as_many(more: float) -> None:
+    """TGI and SGLang count both at once, so that the one that lags or runs ahead is seen."""
+    for one in (tgi, lambda ended: sglang(ended, tokens=178 * ended, timed=177 * ended)):
+        pages = [one(5.0 * at) for at in range(24)]
+        first = pages[12].finished
+        pages[12:] = [replace(p, finished=first + more * (p.finished - first)) for p in pages[12:]]
+        doubts = said(pages)
+        assert doubts
+        assert "has lengths of" in doubts[0]

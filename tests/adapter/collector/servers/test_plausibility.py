@@ -229,11 +229,13 @@ def test_more_requests_that_ended_than_began_without_a_queue(
     """Who ends had a first token, but for some errors and for clients that give up while they wait."""
 
     def counted(at: int) -> PodMetrics:
-        # As SGLang counts: tokens of all requests, without lengths of each.
+        # As trtllm-serve counts: tokens of all requests, without lengths of each.
         ended = 5.0 * (at + 1 + more * max(at - 4, 0))
         one = page(5.0 * (at + 1), running=2, waiting=waiting)
         tokens = (one.generation_tokens[0], ended)
-        return replace(one, finished=ended, generation_tokens=tokens, prompt_tokens=tokens)
+        return replace(
+            one, finished=ended, generation_tokens=tokens, prompt_tokens=tokens, itl=(0.0, 0.0)
+        )
 
     said = problems(counted)
     assert ("requests that ended for" in said[-1]) is doubted
