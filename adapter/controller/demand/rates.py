@@ -233,13 +233,19 @@ def _smoothed(
             certain.append((evidence(seconds, recent, rate), seconds, recent))
         else:
             rise = max(rise, recent - NOISE_ERRORS * error(recent, seconds))
+    sudden = []
     for (seconds, recent), seen in zip_longest(traffic.sudden, traffic.dispersions):
-        # So few arrivals tell that the rate has risen, and not well how far.
         spread = bounded(seen, otherwise=dispersion)
-        if evidence(seconds, recent, rate) > SUDDEN_EVIDENCE * spread:
-            added = min(seconds / residence_seconds, 1.0) if residence_seconds > 0 else 1.0
-            least_seen = recent - error(recent, seconds, spread)
-            rise = max(rise, rate + added * (least_seen - rate))
+        seen_evidence = evidence(seconds, recent, rate)
+        if seen_evidence > SUDDEN_EVIDENCE * spread:
+            sudden.append((seen_evidence, seconds, recent, spread))
+    most = max((item[0] for item in (*certain, *sudden)), default=0.0)
+    for seen_evidence, seconds, recent, spread in sudden:
+        # So few arrivals tell that the rate has risen, and how far the less the nearer they are to chance.
+        doubt = SUDDEN_EVIDENCE * spread / seen_evidence if seen_evidence >= most else 1.0
+        added = min(seconds / residence_seconds, 1.0) if residence_seconds > 0 else 1.0
+        least_seen = recent - doubt * error(recent, seconds, spread)
+        rise = max(rise, rate + added * (least_seen - rate))
     if not certain:
         return rise
     # The likeliest moment of the rise has the most evidence; shorter windows may be higher by chance.

@@ -42,12 +42,31 @@ def rate_of(
     ).rate_rps  # fmt: skip
 
 
-def test_a_rise_of_five_seconds_counts_but_for_its_error() -> None:
+LEAST_SEEN = 12.0 - SUDDEN_EVIDENCE / evidence(5.0, 12.0, LONG_RPS) * math.sqrt(12.0 / 5.0)
+"""5 s of 12 a second where 4 are usual: the less of the error counts, the more evidence there is."""
+
+
+def test_a_rise_of_five_seconds_counts_but_for_its_doubt() -> None:
     """12 a second where 4 came: by then a minute has 4.7, half a minute 5.3, a quarter 6.7."""
     recent = ((15.0, 20 / 3), (30.0, 16 / 3))
     assert rate_of(14 / 3, recent=recent) < 7.0
-    assert rate_of(14 / 3, recent=recent, sudden=((5.0, 12.0),)) == pytest.approx(
-        12.0 - math.sqrt(12.0 / 5.0)
+    assert rate_of(14 / 3, recent=recent, sudden=((5.0, 12.0),)) == pytest.approx(LEAST_SEEN)
+
+
+@pytest.mark.parametrize("risen_rps", [8.0, 12.0, 16.0])
+def test_a_sudden_rise_is_sized_for_as_it_is(risen_rps: float) -> None:
+    """On average over the looks that see it, neither what just passed for certain nor a bound below it."""
+    counts = np.random.default_rng(21).poisson(5.0 * risen_rps, size=2000)
+    seen = [rate_of(LONG_RPS, sudden=((5.0, count / 5.0),)) for count in counts.tolist()]
+    certain = [rate for rate in seen if rate > LONG_RPS]
+    assert np.mean(certain) == pytest.approx(risen_rps, rel=0.05)
+
+
+def test_a_shorter_window_with_less_evidence_counts_but_for_its_whole_error() -> None:
+    """10 s of 9 a second tell more than their last five, which had 10: those are higher by chance."""
+    rate = rate_of(4.8, sudden=((5.0, 10.0), (10.0, 9.0)))
+    assert rate == pytest.approx(
+        9.0 - SUDDEN_EVIDENCE / evidence(10.0, 9.0, LONG_RPS) * math.sqrt(9.0 / 10.0)
     )
 
 
@@ -64,8 +83,7 @@ def test_a_burst_counts_by_what_it_adds_to_the_requests_in_service(
 ) -> None:
     """5 s of 12 a second where 4 are usual."""
     rate = rate_of(4.0, sudden=((5.0, 12.0),), output_tokens=output_tokens, itl_ms=itl_ms)
-    least_seen = 12.0 - math.sqrt(12.0 / 5.0)
-    assert rate == pytest.approx(LONG_RPS + share * (least_seen - LONG_RPS))
+    assert rate == pytest.approx(LONG_RPS + share * (LEAST_SEEN - LONG_RPS))
 
 
 def test_a_rise_that_goes_on_counts_in_full_however_long_requests_stay() -> None:
