@@ -14,7 +14,12 @@ from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from optimizer import returns
 from optimizer.returns import Returns
-from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
+from optimizer.stabilization import (
+    Recommendation,
+    StabilizationLimits,
+    Stabilized,
+    stabilize,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +101,8 @@ def apply(
         brief=brief,
         lasting=candidate.for_arrivals,
     )
-    if rising and published is not None and stable.replicas < published:
-        stable = replace(stable, replicas=published, reason=f"held at {published}: the rate rises")
+    if rising and published is not None:
+        stable = _held(stable, published, history)
     recommended = stable.history
     if partial and history and published is not None and candidate.replicas <= published:
         recommended = (*recommended[:-1], replace(history[-1], at=now))
@@ -110,6 +115,18 @@ def apply(
         rate_rps = max((rate_rps, *(item.rate_rps for item in loads)))
         after = _with_load(after, rate_rps, window=limits.down_seconds)
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
+
+
+def _held(stable: Stabilized, published: int, history: tuple[Recommendation, ...]) -> Stabilized:
+    """What a rise keeps of the published replicas: of those that a queue asked for, what the arrivals did."""
+    kept = published
+    if any(item.brief and item.replicas >= published for item in history):
+        known = (*history, *stable.history[-1:])
+        kept = max(item.lasting if item.brief else item.replicas for item in known)
+        kept = min(kept, published)
+    if kept <= stable.replicas:
+        return stable
+    return replace(stable, replicas=kept, reason=f"held at {kept}: the rate rises")
 
 
 def _limits(before: Stabilization, limits: StabilizationLimits, now: float) -> StabilizationLimits:

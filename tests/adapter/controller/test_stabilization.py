@@ -171,6 +171,17 @@ def test_replicas_stay_while_the_rate_rises() -> None:
     assert gone["a"].replicas == 2
 
 
+def test_a_rise_does_not_keep_what_a_queue_asked_for() -> None:
+    """It has been worked off; what the arrivals asked for meanwhile stays while the rate rises."""
+    _, before = stabilized({"v": 9}, {"v": 9}, now=0.0)
+    _, before = stabilized({"v": 20}, {"v": 9}, before, now=10.0, brief=True)
+    targets, before = stabilized({"v": 8}, {"v": 20}, before, now=45.0, rising=True)
+    assert replicas(targets) == {"v": 9}
+    # And beyond the window, as what the arrivals asked for does.
+    targets, _ = stabilized({"v": 7}, {"v": 9}, before, now=190.0, rising=True)
+    assert replicas(targets) == {"v": 9}
+
+
 def test_load_that_came_back_keeps_its_replicas_longer() -> None:
     """It was away for 200 s, and the window is 100 s: the next fall waits for twice that time."""
     before: Before | None = None
