@@ -93,28 +93,15 @@ STEADY = ("poisson", "gamma")
 STEADY_RATES = (255, 270, 285, 300, 315)
 """Requests per minute of the steady cases: one replica's worth in five parts, so that what whole replicas
 carry too much, or just not, averages out."""
-STATIONARY_RATES = {
-    True: (2550, 2700, 2850, 3000, 3150),
-    False: (
-        1275,
-        1425,
-        1575,
-        1725,
-        1875,
-        2550,
-        2700,
-        2850,
-        3000,
-        3150,
-        6000,
-        6150,
-        6300,
-        6450,
-        6600,
-    ),
+STATIONARY_RATES: Mapping[int, tuple[int, ...]] = {
+    2: (1225, 1250, 1275, 1300, 1325),
+    3: (1900, 1940, 1980, 2020, 2060),
+    4: (2600, 2650, 2700, 2750, 2800),
+    5: (3325, 3375, 3425, 3475, 3525),
 }
-"""The same of the stationary cases, by whether a part of the suite is replayed: the fifth replica, and in the
-whole suite also the third and the tenth."""
+"""The same of the stationary cases by replicas, in steps of about 2 %, around the largest rates at which the
+adapter holds so many; a part of the suite has those of `QUICK_REPLICAS`."""
+QUICK_REPLICAS = 4
 LLM_D_RAMP = [[330, 120], [360, 240], [360, 360], [360, 480], [360, 600], [360, 240], [300, 60]]
 """Seconds and requests per minute of llm-d's published experiment: 2-4-6-8-10-4-1 a second."""
 
@@ -201,9 +188,10 @@ def public(folder: Path | None, *, quick: bool) -> list[Case]:
 
 
 def stationary(*, quick: bool) -> list[Case]:
-    """Constant Poisson rates, spread over what one replica carries; targets for p99."""
+    """Constant Poisson rates, up to those at which one replica more is needed; targets for p99."""
     cases = []
-    for rate in STATIONARY_RATES[quick]:
+    numbers = (QUICK_REPLICAS,) if quick else tuple(STATIONARY_RATES)
+    for rate in itertools.chain.from_iterable(STATIONARY_RATES[number] for number in numbers):
         for seed in SEEDS[:1] if quick else SEEDS:
             made = model_on(H100, slo={"ttft": 1000, "itl": 40}, startup=60)
             spec = {

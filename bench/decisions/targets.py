@@ -18,6 +18,9 @@ from emulator.replay.results import PolicyResult
 from emulator.replay.scoring import duration
 
 OURS = "ours"
+HELD_SHARE = 0.9
+"""Part of the time after the warm-up for which a number of replicas must be there to count as held: arrivals
+that are many by chance add one for some minutes."""
 BEHIND_POINTS = 0.5
 """Points by which a rival may keep more at our cost."""
 
@@ -82,17 +85,42 @@ def _public(done: Sequence[Done]) -> list[Target]:
 
 
 def _stationary(done: Sequence[Done]) -> list[Target]:
-    within = [item.of(OURS).within for item in done]
+    limits = _limits(done)
+    within = [item.of(OURS).within for item in limits.values()]
+    # Below these rates whole replicas are more than enough, and keep more than was asked for.
+    said = "; ".join(
+        f"{number} replicas at {item.case.name}: {tables.percent(item.of(OURS).within)}"
+        for (number, _), item in sorted(limits.items())
+    )
     return [
         Target(
-            text="stationary traffic, p99 asked for: 98.5 to 99.5 % within at the rate at which whole"
-            " replicas are just enough",
-            measured=f"{_span(within)} in {len(within)} replays,"
-            f" {tables.percent(statistics.fmean(within))} on average{_beside_bound(done)}",
-            # Whole replicas are more than enough at all other rates.
-            met=0.985 <= min(within) <= 0.995,
+            text="stationary traffic, p99 asked for: 98.5 to 99.5 % within at the largest replayed rates"
+            f" at which {HELD_SHARE:.0%} of the time as few replicas are held",
+            measured=f"{said or 'held at none'}; {len(done)} replays{_beside_bound(done)}",
+            met=bool(within) and min(within) >= 0.985 and max(within) <= 0.995,
         )
     ]
+
+
+def _limits(done: Sequence[Done]) -> dict[tuple[int, str], Done]:
+    """The replay of the largest rate at which so many replicas are held, by their number and the seed."""
+    limits: dict[tuple[int, str], Done] = {}
+    largest = dict[str, Done]()
+    for item in sorted(done, key=_stationary_rate):
+        (curve,) = item.of(OURS).curves.values()
+        end = duration({model: given.trace for model, given in item.case.traffic.items()})
+        counted = (curve.seconds >= item.comparison.warm_up_seconds) & (curve.seconds < end)
+        numbers, samples = np.unique(curve.created[counted], return_counts=True)
+        _, _, seed = item.case.name.rpartition(" ")
+        largest[seed] = item
+        if samples.max() >= HELD_SHARE * samples.sum():
+            limits[int(numbers[samples.argmax()]), seed] = item
+    # What is held at the largest rate of all may be held beyond it.
+    return {key: item for key, item in limits.items() if item is not largest[key[1]]}
+
+
+def _stationary_rate(item: Done) -> float:
+    return float(item.case.name.partition(" ")[0])
 
 
 def _beside_bound(done: Sequence[Done]) -> str:
