@@ -31,7 +31,9 @@ async def watch(
         # Cancelled by a test: the watch simply ends. The client's own end cancels this handler instead.
         await asyncio.wait({task})
         if not task.cancelled():
-            task.result()
+            # A client that went away while an event was written is no fault of this server.
+            with contextlib.suppress(ConnectionResetError):
+                task.result()
     finally:
         task.cancel()
         streams.discard(task)
