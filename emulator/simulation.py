@@ -83,6 +83,10 @@ class SimulatedFleet(FleetState):
             self._feed(min(control_ms, _after(until_ms)))
             if self._patience.active:
                 control_ms = self._next_control_ms()  # who has arrived has a deadline
+                # Or none any more: others may arrive before the next one.
+                limit_ms = min(control_ms, _after(until_ms))
+                if self._coming is not None and self._coming.arrival_ms < limit_ms:
+                    continue
             if control_ms > until_ms:
                 break
             self._now_ms = control_ms

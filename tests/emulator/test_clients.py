@@ -124,3 +124,17 @@ def test_impossible_clients_are_refused(wrong: dict[str, Any]) -> None:
     """Times and numbers must make sense."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Clients(**wrong)
+
+
+def test_requests_arrive_in_time_when_those_before_got_their_token() -> None:
+    """A deadline that has become void holds nobody back who arrives between it and the next one."""
+    limits = SchedulerLimits(max_num_seqs=12, max_num_batched_tokens=256, kv_blocks=400)
+    arrivals = [number / 50 for number in range(1, 201)]
+    fleet = SimulatedFleet(
+        [SimulatedVariant(name="v", engine=lambda: SchedulerEngine(TIMES, limits), replicas=2)],
+        traces={"default": trace(*arrivals, output=5)},
+        clients={"default": Clients(timeout_seconds=0.3)},
+    )
+    for quarter in range(1, 17):
+        fleet.advance(quarter / 4)
+        assert fleet.offered("default") == sum(moment <= quarter / 4 for moment in arrivals)
