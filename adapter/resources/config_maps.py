@@ -283,6 +283,8 @@ class ConfigMaps(_Reading):
             return self._held_class(before, spec.model)
         if published is not None and published.service_class != listing_class.service_class.name:
             self._refuse_unread(published.service_class, spec.model)
+            if metadata is not None and metadata.generation == published.generation:
+                _refuse_renamed(published.service_class, spec.service_class)
         notes = listing_class.problems_of(spec.model)
         if class_name:
             unknown = (
@@ -330,6 +332,19 @@ def _refuse_gone(class_name: str, model: str) -> None:
         raise MissingRowError(
             f"service class {class_name!r} of its last decision: no row of ConfigMap {CLASSES} lists model"
             f" {model!r} any more; restore it, or change the spec if there are to be no targets"
+        )
+
+
+def _refuse_renamed(class_name: str, reference: schemas.ServiceClassReference) -> None:
+    """Raise MissingRowError where an unchanged object names the class of its last decision, which is gone.
+
+    So after a restart: that another class lists its model is no statement that it is of that one now.
+    """
+    name = without_role(class_name)
+    if name and name.lower() in {reference.name.lower(), reference.key.lower()}:
+        raise MissingRowError(
+            f"service class {name!r} of its last decision, which spec.sloClassRef names, is gone: restore it"
+            f" in ConfigMap {CLASSES}, or name another class"
         )
 
 

@@ -159,6 +159,25 @@ def test_a_class_that_is_gone(rows: dict[str, str], spec: dict[str, Any]) -> Non
         assert not variant({CLASSES: rows}, generation=1, **last).held
 
 
+@pytest.mark.parametrize("name", ["Premium", "Premium (decode)"])
+@pytest.mark.parametrize(
+    "named", [{"name": "premium", "key": "m"}, {"name": CLASSES, "key": "Premium"}]
+)
+def test_a_class_that_is_gone_is_not_another_one_that_lists_the_model(
+    name: str, named: dict[str, str]
+) -> None:
+    """The object names it; one that is changed, or was decided for the other class before, is of that one."""
+    last: dict[str, Any] = {"accelerator": "H100", "serviceClass": name}
+    spec = {"spec": {"sloClassRef": named}}
+    held = variant({CLASSES: {"f": FREEMIUM}}, generation=1, **last, **spec)
+    assert "service class 'Premium' of its last decision" in held.held
+    for generation, other in ((2, last), (1, {**last, "serviceClass": "Freemium"})):
+        source = variant({CLASSES: {"f": FREEMIUM}}, generation=generation, **other, **spec)
+        assert (source.held, source.service_class) == ("", "Freemium")
+    # Where no class is named, the rows say which one it is.
+    assert not variant({CLASSES: {"f": FREEMIUM}}, generation=1, **last).held
+
+
 def test_the_price_of_a_profile_that_is_gone() -> None:
     """The variant is held, rather than sized by the profile of an accelerator that it does not run on."""
     profiles = [
