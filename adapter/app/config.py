@@ -12,6 +12,7 @@ from adapter.app.prometheus import prometheus_options, trusted_settings
 from adapter.controller.loop import ControlLoop
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
+from adapter.settings import keys
 from adapter.settings.control import Prometheus, Reconciling
 from adapter.settings.declaration import resolve
 from adapter.settings.groups import by_key
@@ -22,10 +23,8 @@ log = structlog.get_logger()
 BUDGETS = "budgets"
 """Key of the ceilings on money and GPUs."""
 
-GONE = (
-    "the adapter's ConfigMap is gone or has no data: the last budgets stay in force until there is one again;"
-    " write budgets: [] in it if there are to be none"
-)
+KEPT = "the last budgets stay in force; write budgets: [] if there are to be none"
+GONE = f"the adapter's ConfigMap is gone or has no data: until there is one again, {KEPT}"
 
 
 class Configuration:
@@ -54,17 +53,20 @@ class Configuration:
     def apply(self, loop: ControlLoop, inputs: Inputs) -> None:
         """Let the loop work with these inputs, and what flags, their ConfigMap and the environment say."""
         options, last = self._options, self._reconciling
-        self._reconciling = resolve(
+        reconciling = resolve(
             Reconciling,
             {"interval": options.interval, "scale_to_zero": options.scale_to_zero},
             config=inputs.config,
             environment=self._environment,
             previous=last,
         )
-        if last is not None and last.budgets and not inputs.config:
-            # A ConfigMap that was deleted says nothing; a key that was says that there are none.
-            self._reconciling = replace(self._reconciling, budgets=last.budgets)
-            inputs = _warned(inputs, GONE)
+        unread = _unread_budgets(inputs)
+        # A ConfigMap that was deleted says nothing; a key that was says that there are none.
+        silent = unread is not None or not inputs.config
+        if silent and last is not None and last.budgets not in ((), reconciling.budgets):
+            reconciling = replace(reconciling, budgets=last.budgets)
+            inputs = _warned(inputs, GONE if unread is None else f"{unread}; {KEPT}")
+        self._reconciling = reconciling
         self._prometheus = resolve(
             Prometheus,
             options.prometheus,
@@ -83,7 +85,7 @@ class Configuration:
             )
         )
         loop.connect_prometheus(prometheus_options(self._prometheus, self._trusted))
-        loop.apply_inputs(self._budgets.applied(inputs, leading=loop.leading))
+        loop.apply_inputs(self._budgets.applied(inputs, unread, leading=loop.leading))
 
     def _report_short_lived(self, time_to_live: float, interval: float) -> None:
         """Log once, for each pair of values, that targets end before the next cycle can renew them."""
@@ -134,9 +136,8 @@ class _UnreadBudgets:
         self._known = problem is None and bool(environment.get(BUDGETS, "").strip())
         self._most: dict[str, int] = {}
 
-    def applied(self, inputs: Inputs, *, leading: bool) -> Inputs:
+    def applied(self, inputs: Inputs, problem: SettingProblem | None, *, leading: bool) -> Inputs:
         """The inputs with these bounds, and why at each variant; as they are once budgets could be read."""
-        problem = next((item for item in inputs.setting_problems if item.key == BUDGETS), None)
         self._known = self._known or problem is None
         if self._known or problem is None:
             return inputs
@@ -146,6 +147,14 @@ class _UnreadBudgets:
             _bounded(item, self._most[item.key], str(problem)) for item in inputs.variants
         )
         return replace(inputs, variants=variants)
+
+
+def _unread_budgets(inputs: Inputs) -> SettingProblem | None:
+    """The entry with budgets that cannot be read, or whose key is misspelled where no other one has them."""
+    for item in inputs.setting_problems:
+        if item.key == BUDGETS or (BUDGETS not in inputs.config and keys.misspelled(item, BUDGETS)):
+            return item
+    return None
 
 
 def _warned(inputs: Inputs, text: str) -> Inputs:

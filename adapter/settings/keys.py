@@ -31,6 +31,9 @@ IGNORED: Mapping[str, str] = {
 NESTED = "config.yaml"
 """Key under which newer releases of the workload-variant-autoscaler keep a YAML file of settings."""
 
+_SAME = 0.8
+"""Likeness from which on a key is another one with a typing error: `budget`, `bugdets`, no `widgets`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingProblem:
@@ -79,13 +82,22 @@ def problems(data: Mapping[str, str], where: str = "") -> Iterator[SettingProble
             yield SettingProblem(where=where, key=key, message=message)
 
 
+def misspelled(problem: SettingProblem, key: str) -> bool:
+    """Whether the entry is unknown, and its key this one in other case or with a typing error."""
+    name = problem.key.strip().lower()
+    unknown = problem.key not in by_key() and not problem.unused
+    return unknown and bool(difflib.get_close_matches(name, [key.lower()], cutoff=_SAME))
+
+
 def _hint(key: str, known: Mapping[str, object]) -> str:
     """The setting whose flag has this name, or the nearest known key, or all known keys."""
     flag = f"--{key.strip('-').lower().replace('_', '-')}"
     named = next((item for item in all_declarations() if item.flag == flag), None)
     if named is not None and not named.key:
         return f"{flag} is a flag only: set it in the arguments of the container"
-    near = [named.key] if named else difflib.get_close_matches(key.upper(), known, n=2, cutoff=0.7)
+    keys = {item.upper(): item for item in known}
+    alike = difflib.get_close_matches(key.upper(), keys, n=2, cutoff=0.7)
+    near = [named.key] if named else [keys[name] for name in alike]
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"known are {', '.join(known)}"

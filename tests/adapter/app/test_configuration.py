@@ -197,10 +197,10 @@ async def test_a_restart_while_a_row_is_broken(tmp_path: Path) -> None:
             assert world.condition("OptimizationReady")[0] == "True"
 
 
-def write_budgets(world: World, budgets: str) -> None:
+def write_budgets(world: World, budgets: str, key: str = "budgets") -> None:
     """Give the adapter's ConfigMap these budgets."""
     config = worlds.manifests()[2]
-    config["data"]["budgets"] = budgets
+    config["data"][key] = budgets
     world.api.put(CORE, "configmaps", config)
 
 
@@ -279,3 +279,39 @@ async def test_budgets_outlive_their_configmap(tmp_path: Path) -> None:
             world.api.put(CORE, "configmaps", worlds.manifests()[2])
             await until(lambda: (world.desired() or 0) >= 4)
             assert condition(world)[0] == "True"
+
+
+async def test_budgets_under_a_misspelled_key_are_not_none(tmp_path: Path) -> None:
+    """The last ones stay in force; a process that knows none lets no target rise."""
+    async with worlds.running(tmp_path) as world:
+        write_budgets(world, "- {scope: cluster, cost: 80}")
+        world.load["v"] = 60.0
+        async with world.replica("a"):
+            await until(lambda: world.desired() == 2)
+            write_budgets(world, "- {scope: cluster, cost: 80}", "budget")
+            await until(lambda: "the last budgets stay in force" in condition(world)[2])
+            assert "data.budget: unknown setting; did you mean budgets?" in condition(world)[2]
+            world.load["v"] = 120.0
+            await until(lambda: world.condition("WithinBudget")[0] == "False")
+            assert world.desired() == 2
+        async with world.replica("b"):
+            await until(lambda: "no target rises" in condition(world)[2])
+            await until(lambda: "but the maximum is 2" in world.condition("OptimizationReady")[2])
+            assert world.desired() == 2
+            write_budgets(world, "[]")
+            await until(lambda: (world.desired() or 0) >= 4)
+
+
+async def test_budgets_of_the_environment_need_no_configmap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is gone where there never was one."""
+    monkeypatch.setenv("budgets", "- {scope: cluster, cost: 80}")
+    async with worlds.running(tmp_path) as world:
+        world.api.remove(CORE, "configmaps", SYSTEM, worlds.manifests()[2]["metadata"]["name"])
+        world.load["v"] = 60.0
+        async with world.replica("a"):
+            await until(lambda: world.desired() == 2)
+            world.load["v"] = 120.0
+            await until(lambda: world.condition("WithinBudget")[0] == "False")
+            assert condition(world)[0] == ""

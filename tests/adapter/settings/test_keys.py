@@ -24,6 +24,8 @@ def problem(key: str, text: str = "1") -> str:
         ("prometheus", "did you mean PROMETHEUS_BASE_URL?"),
         ("--scale_to_zero", "did you mean WVA_SCALE_TO_ZERO?"),
         ("SCRAPE_INTERVAL", "--scrape-interval is a flag only: set it in the arguments"),
+        ("budget", "did you mean budgets?"),
+        ("BUDGETS", "did you mean budgets?"),
         ("colour", "known are GLOBAL_OPT_INTERVAL, WVA_SCALE_TO_ZERO,"),
     ],
 )
@@ -102,3 +104,11 @@ def test_problems_of_the_configmap_are_among_those_of_the_reading() -> None:
     (unknown,) = inputs_read.setting_problems
     assert str(unknown).startswith("ConfigMap ns/x: data.GLOBAL_OPT_INTERVL: unknown setting")
     assert reader.settings.data["WVA_SCALE_TO_ZERO"] == "true"
+
+
+def test_keys_that_are_another_one_with_a_typing_error() -> None:
+    """Another setting's own key, or that of another autoscaler, is none."""
+    meant = ("budget", "Budgets", "BUDGETS", "bugdets", "budgets-")
+    for key in (*meant, "widgets", "colour", "GLOBAL_OPT_INTERVAL", "WVA_LIMITED_MODE"):
+        (item,) = keys.problems({key: "x"})
+        assert keys.misspelled(item, "budgets") == (key in meant)
