@@ -36,8 +36,8 @@ TURN = 100
 """Objects of a list, or events of a watch, that are read before everything else has its turn."""
 
 MOST_LABELS, MOST_OWNERS = 128, 64
-"""Most labels and owner references of an object with a namespace that are kept: few have more than forty, and
-an API server bounds neither. Nodes, which have hundreds, are the operator's."""
+"""Most labels and owner references of an object with a namespace that are kept, its controller among them:
+few have more than forty, and an API server bounds neither. Nodes, which have hundreds, are the operator's."""
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """Annotation with a copy of the object."""
@@ -252,19 +252,16 @@ def _lean(item: Object) -> Object:
             raise TypeError(f"metadata.{field}: must be texts by name")
     kept = {name: value for name, value in metadata.items() if name not in _UNREAD}
     if kept.get("namespace"):
-        for field, most in (("labels", MOST_LABELS), ("ownerReferences", MOST_OWNERS)):
-            if len(kept.get(field) or ()) > most:
-                kept[field] = _first(kept[field], most)
+        if len(kept.get("labels") or ()) > MOST_LABELS:
+            kept["labels"] = dict(itertools.islice(kept["labels"].items(), MOST_LABELS))
+        if len(kept.get("ownerReferences") or ()) > MOST_OWNERS:
+            # The one that says whose the object is, of which there is one at most, may be any of them.
+            owners = sorted(kept["ownerReferences"], key=lambda owner: not owner.get("controller"))
+            kept["ownerReferences"] = owners[:MOST_OWNERS]
     notes = kept.get("annotations")
     if isinstance(notes, Mapping) and _LAST_APPLIED in notes:
         kept["annotations"] = {key: note for key, note in notes.items() if key != _LAST_APPLIED}
     return {**item, "metadata": kept}
-
-
-def _first(values: Any, most: int) -> Any:
-    """The first of a mapping's or list's values."""
-    first = itertools.islice(values.items() if isinstance(values, Mapping) else values, most)
-    return dict(first) if isinstance(values, Mapping) else list(first)
 
 
 def same_but_status(before: Object, after: Object) -> bool:

@@ -83,22 +83,32 @@ class StatusRequests:
             ApiError: the API server refused, or did not answer.
 
         """
-        owners = list(metadata.get("ownerReferences") or ())
-        if any(owner.get("uid") == source.target_uid for owner in owners):
+        if _owned(metadata, source):
+            return
+        # The watch keeps only a part of many owners, and a patch of the list replaces all of them.
+        path = _path(source.namespace, source.name)
+        current = (await self._cluster.request("GET", path)).get("metadata") or {}
+        if current.get("uid") != metadata.get("uid") or _owned(current, source):
             return
         # The resource version protects owners that others add meanwhile.
-        version = metadata.get("resourceVersion")
-        owners.append(_owner(source))
+        owners = [*(current.get("ownerReferences") or ()), _owner(source)]
+        version = current.get("resourceVersion")
         body = {"metadata": {"resourceVersion": version, "ownerReferences": owners}}
         try:
             await self._cluster.request(
                 "PATCH",
-                _path(source.namespace, source.name),
+                path,
                 body=body,
                 content_type="application/merge-patch+json",
             )
         except Conflict:
-            return  # the watch lags behind what was just written
+            return  # somebody has just written it: at the next cycle
+
+
+def _owned(metadata: Mapping[str, Any], source: VariantSource) -> bool:
+    """Whether the scale target is an owner of the variant with these metadata."""
+    owners = metadata.get("ownerReferences") or ()
+    return any(owner.get("uid") == source.target_uid for owner in owners)
 
 
 def _owner(source: VariantSource) -> dict[str, str]:

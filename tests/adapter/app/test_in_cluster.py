@@ -231,15 +231,19 @@ async def test_variants_go_with_their_targets(tmp_path: Path) -> None:
     )
     async with worlds.running(tmp_path, rules=rules) as world:
         item = world.variant()
-        first = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}
-        item["metadata"]["ownerReferences"] = [first]
+        # More than the watch keeps.
+        others = [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": str(number)}
+            for number in range(informer.MOST_OWNERS + 1)
+        ]
+        item["metadata"]["ownerReferences"] = others
         world.api.put(VARIANTS, "variantautoscalings", item)
         async with world.replica("a", owner_references=True) as (endpoints, _):
-            await until(lambda: len(world.variant()["metadata"]["ownerReferences"]) == 2)
+            await until(lambda: world.variant()["metadata"]["ownerReferences"] != others)
             owners = world.variant()["metadata"]["ownerReferences"]
             uid = world.api.get(APPS, "deployments", "team-a", "v")["metadata"]["uid"]
             assert owners == [
-                first,
+                *others,
                 {"apiVersion": "apps/v1", "kind": "Deployment", "name": "v", "uid": uid},
             ]
             # Later cycles try nothing that is not granted.

@@ -41,6 +41,15 @@ def test_a_part_of_the_labels_and_owners_is_kept() -> None:
     assert len(template["metadata"]["labels"]) == informer.MOST_LABELS
 
 
+def test_the_controller_is_among_the_owners_that_are_kept() -> None:
+    """Else a pod with many owners would count for every workload whose selector matches it."""
+    controller = {"kind": "StatefulSet", "name": "w", "controller": True}
+    others = item(MANY)["metadata"]["ownerReferences"]
+    whole = item(0, namespace="n", ownerReferences=[*others, controller])
+    kept = informer.kept(whole, pods.trimmed)
+    assert kept["owner"] == ("StatefulSet", "w")
+
+
 def test_pods_with_many_labels_are_found_and_not_indexed() -> None:
     """An index of all labels of 5,000 such pods took 460 MiB and 5 s, several times for each reading."""
     count = selection.MOST_INDEXED + 1
