@@ -23,7 +23,14 @@ from multidict import CIMultiDictProxy
 
 from adapter.auth.allowance import Allowances
 from adapter.auth.cache import Cache
-from adapter.auth.users import ANONYMOUS, AUTHENTICATED, ReviewError, UnauthenticatedError, User
+from adapter.auth.users import (
+    ANONYMOUS,
+    AUTHENTICATED,
+    UNAUTHENTICATED,
+    ReviewError,
+    UnauthenticatedError,
+    User,
+)
 
 INVALID_BURST, INVALID_PER_SECOND = 20, 5.0
 """Reviews of tokens that turn out invalid, for each peer: at once, and each second after that."""
@@ -171,7 +178,7 @@ class Authenticator:
         if len(self._valid) > _KNOWN_TOKENS:
             self._valid.popitem(last=False)
         return User(
-            name=user.name, groups=_with_authenticated(user.groups), uid=user.uid, extra=user.extra
+            name=user.name, groups=_grouped(user.name, user.groups), uid=user.uid, extra=user.extra
         )
 
     def _certified(self, der: bytes, headers: CIMultiDictProxy[str]) -> User:
@@ -184,7 +191,7 @@ class Authenticator:
             names = certificate.names
             if not names or not names[0]:
                 raise UnauthenticatedError
-            return User(name=names[0], groups=_with_authenticated(certificate.organizations))
+            return User(name=names[0], groups=_grouped(names[0], certificate.organizations))
         raise UnauthenticatedError
 
     def _check(self, der: bytes) -> _Checked:
@@ -248,7 +255,7 @@ class Authenticator:
                     key = unquote(header[len(prefix) :].lower())
                     extra[key] = (*extra.get(key, ()), value)
         uid = _first(headers, config.uid_headers)
-        return User(name=name, groups=_with_authenticated(groups), uid=uid, extra=extra)
+        return User(name=name, groups=_grouped(name, groups), uid=uid, extra=extra)
 
 
 def _first(headers: CIMultiDictProxy[str], names: tuple[str, ...]) -> str:
@@ -284,5 +291,10 @@ def _names(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> list[st
     return [str(item.value) for item in certificate.subject.get_attributes_for_oid(oid)]
 
 
-def _with_authenticated(groups: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*groups, AUTHENTICATED]))
+def _grouped(name: str, groups: Sequence[str]) -> tuple[str, ...]:
+    """The groups of a user, `system:authenticated` among them unless somebody says that it is anonymous.
+
+    A front proxy passes on requests of strangers too, under their name.
+    """
+    anonymous = name == ANONYMOUS.name or UNAUTHENTICATED in groups
+    return tuple(dict.fromkeys(groups if anonymous else [*groups, AUTHENTICATED]))

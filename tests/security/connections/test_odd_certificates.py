@@ -132,6 +132,24 @@ async def test_a_front_proxy_has_the_allowed_name_last(
 
 
 @pytest.mark.parametrize(
+    ("user", "groups"),
+    [
+        ("system:anonymous", ["system:unauthenticated"]),
+        ("system:anonymous", []),
+        ("eve", ["team-a", "system:unauthenticated"]),
+    ],
+)
+async def test_strangers_of_the_front_proxy_stay_strangers(
+    server: Guarded, user: str, groups: list[str]
+) -> None:
+    """A proxied anonymous request does not get what every authenticated user has."""
+    sent = [("X-Remote-User", user), *(("X-Remote-Group", group) for group in groups)]
+    await server.get("/apis", certificate="fp", headers=sent)
+    spec = server.stand_in.reviews[-1]
+    assert (spec["user"], spec["groups"]) == (user, groups)
+
+
+@pytest.mark.parametrize(
     "wanted",
     [
         ClientCertificate(days=(-9, -1)),
