@@ -129,6 +129,7 @@ async def listening(
         # Closes connections without a whole request in this time, be they idle or slow.
         keepalive_timeout=limits.idle_seconds,
         shutdown_timeout=limits.drain_seconds,
+        max_headers=slow_readers.MOST_HEADERS,
         auto_decompress=False,  # a kilobyte may be a megabyte, whose unpacking takes the time of all
     )
     await runner.setup()

@@ -21,6 +21,15 @@ PIECE_BYTES = 64 * 1024
 KEPT_BYTES = 64 * 2**20
 """Bytes of all answers of one listener together whose clients have to be waited for."""
 
+ASKED_BYTES = 80 * 1024
+"""Most bytes between two blank lines of what is received: of a request's head, or of its body. A head that
+has not ended is kept, and takes up to five times as much."""
+
+MOST_HEADERS = 512
+"""Most headers of a request: a front proxy sends one for each group of a user, and some have hundreds."""
+
+_BLANK_LINE = b"\r\n\r\n"
+
 
 @dataclass(slots=True, eq=False)
 class Progress:
@@ -72,6 +81,7 @@ class Noting(asyncio.Protocol):
         self._half_open_seconds = half_open_seconds
         self._transport: asyncio.BaseTransport | None = None
         self._end: asyncio.TimerHandle | None = None
+        self._asked_bytes, self._last_bytes = 0, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -85,7 +95,16 @@ class Noting(asyncio.Protocol):
         self._served.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read."""
+        """Read; close the connection instead once a request is longer than any that is meant."""
+        seen = self._last_bytes + data
+        end = seen.rfind(_BLANK_LINE)
+        self._last_bytes = seen[1 - len(_BLANK_LINE) :]
+        self._asked_bytes += len(data)
+        if end >= 0:
+            self._asked_bytes = len(seen) - end - len(_BLANK_LINE)
+        if self._asked_bytes > ASKED_BYTES and self._transport is not None:
+            self._transport.close()
+            return
         self._progress.asked = True
         self._served.data_received(data)
 

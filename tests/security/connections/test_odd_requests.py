@@ -69,6 +69,35 @@ async def test_a_request_without_end_is_ended(
 
 
 @pytest.mark.virtual_time
+async def test_heads_that_do_not_end_take_little_memory(tmp_path: Path) -> None:
+    """One of a MiB takes five: one character can make a text four times as long; 250 strangers 1.3 GiB."""
+    line = b"X-Y: " + b"y" * 7900 + "\N{GRINNING FACE}".encode() + b"\r\n"
+    async with serving(tmp_path) as server:
+        tracemalloc.start()
+        try:
+            strangers = [await server.connect() for _ in range(4)]
+            for _, writer in strangers:
+                writer.write(HEALTH.removesuffix(b"\r\n") + line * 126)
+            await asyncio.sleep(1)
+            assert tracemalloc.get_traced_memory()[0] < 8 * MIB
+            assert await server.status("/version", "alice") == 200
+        finally:
+            tracemalloc.stop()
+            for _, writer in strangers:
+                writer.transport.abort()
+
+
+async def test_a_user_of_hundreds_of_groups_is_answered(tmp_path: Path) -> None:
+    """A front proxy sends a header for each; the whole request is bounded instead."""
+    head = HEALTH.removesuffix(b"\r\n") + b"X-Remote-Group: cn=team,ou=groups\r\n" * 400
+    async with serving(tmp_path) as server:
+        for request in (head + b"\r\n", head + b"X-Y: z\r\n" * 5 + b"\r\n"):
+            reader, writer = await server.connect("alice")
+            assert await status(reader, writer, request) == 200
+            writer.close()
+
+
+@pytest.mark.virtual_time
 async def test_a_pipeline_is_answered_in_order_within_bounds(tmp_path: Path) -> None:
     """Of 50,000 requests at once no more wait than are read ahead; all get their answers."""
     async with serving(tmp_path) as server:
