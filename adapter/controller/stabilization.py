@@ -102,7 +102,8 @@ def apply(
         lasting=candidate.for_arrivals,
     )
     if rising and published is not None:
-        stable = _held(stable, published, history)
+        # A queue that is still there has not been worked off, however long ago it asked for them.
+        stable = _held(stable, published, () if brief else history)
     recommended = stable.history
     if partial and history and published is not None and candidate.replicas <= published:
         recommended = (*recommended[:-1], replace(history[-1], at=now))

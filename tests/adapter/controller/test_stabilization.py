@@ -182,6 +182,16 @@ def test_a_rise_does_not_keep_what_a_queue_asked_for() -> None:
     assert replicas(targets) == {"v": 9}
 
 
+def test_a_rise_keeps_what_a_queue_asked_for_while_it_is_there() -> None:
+    """Requests still wait, and more arrive: beyond the window too, no replica of those that start goes."""
+    _, before = stabilized({"v": 20}, {"v": 9}, now=10.0, brief=True)
+    targets, before = stabilized({"v": 12}, {"v": 20}, before, now=111.0, brief=True, rising=True)
+    assert replicas(targets) == {"v": 20}
+    # While the rate stands, the window alone counts.
+    targets, _ = stabilized({"v": 12}, {"v": 20}, before, now=120.0, brief=True)
+    assert replicas(targets) == {"v": 12}
+
+
 def test_load_that_came_back_keeps_its_replicas_longer() -> None:
     """It was away for 200 s, and the window is 100 s: the next fall waits for twice that time."""
     before: Before | None = None
