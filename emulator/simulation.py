@@ -58,10 +58,9 @@ class SimulatedFleet(FleetState):
         """
         _check(variants, traces or {}, pools or {}, routing)
         super().__init__(variants, routing)
-        self._free = dict(pools or {})
         self._live: dict[int, Request] = {}  # that have not ended, by index
         self._log = RequestLog(sum(len(trace) for trace in (traces or {}).values()))
-        self._count = 0
+        self._free, self._count = dict(pools or {}), 0
         self._patience = Patience(self.models, clients or {}, drop=self._drop, send=self._send)
         self._created = itertools.count()
         self._pending: list[FleetServer] = []
@@ -80,13 +79,10 @@ class SimulatedFleet(FleetState):
             raise ValueError(f"until_seconds: must be >= {now} and finite, not {until_seconds}")
         while True:
             control_ms = self._next_control_ms()
-            self._feed(min(control_ms, _after(until_ms)))
-            if self._patience.active:
-                control_ms = self._next_control_ms()  # who has arrived has a deadline
-                # Or none any more: others may arrive before the next one.
-                limit_ms = min(control_ms, _after(until_ms))
-                if self._coming is not None and self._coming.arrival_ms < limit_ms:
-                    continue
+            limit_ms = min(control_ms, _after(until_ms))
+            if self._coming is not None and self._coming.arrival_ms < limit_ms:
+                self._feed(limit_ms)
+                continue  # who has arrived may have a deadline, and others none any more
             if control_ms > until_ms:
                 break
             self._now_ms = control_ms

@@ -156,8 +156,7 @@ async def listening(
             if reloading:
                 await tasks.cancel(reloading)
     finally:
-        # Again where no address could be listened on.
-        connections.close()
+        connections.close()  # again where no address could be listened on
         await runner.cleanup()
 
 
