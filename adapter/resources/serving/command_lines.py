@@ -78,6 +78,9 @@ _STARTS = re.compile(
 )
 """Commands that start a server of their own, whatever the image's own server is."""
 
+_RENDERS = re.compile(r"(?:^|[\s/\"'])vllm\s{1,9}launch\s{1,9}render(?=\s|$)")
+"""Command of what only renders prompts, beside a server."""
+
 
 def ports(container: Mapping[str, Any]) -> tuple[int, ...]:
     """Ports that a container's command line, or its environment, gives its servers; empty without any.
@@ -153,6 +156,11 @@ def runs(container: Mapping[str, Any]) -> bool:
     image = str(container.get("image") or "")
     named = any(word in image for words, _ in _DEFAULTS for word in words)
     return named or _STARTS.search(text_of(container)) is not None
+
+
+def renders(container: Mapping[str, Any]) -> bool:
+    """Whether a container only renders prompts, whatever it is called: its image is that of servers."""
+    return _RENDERS.search(text_of(container)) is not None
 
 
 def of_picker(containers: Iterable[Mapping[str, Any]]) -> tuple[int, bool]:

@@ -241,7 +241,11 @@ def of_mesh(spec: Mapping[str, Any]) -> bool:
 def _servers(containers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     """The containers that serve: those with GPUs, else those that are not known to stand beside a server."""
     with_gpus = [item for item in containers if _gpus(item)]
-    others = [item for item in containers if not _BESIDE.fullmatch(str(item.get("name") or ""))]
+    others = [
+        item
+        for item in containers
+        if not (_BESIDE.fullmatch(str(item.get("name") or "")) or command_lines.renders(item))
+    ]
     known = [item for item in others if command_lines.known(item)]
     # Accelerators of other vendors too.
     holding = [item for item in others if any("/" in name for name in _held(item))]

@@ -137,3 +137,14 @@ def test_a_tokenizer_beside_a_simulator_is_no_server() -> None:
         beside = container(name, ("health", 8082), image=image)
         made = pods.trimmed(pod(simulator, beside))
         assert made["urls"] == ("http://10.0.0.1:8000/metrics",)
+
+
+@pytest.mark.parametrize("port", ["http", "render-http"])
+@pytest.mark.parametrize("image", ["ghcr.io/llm-d/llm-d-inference-sim:v0.10", "vllm/vllm-openai"])
+def test_what_renders_prompts_is_no_server_by_any_name(port: str, image: str) -> None:
+    """Its image is that of servers; what is scraped is the server, which has no GPU here."""
+    server = container("main", ("http", 8000), image=image)
+    command = ["vllm", "launch", "render", "m", "--port=8001"]
+    beside = container("prompts", (port, 8001), image="vllm/vllm-openai", command=command)
+    made = pods.trimmed(pod(server, beside))
+    assert made["urls"] == ("http://10.0.0.1:8000/metrics",)
