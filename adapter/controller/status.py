@@ -56,7 +56,7 @@ def of_state(
     """
     source, current = state.source, _current(state)
     status: dict[str, Any] = {
-        "observedGeneration": source.generation,
+        "observedGeneration": _generation(source),
         "currentAlloc": current,
         "actuation": {"applied": _applied(state, unapplied)},
         "conditions": [
@@ -93,6 +93,15 @@ def of_state(
     if state.history:
         status[HISTORY] = decisions.of_status(state.history)
     return status
+
+
+def _generation(source: VariantSource) -> int:
+    """Generation of the decision: that of a variant that is held is older than a change of its spec.
+
+    Else a change that was made while it was held would count as none after the next reading.
+    """
+    last = source.published.generation if source.held and source.published is not None else None
+    return source.generation if last is None else last
 
 
 def class_of_target(source: VariantSource) -> str:

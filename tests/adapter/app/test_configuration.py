@@ -315,3 +315,27 @@ async def test_budgets_of_the_environment_need_no_configmap(
             world.load["v"] = 120.0
             await until(lambda: world.condition("WithinBudget")[0] == "False")
             assert condition(world)[0] == ""
+
+
+async def test_a_change_of_the_spec_counts_though_it_was_made_while_held(tmp_path: Path) -> None:
+    """It ends what a restart held, as the condition says, also where another row was broken at that time."""
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        async with world.replica("a"):
+            await until(lambda: world.desired() == 2)
+        written = config_map(CLASSES)
+        world.api.put(CORE, "configmaps", {**written, "data": {"other": "name: ["}})
+        async with world.replica("b"):
+            await until(lambda: world.condition("OptimizationReady")[1] == "InvalidConfiguration")
+            changed = world.variant("v")
+            changed["spec"]["maxReplicas"] = 7
+            world.api.put(VARIANTS, "variantautoscalings", changed)
+            await until(lambda: observed(world) == {2})
+            assert (world.desired(), world.status()["observedGeneration"]) == (2, 1)
+            world.api.put(CORE, "configmaps", {**written, "data": {}})
+            await until(lambda: world.desired() is None)
+
+
+def observed(world: World) -> set[int]:
+    """Generations that conditions are of."""
+    return {item["observedGeneration"] for item in world.status()["conditions"]}
