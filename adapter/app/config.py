@@ -61,11 +61,15 @@ class Configuration:
             previous=last,
         )
         unread = _unread_budgets(inputs)
+        notes = [] if unread is None else [str(unread)]
         # A ConfigMap that was deleted says nothing; a key that was says that there are none.
         silent = unread is not None or not inputs.config
         if silent and last is not None and last.budgets not in ((), reconciling.budgets):
             reconciling = replace(reconciling, budgets=last.budgets)
-            inputs = _warned(inputs, GONE if unread is None else f"{unread}; {KEPT}")
+            notes = [GONE if unread is None else f"{unread}; {KEPT}"]
+            inputs = _warned(inputs, notes[0])
+        if notes:
+            inputs = replace(inputs, row_problems=(*inputs.row_problems, *notes))
         self._reconciling = reconciling
         self._prometheus = resolve(
             Prometheus,

@@ -67,7 +67,7 @@ class Inputs:
         config: data of the adapter's own ConfigMap (`GLOBAL_OPT_INTERVAL` and others).
         problems: objects and fields that were left out, one line each.
         setting_problems: entries of `config` that have no effect.
-        row_problems: rows of prices and service classes that cannot be used, or are gone and in force.
+        row_problems: rows of prices and classes, and budgets, that cannot be used, or are gone and in force.
         last_good: what the next reading falls back to where a row cannot be used.
         refused: VariantAutoscalings that were left out.
         groups: variants that share one demand.

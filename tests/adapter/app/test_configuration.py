@@ -235,12 +235,14 @@ async def test_the_last_ones_stay_in_force_in_a_process_that_knows_them(tmp_path
     """Nothing else is bounded then: a ceiling that allows more allows it still."""
     async with worlds.running(tmp_path) as world:
         write_budgets(world, "- {scope: cluster, cost: 5000}")
-        async with world.replica("a"):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 1)
             write_budgets(world, "- {scope: cluster, cots: 80}")
             world.load["v"] = 120.0
             await until(lambda: (world.desired() or 0) >= 4)
             assert world.condition(CONFIGURATION)[0] == ""
+            assert "[!]ConfigMap" in (shown := await readiness(endpoints))
+            assert "data.budgets: entry 1: cots: unknown field" in shown
 
 
 @pytest.mark.parametrize("name", [CLASSES, COSTS])
@@ -269,10 +271,11 @@ async def test_budgets_outlive_their_configmap(tmp_path: Path) -> None:
     """One that is deleted says nothing; one without the key says that there are none."""
     async with worlds.running(tmp_path) as world:
         write_budgets(world, "- {scope: cluster, cost: 80}")
-        async with world.replica("a"):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 1)
             world.api.remove(CORE, "configmaps", SYSTEM, worlds.manifests()[2]["metadata"]["name"])
             await until(lambda: "the last budgets stay in force" in condition(world)[2])
+            assert "[!]the adapter's ConfigMap is gone" in await readiness(endpoints)
             world.load["v"] = 120.0
             await until(lambda: world.condition("WithinBudget")[0] == "False")
             assert world.desired() == 2
