@@ -224,6 +224,14 @@ def _labels(template: Mapping[str, Any]) -> Mapping[str, str]:
     return labelled
 
 
+def _unusable(deployment: Object | None, unread: str) -> str:
+    """Why a Deployment cannot be used, by what is wrong with it or with the watch; empty where it can."""
+    if deployment is None:
+        return unread or "not found; create it, or name another scale target"
+    problem = deployment["spec"].get("unread")
+    return f"cannot be read ({problem})" if problem else ""
+
+
 def _read_target(
     reader: joined.Reader,
     seen: Seen,
@@ -238,9 +246,9 @@ def _read_target(
     workload = (reference.kind, reference.name)
     if reference.is_deployment:
         written = deployments.get((namespace, reference.name))
-        if written is None:
-            why = seen.unread or "not found; create it, or name another scale target"
-            reader.targets[namespace, reference] = Unresolved(why)
+        unusable = _unusable(written, seen.unread)
+        if written is None or unusable:
+            reader.targets[namespace, reference] = Unresolved(unusable)
             return []
         (selector, why), template = written["spec"]["selector"], _template(written)
         deployment = schemas.Deployment.model_validate(written)

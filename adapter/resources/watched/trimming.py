@@ -27,13 +27,23 @@ def deployment(item: Object) -> Object:
     """Fields of a Deployment that are read; environments and volumes of its pods are not.
 
     `selector` is the selector, and why it selects nothing; `template` has what the spec of its pods says.
+    Of one that cannot be read `unread` has the kind of error: it is there, and its pods are its own.
     """
-    spec = item.get("spec") or {}
-    kept = {**_only(spec, ("replicas",)), "selector": labels.explained(spec.get("selector") or {})}
-    if spec.get("template"):
-        kept["template"] = _template(spec["template"])
+    spec, metadata = item.get("spec") or {}, _metadata(item, ())
+    kept = _only(spec, ("replicas",))
+    try:
+        kept["selector"] = labels.explained(spec.get("selector") or {})
+        if spec.get("template"):
+            kept["template"] = _template(spec["template"])
+    except Exception as error:
+        log.exception(
+            "Deployment cannot be read; its variants get no target until it can",
+            namespace=metadata.get("namespace"),
+            name=metadata.get("name"),
+        )
+        kept["unread"] = type(error).__name__
     return {
-        "metadata": _metadata(item, ()),
+        "metadata": metadata,
         "spec": kept,
         "status": _only(item.get("status") or {}, ("replicas",)),
     }

@@ -14,7 +14,7 @@ from adapter.installation import COSTS, NEEDED_CONFIG_MAPS
 from adapter.kube import labels
 from adapter.resources import gpus, inputs, pods
 from adapter.resources.configuration.last_good import NOTHING
-from adapter.resources.devices import dra
+from adapter.resources.devices import dra, taints
 from adapter.resources.serving import monitors, pools, target_ports
 from adapter.resources.watched import trimming
 from adapter.resources.watched.joining import Seen, join
@@ -106,6 +106,21 @@ def read(
 def problems(known: inputs.Inputs) -> list[str]:
     """Problems of objects that cannot be joined."""
     return [problem for problem in known.problems if "cannot be used" in problem]
+
+
+def test_a_deployment_that_cannot_be_read_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there: nobody has to create it, and its pods are of no other workload."""
+
+    def broken(_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(taints, "of_pod", broken)
+    item = trimming.deployment(deployment())
+    assert item["spec"]["replicas"] == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(trimming, "deployment", lambda _: item)
+    (refused,) = read(pod_spec={}).refused
+    assert "Deployment w: cannot be read (KeyError)" in refused.message
 
 
 def test_an_odd_pool_leaves_out_its_own_pickers_alone() -> None:
