@@ -63,10 +63,10 @@ class EngineServer:
 
     def cancel(self, request: Request, at_ms: float) -> None:
         """Drop a request; what the step in progress holds of it is freed at the step's end."""
-        del at_ms
         if self._engine.cancel(request.number):
             self._forget(self._requests.pop(request.number))
-            self.next_ms = self._engine.next_ms
+            # One that drains ends when it serves nobody, not when somebody looks at it next.
+            self.next_ms = self._engine.next_ms if self.load else at_ms
 
     def _forget(self, request: Request) -> None:
         self.load -= 1

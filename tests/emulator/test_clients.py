@@ -138,3 +138,30 @@ def test_requests_arrive_in_time_when_those_before_got_their_token() -> None:
     for quarter in range(1, 17):
         fleet.advance(quarter / 4)
         assert fleet.offered("default") == sum(moment <= quarter / 4 for moment in arrivals)
+
+
+SLOW_PROMPTS: dict[str, dict[str, Any]] = {
+    "profile": {
+        "profile": EngineProfile(
+            alpha_ms=20.0, beta_ms=0.0, gamma_ms=4000.0, delta_ms=0.0, max_batch=1
+        )
+    },
+    "vllm": {
+        "engine": lambda: SchedulerEngine(StepTimes(base_ms=20, per_prefill_token_ms=400), LIMITS)
+    },
+}
+
+
+@pytest.mark.parametrize("server", SLOW_PROMPTS)
+def test_a_replica_that_drains_ends_when_its_last_client_leaves(server: str) -> None:
+    """Its GPUs are free then, whatever its engine still computes and whoever else drains."""
+    variant = SimulatedVariant(name="v", replicas=1, **SLOW_PROMPTS[server])
+    simulated = SimulatedFleet(
+        [variant],
+        traces={"default": trace(0.0)},
+        clients={"default": Clients(timeout_seconds=3.0)},
+    )
+    simulated.advance(1.0)
+    simulated.scale("v", 0)
+    simulated.advance(10.0)
+    assert simulated.gpu_seconds("v") == 3.0
