@@ -264,6 +264,7 @@ def _latencies(
         weighted=_weighted,
         at_nodes=_at_nodes,
         largest=_largest,
+        at_a_limit=sums.at_a_limit,
         gamma_beyond=sums.gamma_beyond,
         sum_beyond=sums.sum_beyond,
         waited_variance=first.waited_variance,

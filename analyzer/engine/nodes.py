@@ -128,31 +128,6 @@ class Answers(NamedTuple):
     short: FloatArray
 
 
-class NodeTimes(NamedTuple):
-    """Mean ITL of requests with answers of one length each: of shape (5, M).
-
-    Attributes:
-        slow_ms: standard deviation over requests of what other requests add.
-        quiet: share of answers during which no prompt is computed.
-        added_ms: mean of what prompts add.
-        start_ms: part that lies below the sum that is distributed, of the other answers.
-        room_ms: most of that sum.
-        odds: mean of the odds of its share of that.
-        cv: coefficient of variation of the odds.
-        stall_ms: mean of what preemption adds.
-
-    """
-
-    slow_ms: FloatArray
-    quiet: FloatArray
-    added_ms: FloatArray
-    start_ms: FloatArray
-    room_ms: FloatArray
-    odds: FloatArray
-    cv: FloatArray
-    stall_ms: FloatArray
-
-
 def answers(output: FloatArray, cv: FloatArray, bins: FloatArray) -> Answers:
     """By mean and coefficient of variation of the tokens, shape (M,), and shares of the bins, if any."""
     if not len(bins):
@@ -267,3 +242,30 @@ def sum_beyond(ratio: FloatArray, cv: FloatArray) -> FloatArray:
     # CALIBRATED: half of each at a coefficient of variation of 1.
     weight = 1.0 / (1.0 + square * square)
     return np.asarray(plain + weight * (gamma_beyond(np.exp(logs / 3.0), cv) - plain))
+
+
+def at_a_limit(
+    full: FloatArray, gap: FloatArray, variance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """How a limit bends the distribution of numbers that are there for a share of the time; shape (M,).
+
+    For the rest of it they are below the limit, by some mean and variance. The share of the skewness without
+    a limit that this takes away, and what a mixture of the two has of its own:
+
+        full gap (gap**2 - behind**2 - 3 rest) / deviation**3,   behind = gap full / (1 - full)
+
+    Args:
+        full: share of the time at the limit.
+        gap: the limit less the mean.
+        variance: of the numbers, those at the limit included; `rest` is that of the others.
+
+    """
+    full = np.minimum(full, 0.999)
+    square = np.maximum(variance, 1e-9)
+    # Where requests wait for other reasons than numbers: the widest that these let the two lie apart.
+    gap = np.minimum(gap, np.sqrt(square * (1.0 - full) / np.maximum(full, 1e-9)))
+    behind = gap * full / (1.0 - full)
+    rest = np.maximum(square - behind * gap, 0.0) / (1.0 - full)
+    own = full * gap * (gap * gap - behind * behind - 3.0 * rest) / (square * np.sqrt(square))
+    kept = np.minimum(rest / square, 1.0)
+    return 1.0 - (1.0 - full) * kept * np.sqrt(kept), np.asarray(own)

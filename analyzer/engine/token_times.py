@@ -7,7 +7,7 @@ prompt arrives have none of it, and no step is longer than a full one.
 What other requests add follows their number and contexts, of which an answer sees the mean over its own time.
 Who arrives meanwhile adds both, its prompt and then its part of the steps that are left (`_both_variance`).
 Replicas that share their arrivals have less (`_shared`). Sums are gamma distributed, log-normal where they
-vary more, and what goes by numbers ends near what a full batch takes. Preempted requests stall besides.
+vary more, and bent where numbers reach the last slot. Preempted requests stall besides.
 Numbers marked CALIBRATED were set by `bench/replica_tails.py`, on replicas that it draws.
 """
 
@@ -19,12 +19,11 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.engine.columns import Engines
-from analyzer.engine.crowding import LARGEST
 from analyzer.engine.first_token import waited_variance
 from analyzer.engine.nodes import (
     NODE_WEIGHTS,
     SHORT_DECODES,
-    NodeTimes,
+    at_a_limit,
     at_nodes,
     gamma_beyond,
     largest,
@@ -42,12 +41,6 @@ variance."""
 STALL = 0.65
 """CALIBRATED: room of a request that is free again, on average, when a preempted one goes on. From one
 completion to the next the others generate an answer, so that a prompt is left of what each gives back."""
-
-FULL_END = 0.5, 0.2
-"""CALIBRATED: what goes by numbers ends at the ITL of a full batch, so far above the mean, over the first;
-further by the second, times the square of the deviations that this is: tails thin out to an end."""
-
-_LEAST_GAP = 0.01
 
 IMBALANCE = 1.0
 """Variance of the numbers of requests at replicas that share their arrivals, about their mean: a half for two
@@ -125,6 +118,31 @@ class TokenTimes:
         return self.long * late + mixed(share, self.short, self.short_nodes)
 
 
+class NodeTimes(NamedTuple):
+    """Mean ITL of requests with answers of one length each: of shape (5, M).
+
+    Attributes:
+        slow_ms: standard deviation over requests of what other requests add.
+        quiet: share of answers during which no prompt is computed.
+        added_ms: mean of what prompts add.
+        start_ms: part that lies below the sum that is distributed, of the other answers.
+        room_ms: most of that sum.
+        odds: mean of the odds of its share of that.
+        cv: coefficient of variation of the odds.
+        stall_ms: mean of what preemption adds.
+
+    """
+
+    slow_ms: FloatArray
+    quiet: FloatArray
+    added_ms: FloatArray
+    start_ms: FloatArray
+    room_ms: FloatArray
+    odds: FloatArray
+    cv: FloatArray
+    stall_ms: FloatArray
+
+
 class _Added(NamedTuple):
     """What prompts add to the mean ITL: a delay cycle, no step of which is longer than a full one.
 
@@ -132,10 +150,8 @@ class _Added(NamedTuple):
         decode_ms: shape (M,), a step that computes no prompt.
         room_ms: shape (M,), most that prompts add to one.
         free: shape (M,), share of the time that is not theirs.
-        first_ms: shape (M,), what those that waited add in all, no more than a full batch leaves to them.
-        all_ms: shape (M,), the same without that bound.
+        first_ms: shape (M,), what those that waited add in all.
         each_ms: shape (M,), what later ones add to each step.
-        full_ms: shape (M,), what a full batch takes for a step, beyond `decode_ms`.
 
     """
 
@@ -144,28 +160,17 @@ class _Added(NamedTuple):
     free: FloatArray
     first_ms: FloatArray
     each_ms: FloatArray
-    all_ms: FloatArray
-    full_ms: FloatArray
 
     @classmethod
     def of(cls, engines: Engines, state: State) -> _Added:
         free = 1.0 - state.prefill_share
         decode = engines.decode_ms(state.joined)
-        each = decode * (1.0 / free - 1.0)
-        # Little's law. A full KV cache holds now more requests, now fewer.
-        full = engines.max_num_seqs / (engines.full_rate * engines.decodes)
-        full = np.where(engines.kv_binds, LARGEST, full - decode)
-        first = engines.prefill_ms * state.prompts.excess / free
-        # No answer is slower than in a full batch, which takes in a prompt for each request that leaves.
-        left = engines.decodes * np.maximum(full - each, _LEAST_GAP * decode)
         return cls(
             decode_ms=decode,
             room_ms=engines.prefill_ms * state.prompts.room,
             free=free,
-            first_ms=-left * np.expm1(-first / left),
-            each_ms=each,
-            all_ms=first,
-            full_ms=full,
+            first_ms=engines.prefill_ms * state.prompts.excess / free,
+            each_ms=decode * (1.0 / free - 1.0),
         )
 
     def over(self, decodes: FloatArray, first_ms: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -195,7 +200,7 @@ class _Noise(NamedTuple):
         both: twice their covariance with `during`: the same requests make both.
         own: variance by the request's own context.
         swells: part of `during` that goes by numbers: those that arrive while prompts are computed.
-        surges: what clusters of prompts add to both.
+        bend, tilt: how the last slot bends the distribution of numbers, see `nodes.at_a_limit`.
         stall_ms: what preemption adds to an answer.
 
     """
@@ -213,22 +218,27 @@ class _Noise(NamedTuple):
     both: FloatArray
     own: FloatArray
     swells: FloatArray
-    surges: tuple[FloatArray, FloatArray]
+    bend: FloatArray
+    tilt: FloatArray
     stall_ms: FloatArray
 
     @classmethod
     def of(cls, engines: Engines, state: State) -> _Noise:
         added = _Added.of(engines, state)
-        during, began, swells, surges = _fast_variance(engines, state, added.free)
+        during, began, swells = _fast_variance(engines, state, added.free)
         fades, numbers, contexts, own = _slow_variance(engines, state, added.free)
-        behind = _shared(engines, 1.0, 0.0)
+        held = state.batch + state.rate * (state.prompts.decode_ms + state.prompts.own_ms)
+        gap = np.maximum(engines.max_num_seqs - held, 0.0)
+        # A full KV cache holds now more requests, now fewer.
+        full = np.where(engines.kv_binds, 0.0, state.slot_waits)
+        bend, tilt = at_a_limit(full, gap, state.variance)
         return cls(
             added=added,
             rate=state.rate,
             own_ms=state.prompts.own_ms,
             wide_ms=np.maximum(added.decode_ms - engines.base_ms, 1e-3 * added.decode_ms),
             during=during,
-            behind=behind,
+            behind=_shared(engines, 1.0, 0.0),
             began=began,
             fades=fades,
             numbers=numbers,
@@ -236,7 +246,8 @@ class _Noise(NamedTuple):
             both=_both_variance(engines, state, added.free),
             own=own,
             swells=swells,
-            surges=(surges[0], behind * surges[1]),
+            bend=bend,
+            tilt=tilt,
             stall_ms=_stall_ms(engines),
         )
 
@@ -255,15 +266,7 @@ class _Noise(NamedTuple):
         mean = np.minimum(mean_added / met, 0.98 * added.room_ms)
         each = 1.0 / decodes
         both = mixed * self.both
-        gap = np.maximum(added.full_ms - mean_added, _LEAST_GAP * decode)
-        swells = each * self.swells + both
-        surges = swells + each * self.surges[0] + each * each * self.surges[1]
-        numbers = mixed * self.numbers
-        more = numbers + surges / flat + 1e-9
-        # No number that lies between nothing and so far above its mean varies more.
-        most = (mean_added + self.wide_ms) * gap
-        cut = most / (most + more)
-        fast = each * (self.during + behind * self.began * each) + both - (1.0 - cut) * surges
+        fast = each * (self.during + behind * self.began * each) + both
         fast = (fast / flat + mean_added**2) / met - mean * mean
         fast = np.maximum(fast, 1e-8 * mean * mean)
         total = slow + fast
@@ -271,10 +274,10 @@ class _Noise(NamedTuple):
         start, deviation = part * self.wide_ms, np.sqrt(slow)
         spare, mean = added.room_ms - mean, mean + start
         # Ends so far below and above the mean make a skewness of 2 deviations (1 / mean - 1 / above).
-        level = np.minimum((numbers + cut * swells / (flat * met)) / total, 1.0)
-        surges = np.minimum((numbers + cut * surges / (flat * met)) / total, 1.0)
-        end = gap / FULL_END[0] * (1.0 + FULL_END[1] * gap * gap / more)
-        less = (1.0 - level) ** 2 / spare + surges * surges / end
+        level = mixed * self.numbers + (each * self.swells + both) / (flat * met)
+        level = np.minimum(level / total, 1.0)
+        less = (1.0 - level) ** 2 / spare + level * level * self.bend / mean
+        less = less - 0.5 * level * np.sqrt(level * mixed / total) * self.tilt
         most = mean + np.minimum(1.0 / np.maximum(less, 1e-9), spare + 6.0 * part * deviation)
         mean = mean / most
         variance = np.clip(total / most**2, 1e-8, 0.9 * mean * (1.0 - mean))
@@ -294,10 +297,10 @@ class _Noise(NamedTuple):
 
 def _fast_variance(
     engines: Engines, state: State, free: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, tuple[FloatArray, FloatArray]]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Variance of the ITL by prompts that arrive during the answer, and by those that waited when it began.
 
-    Times the answer's decode steps and their square, (M,); what of the former goes by numbers, and clusters.
+    Times the answer's decode steps and their square, (M,); and the part of the former that goes by numbers.
     Who waits for a slot comes in when another leaves, during answers that find the batch full at their begin
     or end: on the clock of decoding, where prompts bring no others along, and numbers vary by what renewals
     do over one lifetime, half way from Poisson ones to cv**2. One in `max_batch` is the answer's own.
@@ -311,9 +314,7 @@ def _fast_variance(
     full = state.slot_waits * (2.0 - state.slot_waits)
     noise = full * calm * even + (1.0 - full) * _shared(engines, 1.0 + clusters, calm)
     began = waited_variance(engines, state, free)
-    swells, own = (1.0 - full) * (1.0 - calm), (1.0 - full) / engines.sharing
-    surges = own * clusters * during, own * (1.0 - calm + clusters) * began
-    return noise * during, noise * began, swells * during, surges
+    return noise * during, noise * began, (1.0 - full) * (1.0 - calm) * during
 
 
 def _both_variance(engines: Engines, state: State, free: FloatArray) -> FloatArray:
@@ -375,19 +376,16 @@ def mean(engines: Engines, state: State) -> FloatArray:
     """Mean over requests of their mean ITL, shape (M,).
 
     Prompts that wait when an answer begins are computed for a while, X, of which it sees at most that of its
-    own steps, none slower than those of a full batch: with exponential tails
-    E[min(X, y)] = E[X] (1 - exp(-y / h)), h = E[X**2] / (2 E[X]).
+    own steps: with exponential tails E[min(X, y)] = E[X] (1 - exp(-y / h)), h = E[X**2] / (2 E[X]).
     """
     added = _Added.of(engines, state)
     stalled = _stalls(engines, state) * _stall_ms(engines)
-    first = added.all_ms
     waited = waited_variance(engines, state, added.free)
-    tail = 0.5 * (first + waited / np.maximum(first, 1e-9)) + 1e-9
-    left = np.maximum(added.full_ms - added.each_ms, 0.0)
-    steps = np.minimum(added.room_ms, left) / tail
+    tail = 0.5 * (added.first_ms + waited / np.maximum(added.first_ms, 1e-9)) + 1e-9
+    steps = added.room_ms / tail
 
     def more(decodes: FloatArray) -> FloatArray:
-        seen = first * -np.expm1(-steps * decodes)
+        seen = added.first_ms * -np.expm1(-steps * decodes)
         return added.over(decodes, seen)[0] + stalled / decodes
 
     plain = weighted(more, NODE_WEIGHTS, engines.decode_nodes)
