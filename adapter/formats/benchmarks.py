@@ -235,13 +235,13 @@ def _documents(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     try:
         whole = json.loads(text)
     except RecursionError as error:
-        raise InputError(f"{path}: not JSON: nested too deeply") from error
+        raise InputError(f"{path}: {files.not_json(error)}") from error
     except ValueError as error:
-        whole_error = str(error)
+        whole_error = files.not_json(error)
         # vLLM and SGLang append one object a line to the same file.
         lines = [line for line in text.splitlines() if line.strip()]
         if len(lines) < 2:
-            raise InputError(f"{path}: not JSON: {error}") from error
+            raise InputError(f"{path}: {whole_error}") from error
         pretty = _concatenated(text)
         if pretty:
             yield from ((f"{path}[{number}]", document) for number, document in enumerate(pretty))
@@ -254,7 +254,7 @@ def _documents(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     parsed = [_line(line, f"{path}[{number}]") for number, line in enumerate(lines)]
     if sum(isinstance(document, Row) for document in parsed) > _TEXT * len(parsed):
         # No list of runs: what is wrong is said once, and not for each line.
-        raise InputError(f"{path}: not JSON: {whole_error}; {_EXPECTED}")
+        raise InputError(f"{path}: {whole_error}; {_EXPECTED}")
     yield from ((f"{path}[{number}]", document) for number, document in enumerate(parsed))
 
 
@@ -263,7 +263,7 @@ def _line(line: str, place: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        return Row(place=place, problem=f"not JSON: {error}")
+        return Row(place=place, problem=files.not_json(error))
 
 
 def _concatenated(text: str) -> list[Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapter.errors import field_problem
-from adapter.formats import step_cases
+from adapter.formats import files, step_cases
 from adapter.formats.step_cases import InvalidCase, StabilityMargin, StepCase
 from adapter.planning.fleet import LARGEST_RATE_RPM
 from adapter.settings.percentiles import Percentile
@@ -185,7 +185,7 @@ def _parsed(line: str) -> Case | StepCase | Answer:
     try:
         document = json.loads(line, object_pairs_hook=lambda pairs: _object(pairs, twice))
     except (ValueError, RecursionError) as error:
-        return {"error": f"not JSON: {error}"}
+        return {"error": files.not_json(error)}
     if not isinstance(document, dict):
         return {"error": "must be a JSON object"}
     try:

@@ -6,6 +6,7 @@ import codecs
 import errno
 import gzip
 import io
+import json
 import os
 import tempfile
 import zlib
@@ -102,3 +103,13 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def not_json(error: Exception) -> str:
+    """What is wrong with a text that `json.loads` refuses, by the error that it raises."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error}"
+    if isinstance(error, RecursionError):
+        return "not JSON: nested too deeply"
+    # Python converts no integer of more: the one other reason there is.
+    return "a number has more than 4,300 digits; correct it, or quote it as a text"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from adapter.errors import InputError
-from adapter.formats import files, fleet_file
+from adapter.formats import benchmarks, cases, files, fleet_file
 from adapter.resources.texts import documents
 from emulator.replay import scenario
 
@@ -36,6 +37,21 @@ def test_odd_values_are_named(command: str, text: str, says: str, tmp_path: Path
         READERS[command](file)
     assert says in str(caught.value)
     assert "sys." not in str(caught.value)
+
+
+def test_a_number_without_end_is_named_by_the_readers_of_json(tmp_path: Path) -> None:
+    """`fit` and `analyze --jsonl` say what to do, not which function of Python to call."""
+    text = '{"alpha": ' + "9" * 5000 + "}"
+    file = tmp_path / "f.json"
+    file.write_text(text)
+    with pytest.raises(
+        InputError, match=r"f\.json: a number has more than 4,300 digits; correct it"
+    ):
+        list(benchmarks.read(file))
+    (answer,) = cases.answer_lines([text])
+    assert json.loads(answer) == {
+        "error": "a number has more than 4,300 digits; correct it, or quote it as a text"
+    }
 
 
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
