@@ -128,11 +128,11 @@ class Configuration:
 
 
 class _UnreadBudgets:
-    """What holds while budgets cannot be read, and none of before are known: no target rises.
+    """Upper bounds while the budgets cannot be read and this process has never read any: no target rises.
 
-    So at a start. No ceiling at all would be what nobody wrote. The targets and replicas of the time at
-    which a variant was seen first, or this process began to lead, are the most; one replica is allowed to
-    each, or nothing would wake a model at zero.
+    That is so at a start: to plan without any ceiling is not what the operator wrote. The bound of a variant
+    is its published target or its replicas, whichever is more, when it was seen first or when this process
+    became leader; at least one replica, so that a model at zero can wake.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -174,7 +174,10 @@ def _most_so_far(source: VariantSource) -> int:
 def _bounded(source: VariantSource, most: int, problem: str) -> VariantSource:
     """The variant with no more replicas than that, whatever its own bounds are."""
     own, least = source.max_replicas, source.min_replicas
-    text = f"{problem}; no target rises above what there was ({most} here) until the budgets can be read"
+    text = (
+        f"{problem}; no target rises above the replicas published or running before ({most} here)"
+        " until the budgets can be read"
+    )
     return replace(
         source,
         max_replicas=most if own is None else min(own, most),

@@ -87,7 +87,7 @@ def _public(done: Sequence[Done]) -> list[Target]:
 def _stationary(done: Sequence[Done]) -> list[Target]:
     limits = _limits(done)
     within = [item.of(OURS).within for item in limits.values()]
-    # Below these rates whole replicas are more than enough, and keep more than was asked for.
+    # At lower rates the same whole number of replicas has room to spare, and keeps more than was asked for.
     said = "; ".join(
         f"{number} replicas at {item.case.name}: {tables.percent(item.of(OURS).within)}"
         for (number, _), item in sorted(limits.items())

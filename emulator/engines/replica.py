@@ -65,7 +65,7 @@ class EngineServer:
         """Drop a request; what the step in progress holds of it is freed at the step's end."""
         if self._engine.cancel(request.number):
             self._forget(self._requests.pop(request.number))
-            # One that drains ends when it serves nobody, not when somebody looks at it next.
+            # A draining replica that serves no request any more ends now, not at its engine's next event.
             self.next_ms = self._engine.next_ms if self.load else at_ms
 
     def _forget(self, request: Request) -> None:

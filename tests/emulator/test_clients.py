@@ -127,7 +127,7 @@ def test_impossible_clients_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_requests_arrive_in_time_when_those_before_got_their_token() -> None:
-    """A deadline that has become void holds nobody back who arrives between it and the next one."""
+    """The timeout of a request that got its first token delays no request that arrives after it."""
     limits = SchedulerLimits(max_num_seqs=12, max_num_batched_tokens=256, kv_blocks=400)
     arrivals = [number / 50 for number in range(1, 201)]
     fleet = SimulatedFleet(
@@ -154,7 +154,7 @@ SLOW_PROMPTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("server", SLOW_PROMPTS)
 def test_a_replica_that_drains_ends_when_its_last_client_leaves(server: str) -> None:
-    """Its GPUs are free then, whatever its engine still computes and whoever else drains."""
+    """Its GPUs are free at that moment, though its engine still computes a step."""
     variant = SimulatedVariant(name="v", replicas=1, **SLOW_PROMPTS[server])
     simulated = SimulatedFleet(
         [variant],

@@ -221,7 +221,7 @@ async def test_no_target_rises_until_they_can_be_read(tmp_path: Path, repaired: 
             assert world.desired() == 2
             text = world.condition(CONFIGURATION)[2]
             assert "data.budgets: entry 1: cots: unknown field" in text
-            assert "no target rises above what there was (2 here)" in text
+            assert "no target rises above the replicas published or running before (2 here)" in text
             write_budgets(world, repaired)
             await until(lambda: world.condition(CONFIGURATION)[0] == "True")
             if "5000" in repaired:

@@ -109,7 +109,7 @@ def problems(known: inputs.Inputs) -> list[str]:
 
 
 def test_a_deployment_that_cannot_be_read_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is there: nobody has to create it, and its pods are of no other workload."""
+    """The condition does not ask to create it, and its pods count for no other workload."""
 
     def broken(_: object) -> None:
         raise KeyError

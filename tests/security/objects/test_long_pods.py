@@ -103,7 +103,7 @@ def test_repeated_flags_are_read_once() -> None:
 
 
 def test_long_command_lines_end_the_reading() -> None:
-    """Of containers that each have a long one, few are read; further ones beside a short one all are."""
+    """Command lines are read until they are 64 KiB together: of few containers where each is long."""
     long = {"name": "v", "args": ["$(A)" * 400], "env": [{"name": "A", "value": "x" * 20_000}]}
     assert len(ports.read({"containers": [long] * 64})["containers"]) == 1
     short = {"name": "v", "args": ["vllm serve m --port 8000"], "restartPolicy": "Always"}
