@@ -3,7 +3,7 @@
     .venv/bin/python -P bench/decision_quality.py --traces DIR --out RESULTS --write docs/decision-quality.md
 
 makes the page and its picture; DIR is a folder of public traces (docs/replay.md says where they are).
-`--quick` replays a part of the suite in about ten minutes on two cores. With `--out` an interrupted run goes
+`--quick` replays a part of the suite in about half an hour on two cores. With `--out` an interrupted run goes
 on where it stopped, and after a change of the adapter's loop only the adapter is replayed again.
 """
 
@@ -143,7 +143,7 @@ def _conditions(done: Sequence[Done]) -> str:
         lines.append(f"- {group}: TTFT {slo.ttft:g} ms, ITL {slo.itl:g} ms; {facts}")
     lines.append(
         f"- public: each trace scaled to a mean of {suite.MEAN_REPLICAS:g} replicas at mean latencies on"
-        " target (3 with `--quick`), its first hour (25 minutes); requests beyond the KV cache left out"
+        " target (3 with `--quick`), its first hour (25 minutes, 40 with start-ups of 600 s); requests beyond the KV cache left out"
     )
     return "\n".join(lines)
 
