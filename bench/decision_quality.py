@@ -143,7 +143,8 @@ def _conditions(done: Sequence[Done]) -> str:
         lines.append(f"- {group}: TTFT {slo.ttft:g} ms, ITL {slo.itl:g} ms; {facts}")
     lines.append(
         f"- public: each trace scaled to a mean of {suite.MEAN_REPLICAS:g} replicas at mean latencies on"
-        " target (3 with `--quick`), its first hour (25 minutes, 40 with start-ups of 600 s); requests beyond the KV cache left out"
+        " target (3 with `--quick`), its first hour (25 minutes, 40 with start-ups of 600 s);"
+        " requests beyond the KV cache left out"
     )
     return "\n".join(lines)
 
