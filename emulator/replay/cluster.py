@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from adapter.collector.model_servers import INPUT_BUCKETS, OUTPUT_BUCKETS, PodMetrics
+from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers.histogram import Histogram
-from adapter.collector.servers.moments import moments
+from adapter.collector.servers.moments import of_buckets
 from adapter.collector.servers.totals import Moments
 from emulator import simulation
 from emulator.replay import scoring
@@ -24,6 +24,9 @@ from emulator.vllm_metrics import ITL_BUCKETS, TOKEN_BUCKETS, TTFT_BUCKETS
 
 _BINS_AT_ONCE = 128
 """Bins of the curves that are computed together: all at once would copy every request several times."""
+
+_TOKEN_BOUNDS = (*map(str, TOKEN_BUCKETS), "+Inf")
+"""Bounds of the histograms of tokens, as a page spells them."""
 
 _ROUNDING_MS = 1.0
 """More than the rounding between a time in ms and one in seconds."""
@@ -173,8 +176,8 @@ def pod_metrics(counters: Counters, *, kv_tokens: int | None = None) -> PodMetri
         ttft=counters.ttft,
         itl=counters.itl,
         kv_cache=counters.kv_cache,
-        input_moments=_moments(INPUT_BUCKETS[0], counters.prompt_buckets),
-        output_moments=_moments(OUTPUT_BUCKETS[0], counters.generation_buckets),
+        input_moments=_moments(counters.prompt_buckets),
+        output_moments=_moments(counters.generation_buckets),
         cached_tokens=(counters.cached_tokens_total, counters.prompt_tokens_total)
         if engine
         else (0.0, 0.0),
@@ -192,15 +195,10 @@ def _histogram(bounds: tuple[float, ...], counts: Sequence[int]) -> Histogram | 
     return Histogram(bounds, array("d", counts)) if counts else None
 
 
-def _moments(name: str, buckets: Sequence[int]) -> Moments | None:
+def _moments(buckets: Sequence[int]) -> Moments | None:
     """Moments of a histogram of tokens, as its series on a page give them; None without a histogram."""
-    bounds = [*map(str, TOKEN_BUCKETS), "+Inf"]
-    cumulative = itertools.accumulate(buckets)
-    samples = [
-        (name, {"le": bound}, float(below))
-        for bound, below in zip(bounds, cumulative, strict=False)
-    ]
-    return moments(samples, (name,)) if buckets else None
+    up_to = list(map(float, itertools.accumulate(buckets)))
+    return of_buckets(_TOKEN_BOUNDS, up_to) if buckets else None
 
 
 def _simulated(variant: VariantSpec, scenario: Scenario) -> simulation.SimulatedVariant:

@@ -76,10 +76,20 @@ def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]
         return None
     chosen = next((name for name in names if name in shown), "")
     layout = layouts.get(chosen)
-    if layout is None:
+    return None if layout is None else _moments(layout, shown[chosen][1])
+
+
+def of_buckets(bounds: Sequence[str], values: Sequence[float]) -> Moments | None:
+    """Moments of one histogram, as `moments`: its buckets' bounds `le`, and what is counted up to each."""
+    layout = _layout_of(bounds)
+    if layout is None or not all(0 <= value <= LARGEST for value in values):
         return None
+    return _moments(layout, values)
+
+
+def _moments(layout: _Layout, values: Sequence[float]) -> Moments | None:
     cumulative = [0.0] * len(layout.squares)
-    for place, value in zip(layout.places, shown[chosen][1], strict=True):
+    for place, value in zip(layout.places, values, strict=True):
         cumulative[place] += value
     total = squares = count = 0.0
     for below, (mean, square) in zip(cumulative, layout.squares, strict=True):

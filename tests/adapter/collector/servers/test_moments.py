@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.moments import moments, moments_growth, short_shares, variation
 from adapter.collector.servers.totals import LENGTH_BOUNDS, Moments
 from adapter.collector.traffic import TrafficWindow
@@ -114,6 +115,23 @@ def test_engines_add_up_whatever_order_and_spelling_their_bounds_have() -> None:
     assert moments([*one, *reversed(other)], (NAME,)) == of_buckets(
         {bound: 2 * count for bound, count in FINE.items()}
     )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (2, 3, 12, 20, 30),
+        (0, 0, 0, 0, 0),
+        (2, 1, 12, 20, 30),
+        (2, 3, 12, 20, 1e300),
+        (-1, 3, 12, 20, 30),
+    ],
+)
+def test_buckets_without_labels_say_the_same(values: tuple[float, ...]) -> None:
+    """Counts up to the bounds of a page, and such as are no measurement."""
+    bounds = ("1", "5", "20", "100", "+Inf")
+    page = [(NAME, {"le": bound}, value) for bound, value in zip(bounds, values, strict=True)]
+    assert histograms.of_buckets(bounds, values) == moments(page, (NAME,))
 
 
 def test_a_bound_of_nearly_nothing_is_as_one_of_nothing() -> None:
