@@ -337,7 +337,7 @@ def _with_series_pods(
 
 def _uncounted(item: CollectedVariant, endpoint: str, assessed: Assessment) -> bool:
     """Whether a page does not count; after a silent one the next that moves has all that came since."""
-    if assessed.problem:
+    if assessed.problem or assessed.forget:
         item.window.suspend(endpoint, forget=assessed.forget)
     return bool(assessed.problem) or assessed.silent
 

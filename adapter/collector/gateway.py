@@ -18,10 +18,10 @@ from adapter.collector.pickers import loads, pages
 from adapter.collector.pickers.counters import Counter
 from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.promql import GatewayCount
-from adapter.collector.servers.plausibility import NEAR_ZERO_SHARE
 from adapter.collector.transport import access
 from adapter.collector.transport.reading import PageReader
 from adapter.collector.windows.counts import offered
+from adapter.collector.windows.restarts import NEAR_ZERO_SHARE
 
 log = structlog.get_logger()
 

@@ -163,7 +163,7 @@ class TrafficWindow:
             self._active_at = max(self._active_at, now)
         if self._first_at is None:
             self._first_at = now
-        self._latest[endpoint] = Sample(now, page)
+        self._latest[endpoint] = previous.next(page, now) if previous else Sample(now, page)
         if previous is not None:
             self._suspended.discard(endpoint)
             self._take(growth_of(endpoint, previous, page, now, started))

@@ -17,6 +17,7 @@ from adapter.collector.servers.gauges.residence import Residence
 from adapter.collector.servers.gauges.together import QUIET, Gauges
 from adapter.collector.servers.patience import Patience
 from adapter.collector.servers.ranks import Rank
+from adapter.collector.windows import restarts
 from adapter.collector.windows.growth import EMPTY
 
 SAME_START_SECONDS = 2.0
@@ -24,12 +25,6 @@ SAME_START_SECONDS = 2.0
 
 SKEW_SECONDS = 30.0
 """Tolerance between the start of a process by its clock, and the last answer of the one before by ours."""
-
-NEAR_ZERO_SHARE = 0.1
-"""Largest share of a counter that a restarted server has again at its first scrape."""
-
-_FEW = 10.0
-"""Requests that a restarted server may have finished at its first scrape, whatever the one before had."""
 
 USUAL = 1.0
 """Requests that wait between two steps of any busy engine."""
@@ -62,6 +57,7 @@ SHARED = (
     "this address answers for more than one process (its {what} back and forth): name one URL per"
     " replica"
 )
+MOVED = "its start time moved though its counters went on: is the clock of its node right?"
 FELL = "its counters fell though its process did not start anew"
 BEYOND = (
     "its counters grew by more than it can have served (as if {number:.0f} requests had been in service"
@@ -110,6 +106,7 @@ class _Address:
     still: int = 0
     still_since: float = 0.0
     moved: bool = False
+    copied: bool = False
     doubt: str = ""
     doubtful_pages: int = 0
     problem: str = ""
@@ -272,7 +269,7 @@ def _gauges(
     page, gauges = address.page, address.gauges
     gauges.note(before, page, seconds=seconds, batch=batch, alone=alone)
     address.most = max(address.most, page.stock - gauges.left - gauges.idle)
-    return Assessment(left=gauges.left, idle=gauges.idle)
+    return Assessment(left=gauges.left, idle=gauges.idle, forget=address.copied)
 
 
 def _note(address: _Address, page: PodMetrics, now: float) -> None:
@@ -292,8 +289,25 @@ def _over_pages(address: _Address) -> str:
     return address.patience.within(odd)
 
 
-def _known(address: _Address, start: float) -> bool:
-    return any(abs(start - other) <= SAME_START_SECONDS for other in address.starts)
+def _known(address: _Address, start: float | None) -> bool:
+    return start is not None and any(
+        abs(start - other) <= SAME_START_SECONDS for other in address.starts
+    )
+
+
+def _other_start(
+    address: _Address, page: PodMetrics, *, now: float, started: float | None
+) -> tuple[str, int]:
+    """Why a page with another start time is not of a process that began anew; arguments as of `_doubt`."""
+    before = address.page
+    # One that counts from near zero has begun anew, whatever the clock of its node says.
+    counts_on = page.finished > max(restarts.NEAR_ZERO_SHARE * before.finished, restarts.FEW)
+    clock = started if started is not None and counts_on else now
+    if _known(address, page.started_at) or clock < address.at - SKEW_SECONDS:
+        return SHARED.format(what="start time goes"), SHARED_PAGES
+    if clock > now + SKEW_SECONDS or restarts.went_on(before, page):
+        return MOVED, CLEAN_PAGES
+    return "", 0
 
 
 def _doubt(
@@ -304,22 +318,20 @@ def _doubt(
     base, since = before, address.at
     if page.started_at is not None and before.started_at is not None:
         if abs(page.started_at - before.started_at) > SAME_START_SECONDS:
-            # One that counts from near zero has begun anew, whatever the clock of its node says.
-            counts_on = page.finished > max(NEAR_ZERO_SHARE * before.finished, _FEW)
-            early = started is not None and started < address.at - SKEW_SECONDS and counts_on
-            if _known(address, page.started_at) or early:
-                return SHARED.format(what="start time goes"), SHARED_PAGES
+            odd, pages = _other_start(address, page, now=now, started=started)
+            if odd:
+                return odd, pages
             base, since = EMPTY, address.at
-        elif _fell(before, page) or _regained(address, before, page):
+        elif restarts.fell(before, page) or _regained(address, before, page):
             _lose(address, before, page)
             return FELL, CLEAN_PAGES
-    elif _fell(before, page):
+    elif restarts.fell(before, page):
         address.falls.append(address.pages)
         often = len(address.falls) == FALLS and address.pages - address.falls[0] <= FALL_PAGES
         if often:
             return SHARED.format(what="counters go"), SHARED_PAGES
-        counts_on = page.finished > NEAR_ZERO_SHARE * before.finished and page.finished > 0
-        if counts_on or _fell_alone(before, page):
+        counts_on = page.finished > restarts.NEAR_ZERO_SHARE * before.finished and page.finished > 0
+        if counts_on or restarts.fell_alone(before, page):
             _lose(address, before, page)
             return f"{FELL}, or {SHARED.format(what='counters go')}", CLEAN_PAGES
         base = EMPTY
@@ -341,35 +353,22 @@ def _doubt(
     return odd, CLEAN_PAGES if odd else 0
 
 
-def _counts(page: PodMetrics) -> tuple[float, ...]:
-    """What may fall without a restart, and come back."""
-    return page.finished, page.ttft[1], page.prompt_tokens[0], page.generation_tokens[0]
-
-
 def _lose(address: _Address, before: PodMetrics, after: PodMetrics) -> None:
     """Note by how much counters fell, for what they lost may come back."""
-    pairs = zip(_counts(before), _counts(after), strict=True)
+    pairs = zip(restarts.counts(before), restarts.counts(after), strict=True)
     address.lost = tuple(max(was - now, 0.0) for was, now in pairs), address.pages
 
 
 def _regained(address: _Address, before: PodMetrics, after: PodMetrics) -> bool:
     """Whether a counter that fell has at once what it lost: that is not what came in between."""
     lost, page = address.lost
-    grown = (now - was for was, now in zip(_counts(before), _counts(after), strict=True))
+    grown = (
+        now - was for was, now in zip(restarts.counts(before), restarts.counts(after), strict=True)
+    )
     regained = any(0 < fell <= more for fell, more in zip(lost, grown, strict=False))
     if regained or address.pages - page > REGAIN_PAGES:
         address.lost = (), 0
     return regained
-
-
-def _fell(before: PodMetrics, after: PodMetrics) -> bool:
-    return after.finished < before.finished or after.ttft[1] < before.ttft[1]
-
-
-def _fell_alone(before: PodMetrics, after: PodMetrics) -> bool:
-    """Whether one of two counts of requests fell and the other did not, which no restart does."""
-    counts = (before.finished, after.finished), (before.ttft[1], after.ttft[1])
-    return all(was > _FEW for was, _ in counts) and any(now >= was for was, now in counts)
 
 
 def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: bool) -> None:
@@ -383,6 +382,9 @@ def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: 
         getattr(before, name) != getattr(page, name)
         for name in ("running", "waiting", "kv_cache", *consistency.COUNTERS)
     )
+    # Copies of a page of an unknown time: for how long it grew since is not known.
+    unmoved = address.pages > 1 and not address.moved
+    address.copied = unmoved and restarts.copied(before, page)
     address.moved = address.moved or moved
     # Without a count of tokens a long request looks the same, unless many should have ended.
     if page.generated is not None or page.itl[1] > 0:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from adapter.collector.model_servers import PodMetrics, SumCount
 from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.totals import Moments
+from adapter.collector.windows import restarts
 
 _SAME_START_SECONDS = 2.0
 """Tolerance between two reports of one start time: servers report it by a clock of their own."""
@@ -62,10 +63,30 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A page with the monotonic time at which it was read."""
+    """A page with the monotonic time at which it was read.
+
+    `since`: when it was first read with the same numbers, though requests were in service; None for now.
+    """
 
     at: float
     page: PodMetrics
+    since: float | None = None
+
+    def next(self, page: PodMetrics, now: float) -> Sample:
+        """The page that follows it, read at monotonic `now`."""
+        stands = page.stock > 0 and page == self.page
+        return Sample(now, page, self._stood if stands else None)
+
+    def base(self, after: PodMetrics) -> float:
+        """From when on the next page counts: what came and went while copies of one were read did so then.
+
+        Such as a proxy before a server keeps.
+        """
+        return self._stood if restarts.copied(self.page, after) else self.at
+
+    @property
+    def _stood(self) -> float:
+        return self.at if self.since is None else self.since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +135,8 @@ def growth_of(
     anew = restarted(before, after)
     base = EMPTY if anew else before.page
     # After a restart it counts from zero.
-    since = before.at if not anew or started is None else max(started, before.at)
+    last = before.base(after)
+    since = last if not anew or started is None else max(started, last)
 
     def grown(name: str) -> SumCount:
         total, count = getattr(after, name)

@@ -158,6 +158,30 @@ def test_a_restart_on_a_node_with_another_clock_is_a_restart(skew: float) -> Non
     assert not any(problems(pages))
 
 
+@pytest.mark.parametrize("later", [-3.0, 3600.0])
+def test_a_start_that_moves_while_counters_go_on_is_no_restart(later: float) -> None:
+    """A clock was set, backward or forward: what was counted before did not come all at once."""
+
+    def pages(at: int) -> PodMetrics:
+        moved = at >= 6
+        return page(100.0 + at * 5.0, started_at=6.0 * INTERVAL + later if moved else -500.0)
+
+    reported = problems(pages)
+    assert not any(reported[:6])
+    assert "is the clock" in reported[6]
+    assert not any(reported[8:])
+
+
+def test_growth_since_copies_of_the_first_page_is_of_an_unknown_time() -> None:
+    """A proxy had kept it for nobody knows how long; later pages are as old as they were read again."""
+    checks = Plausibility(interval=INTERVAL)
+    counts = (100.0, 100.0, 115.0, 115.0, 130.0)
+    assert [
+        checks.assess("a", page(count, running=2), now=at * INTERVAL, started=None).forget
+        for at, count in enumerate(counts)
+    ] == [False, False, True, False, False]
+
+
 @pytest.mark.parametrize(("share", "doubted"), [(1e-15, False), (1e-6, True)])
 def test_a_sum_that_is_added_up_in_another_order_does_not_fall(
     share: float, *, doubted: bool

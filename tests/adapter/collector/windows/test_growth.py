@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from adapter.collector.model_servers import PodMetrics
 from adapter.collector.windows.growth import EMPTY, Growth, Sample, growth_of, longer
 
 PAGE = replace(
@@ -37,3 +38,26 @@ def test_equal_lengths_do_not_mislead() -> None:
 def test_where_enough_have_finished_their_mean_counts() -> None:
     """As soon as as many as run."""
     assert longer([growth()], 4.0, 50.0, 0.8) == 1.0
+
+
+def untimed(finished: float) -> PodMetrics:
+    """A page of a server that times no tokens, with two requests in service."""
+    return replace(
+        EMPTY, finished=finished, running=2.0, prompt_tokens=(200.0 * finished, finished)
+    )
+
+
+def test_what_comes_after_copies_of_a_page_came_since_the_first_one() -> None:
+    """A proxy keeps each page for 30 s: 15 requests of that time are not those of 10 s."""
+    sample = Sample(0.0, untimed(100.0))
+    for at in (10.0, 20.0):
+        sample = sample.next(untimed(100.0), at)
+    grown = growth_of("pod", sample, untimed(115.0), 30.0, None)
+    assert (grown.since, grown.arrivals) == (0.0, 15.0)
+
+
+def test_what_a_page_had_that_stood_ends_when_it_moves() -> None:
+    """Two long answers end and more requests come: the page that stood said the truth."""
+    sample = Sample(0.0, untimed(100.0)).next(untimed(100.0), 10.0)
+    grown = growth_of("pod", sample, replace(untimed(102.0), running=9.0), 20.0, None)
+    assert (grown.since, grown.arrivals) == (10.0, 9.0)

@@ -1,0 +1,38 @@
+"""Whether the counters of a page are those of the process of the page before it, or began anew."""
+
+from __future__ import annotations
+
+from adapter.collector.model_servers import PodMetrics
+
+NEAR_ZERO_SHARE = 0.1
+"""Largest share of a counter that a restarted server has again at its first scrape."""
+
+FEW = 10.0
+"""Requests that a restarted server may have finished at its first scrape, whatever the one before had."""
+
+
+def counts(page: PodMetrics) -> tuple[float, ...]:
+    """What may fall without a restart, and come back."""
+    return page.finished, page.ttft[1], page.prompt_tokens[0], page.generation_tokens[0]
+
+
+def fell(before: PodMetrics, after: PodMetrics) -> bool:
+    """Whether one of its two counts of requests is smaller."""
+    return after.finished < before.finished or after.ttft[1] < before.ttft[1]
+
+
+def went_on(before: PodMetrics, after: PodMetrics) -> bool:
+    """Whether all counts are at least what they were, which those of a process that began anew are not."""
+    pairs = zip(counts(before), counts(after), strict=True)
+    return before.finished > FEW and all(now >= was for was, now in pairs)
+
+
+def fell_alone(before: PodMetrics, after: PodMetrics) -> bool:
+    """Whether one of two counts of requests fell and the other did not, which no restart does."""
+    counts = (before.finished, after.finished), (before.ttft[1], after.ttft[1])
+    return all(was > FEW for was, _ in counts) and any(now >= was for was, now in counts)
+
+
+def copied(before: PodMetrics, after: PodMetrics) -> bool:
+    """Whether a page that stood was a copy of an older one: more ended since than it had."""
+    return 0 < before.stock < after.finished - before.finished
