@@ -118,12 +118,10 @@ class Inventory:
         capacity_by_device = dict.fromkeys(asked, 0)
         problems: list[str] = []
         taken: dict[str, str] = {}
-        by_name = {item.name: item for item in self.types}
         alike, closed, nothing = ByProduct(self.types), self._closed(), self._none()
-        # A type's very name before other spellings of it: each GPU is given once.
-        for device in sorted(asked, key=lambda device: (device not in by_name, device)):
-            exact = by_name.get(device)
-            matching = [exact] if exact is not None else alike.matching(device)
+        # Each GPU is given once.
+        for device in alike.in_turn(asked):
+            matching = alike.meant(device)
             problem = _problem(matching, closed) if matching else nothing
             if not problem and matching[0].name in taken:
                 same = taken[matching[0].name]
@@ -135,6 +133,10 @@ class Inventory:
                 # Without what is kept, a cordon would scale down replicas that it lets run.
                 capacity_by_device[device] = matching[0].free + matching[0].held_on_closed
         return capacity_by_device, tuple(problems)
+
+    def counted_as(self, priced: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+        """Device types under which the GPUs of others are counted, as `ByProduct.counted_as`."""
+        return ByProduct(self.types).counted_as(priced, others)
 
     def closed(self) -> dict[str, str]:
         """GPUs that no pod of a variant may use, as a clause, by device type."""

@@ -123,7 +123,7 @@ class Reader:
         self.settings = ConfigMaps(self.problems, last_good)
         self.capacity: Mapping[str, int] | None = None
         self.gateways: tuple[tuple[str, str], ...] = ()
-        self.closed: Mapping[str, str] = {}
+        self.closed, self.counted_as = dict[str, str](), dict[str, str]()
         self.role_classes = roles.RoleClasses()
 
     def read_object(self, shown: str, document: Any) -> None:
@@ -283,7 +283,7 @@ class Reader:
         )
         if owner != key:
             raise conflict
-        source = replace(source, closed=self.closed.get(source.device, ""))
+        source = _of_nodes(source, self.counted_as, self.closed)
         return self.role_classes.apply(source, self.settings.class_named)
 
     def _held(
@@ -319,6 +319,17 @@ class Reader:
         """Refuse an object that failed validation; one without a name has no status to report to."""
         if (item := _refused(document, reason, message)) is not None:
             self.refused[item.namespace, item.name] = item
+
+
+def _of_nodes(
+    source: variants.VariantSource, counted_as: Mapping[str, str], closed: Mapping[str, str]
+) -> variants.VariantSource:
+    """A variant with what nodes say of its device; one that it alone prices may be counted as another one."""
+    device, own = source.device, source.own_accelerator
+    if own is not None:
+        device = counted_as.get(device, device)
+        own = replace(own, device_type=device)
+    return replace(source, device=device, own_accelerator=own, closed=closed.get(device, ""))
 
 
 def _refused(document: Mapping[str, Any], reason: str, message: str) -> InvalidVariant | None:

@@ -253,22 +253,36 @@ def units(
     return -(-(gpus or 1) // devices_in(accelerator))
 
 
-_OWN = re.compile(r"(?:([0-9]{1,4})x)?(.+)@([0-9.e+-]+)")
+_OWN = re.compile(r".+@[0-9.e+-]+")
+_SEVERAL = re.compile(r"([0-9]{1,4})x(.+)")
 
 
 def _own(device: str, gpus: int | None, cost: float) -> fleet.Accelerator:
     """The accelerator of a variant that prices its replicas: all GPUs of one together."""
     number = gpus or 1
-    name = f"{device}@{cost:g}" if number == 1 else f"{number}x{device}@{cost:g}"
-    return fleet.Accelerator(name=name, device_type=device, unit_cost=cost, multiplicity=number)
+    return _called(device if number == 1 else f"{number}x{device}", cost)
+
+
+def _called(gpus: str, cost: float) -> fleet.Accelerator:
+    """The same by number and device as its name has them.
+
+    Its name says all that it is: another tenant's variant may have one of the same name, by its label too,
+    and both are looked up by it.
+    """
+    form, price = _SEVERAL.fullmatch(gpus), f"{cost:g}"
+    number, device = (int(form[1]), form[2]) if form else (0, gpus)
+    return fleet.Accelerator(
+        name=f"{gpus}@{price}",
+        device_type=device if number else gpus,
+        unit_cost=float(price),
+        multiplicity=number or 1,
+    )
 
 
 def _last(published: str, cost: float) -> fleet.Accelerator | None:
     """What the last decision was for, where it has that price: without a pod nothing says it anew."""
-    form = _OWN.fullmatch(published)
-    if form is None or form[3] != f"{cost:g}":
-        return None
-    return _own(form[2], int(form[1] or 1), cost)
+    gpus, _, price = published.rpartition("@")
+    return _called(gpus, cost) if gpus and price == f"{cost:g}" else None
 
 
 def renamed(published: Published | None, own: fleet.Accelerator | None) -> Published | None:

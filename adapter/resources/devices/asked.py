@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 
 from adapter.installation import COSTS
 from adapter.resources import inputs, schemas, variant
 from adapter.resources.configuration import profiles
 from adapter.resources.configuration.indexed import Prices
-from adapter.resources.devices import products
 
 MOST_PRODUCTS = 64
 """Most GPU products per namespace that are looked up for its pods alone; further ones are not looked up."""
@@ -25,33 +24,25 @@ def device_types(reader: inputs.Reader, config_namespace: str) -> dict[str, str]
         # Without a profile and a label: the accelerator of the pods' nodes, else the only one with a price.
         named.update(names or _of_pods(reader, key[0], item, priced))
     where = f"ConfigMap {config_namespace}/{COSTS}"
-    types = {
+    return {
         accelerator.device_type: f"{where}: data.{name}"
         for name, accelerator in sorted(reader.settings.accelerators.items(), reverse=True)
         if name in named
     }
-    by_chip: dict[str, list[str]] = defaultdict(list)
-    for device in types:
-        _note(by_chip, device)
+
+
+def own_products(reader: inputs.Reader) -> dict[str, str]:
+    """GPU products of variants that price themselves, each with its variant: their pods say what they are."""
+    own: dict[str, str] = {}
     asked: Counter[str] = Counter()
     for key, (at, item) in reader.variants.items():
         target = reader.targets.get((key[0], variant.reference(item)))
         if isinstance(target, variant.Target) and item.spec.variant_cost is not None:
-            # Priced by its variant alone: its pods say what it is.
             for product in target.products[:1]:
-                if product in types or asked[key[0]] >= MOST_PRODUCTS:
-                    continue
-                among = {name for chip in products.chips(product) for name in by_chip.get(chip, ())}
-                if not any(products.alike(device, product) for device in among):
-                    types[product] = at
+                if product not in own and asked[key[0]] < MOST_PRODUCTS:
+                    own[product] = at
                     asked[key[0]] += 1
-                    _note(by_chip, product)
-    return types
-
-
-def _note(by_chip: dict[str, list[str]], device: str) -> None:
-    for chip in products.chips(device):
-        by_chip[chip].append(device)
+    return own
 
 
 def _of_pods(

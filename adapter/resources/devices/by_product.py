@@ -27,16 +27,50 @@ class ByProduct(Generic[Kind]):
     """Index of GPU types by product: a device type is compared with few of them, however many there are."""
 
     def __init__(self, types: Iterable[Kind]) -> None:
+        self._by_name: dict[str, Kind] = {}
         self._by_words: dict[tuple[str, ...], list[Kind]] = defaultdict(list)
         self._by_chip: dict[str, dict[str, Kind]] = defaultdict(dict)
         self._coarse: set[str] = set()
         for item in types:
+            self._by_name[item.name] = item
             self._by_words[products.spelt(item.product)[0]].append(item)
             for chip in products.chips(item.product):
                 self._by_chip[chip][item.name] = item
             if item.coarse:
                 # Only a cloud's label names the product, which says less than the vendor's.
                 self._coarse.add(item.product)
+
+    def in_turn(self, devices: Iterable[str]) -> list[str]:
+        """Device types in the order in which they get GPUs: a type's very name before other spellings."""
+        return sorted(devices, key=lambda device: (device not in self._by_name, device))
+
+    def meant(self, device: str) -> list[Kind]:
+        """Types that a device type may mean: the one of that very name, else those that it may spell."""
+        exact = self._by_name.get(device)
+        return self.matching(device) if exact is None else [exact]
+
+    def counted_as(self, priced: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+        """Device types under which the GPUs of others are counted; without those that mean no one type.
+
+        Whoever creates a variant has a say in how its GPU is spelt: none takes what others mean, and two that
+        mean one type share it.
+
+        Args:
+            priced: device types that have a price, which have their GPUs under their own name.
+            others: those that only variants price.
+
+        """
+        holders: dict[str, str] = {}
+        for device in self.in_turn(priced):
+            if (name := self._one(device)) is not None:
+                holders.setdefault(name, device)
+        names = {device: self._one(device) for device in others}
+        return {device: holders.get(name, name) for device, name in names.items() if name}
+
+    def _one(self, device: str) -> str | None:
+        """Name of the only type that a device type may mean."""
+        types = self.meant(device)
+        return types[0].name if len(types) == 1 else None
 
     def matching(self, device: str) -> list[Kind]:
         """Types that a device type may mean, by the surest way in which any is meant."""

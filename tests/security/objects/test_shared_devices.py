@@ -1,0 +1,121 @@
+"""GPUs that tenants price and name themselves: they take those of nobody else, however they spell them."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapter.installation import COSTS, NEEDED_CONFIG_MAPS
+from adapter.resources import gpus, inputs, pods
+from adapter.resources.configuration.last_good import NOTHING
+from adapter.resources.watched import trimming
+from adapter.resources.watched.joining import Items, Seen, join
+from adapter.resources.watched.scope import Scope
+from tests.adapter.resources.gpu_nodes import PRODUCT, Object, node
+
+SYSTEM, DEVICE = "system", "NVIDIA-H100-80GB-HBM3"
+MEMORY = "nvidia.com/gpu.memory"
+LABEL = "inference.optimization/acceleratorName"
+VICTIM = "m"
+"""Its namespace; those of others are read before and after it."""
+
+
+def tenant(namespace: str, product: str, *, count: int, label: str = "") -> tuple[Object, ...]:
+    """A variant that prices itself or has the only row, its Deployment and its pod, all of one name."""
+    named = {"namespace": namespace, "name": "v", "uid": namespace}
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "v"}
+    spec = {
+        "nodeSelector": {PRODUCT: product} if product else {},
+        "containers": [{"resources": {"limits": {"nvidia.com/gpu": str(count)}}}],
+    }
+    template = {"metadata": {"labels": {"app": "v"}}, "spec": spec}
+    selector = {"matchLabels": {"app": "v"}}
+    return (
+        {
+            "metadata": {**named, "labels": {LABEL: label} if label else {}},
+            "spec": {"modelID": "m", "scaleTargetRef": reference, "variantCost": "40"},
+        },
+        {
+            "metadata": named,
+            "spec": {"replicas": 1, "selector": selector, "template": template},
+        },
+        {**template, "metadata": {**named, "labels": {"app": "v"}}, "status": {"phase": "Pending"}},
+    )
+
+
+def read(*tenants: tuple[Object, ...], product: str = DEVICE, price: str = "") -> inputs.Inputs:
+    """The objects of all of them, beside one node; `price`: the device of the only row."""
+    key = [(item["metadata"]["namespace"], "v") for item, _, _ in tenants]
+    rows = {"row": f'{{"device": "{price}", "cost": 40}}'} if price else {}
+    configs: Items = [
+        ((SYSTEM, name), {"metadata": {"name": name}, "data": rows if name == COSTS else {}})
+        for name in NEEDED_CONFIG_MAPS
+    ]
+    variants, deployments, running = zip(*tenants, strict=True)
+    seen = Seen(
+        variants=sorted(zip(key, variants, strict=True), key=lambda item: item[0]),
+        deployments=list(zip(key, map(trimming.deployment, deployments), strict=True)),
+        pods=list(zip(key, map(pods.trimmed, running), strict=True)),
+        nodes={("", "a"): gpus.trimmed(node("a", "8", {PRODUCT: product, MEMORY: "81559"}))},
+        configs=configs,
+        scalers=[], slices=[], claims=[], rules=[], pickers=[], ported=[],
+        monitors=[], service_monitors=[], services=[], others={},
+        configs_read=True, unread="", last_good=NOTHING,
+    )  # fmt: skip
+    return join(Scope(config_namespace=SYSTEM, limited=True), seen)
+
+
+def devices_of(known: inputs.Inputs) -> tuple[str, int, int]:
+    """The victim's device type, how many a replica holds, and how many there are, as a plan looks them up."""
+    (source,) = [item for item in known.variants if item.namespace == VICTIM]
+    unit = known.accelerator_named[source.accelerator]
+    assert unit.device_type == source.device
+    assert known.capacity is not None
+    return unit.device_type, unit.multiplicity, known.capacity[unit.device_type]
+
+
+ALONE = (DEVICE, 8, 8)
+
+
+@pytest.mark.parametrize("namespace", ["a", "z"])
+@pytest.mark.parametrize(
+    ("product", "count", "label"),
+    [
+        pytest.param("", 1, f"8x{DEVICE}", id="name-of-another-accelerator"),
+        pytest.param("", 1, f"0x{DEVICE}", id="none-of-it"),
+        pytest.param("H100", 1, "", id="part-of-the-product"),
+        pytest.param("nvidia_h100_80gb_hbm3", 1, "", id="other-spelling"),
+    ],
+)
+def test_nobody_takes_the_gpus_of_another_tenant(
+    namespace: str, product: str, count: int, label: str
+) -> None:
+    """By a label with the name of its accelerator, or a node selector with a part of its product."""
+    victim = tenant(VICTIM, DEVICE, count=8)
+    assert devices_of(read(victim)) == ALONE
+    known = read(victim, tenant(namespace, product, count=count, label=label))
+    assert devices_of(known) == ALONE
+    (other,) = [item for item in known.variants if item.namespace == namespace]
+    assert known.accelerator_named[other.accelerator].multiplicity >= 1
+
+
+def test_two_spellings_share_what_there_is() -> None:
+    """Each would have all of it otherwise, or one of them nothing."""
+    known = read(tenant("a", DEVICE.lower(), count=1), tenant(VICTIM, DEVICE, count=8))
+    assert {item.device for item in known.variants} == {DEVICE}
+    assert known.capacity == {DEVICE: 8}
+
+
+@pytest.mark.parametrize("product", ["NVIDIA-H100-PCIe", "NVIDIA-H100-PCIe-79GB", "H100-PCIe"])
+def test_nobody_takes_the_gpus_of_a_row(product: str) -> None:
+    """A size that the label of the memory allows was another spelling, which came first by name."""
+    pcie = "NVIDIA-H100-PCIe"
+    row = f"{pcie}-80GB"
+    known = read(
+        tenant("a", product, count=1),
+        tenant(VICTIM, pcie, count=8, label="row"),
+        product=pcie,
+        price=row,
+    )
+    assert known.capacity is not None
+    assert known.capacity[row] == 8
+    assert devices_of(known) == (row, 1, 8)
