@@ -38,6 +38,21 @@ NEWER = (LEARNED, HISTORY, LEADER, "group")
 ACCURATE = "ProfileAccurate"
 """Type of the condition that predictions are right; absent until they once were wrong."""
 
+OWN = frozenset(
+    {
+        "TargetResolved",
+        "MetricsAvailable",
+        "OptimizationReady",
+        CONFIGURATION,
+        GATEWAYS,
+        WITHIN_BUDGET,
+        ACCURATE,
+    }
+)
+"""Types of our conditions. Those of other controllers are theirs, and no reason to write: server-side apply
+leaves them as they are.
+"""
+
 _VOLATILE = ("itlAverage", "ttftAverage", "load")
 """Fields of currentAlloc that differ at every cycle; they alone are no reason to write."""
 
@@ -260,6 +275,11 @@ def differs(before: Status, after: Status, *, refresh_seconds: float, now: float
     )
 
 
+def alike(one: Status, other: Status) -> bool:
+    """Whether two statuses say the same, and of the same moment, to those who act upon them."""
+    return decided(one) == decided(other) and _lasting(one) == _lasting(other)
+
+
 def decided(status: Status) -> float | None:
     """Unix time of the target in a status."""
     text = (status.get("desiredOptimizedAlloc") or {}).get("lastRunTime")
@@ -292,6 +312,7 @@ def _lasting(status: Status) -> Any:
             "" if item.get("status") == "True" else item.get("message"),
         )
         for name, item in conditions(status).items()
+        if name in OWN
     }
     return lasting
 

@@ -43,6 +43,7 @@ class _Record:
     Attributes:
         uid: UID of the object that `status` was written to; empty before the first write.
         status: status written last.
+        stored: what the API server made of it: a webhook may change what is written.
         seen: resource version that the watch showed at that write.
         version: resource version that the write made.
         unapplied: what kept its scale target from being patched; None where nothing did.
@@ -53,6 +54,7 @@ class _Record:
 
     uid: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)
+    stored: Mapping[str, Any] = field(default_factory=dict)
     seen: str = ""
     version: str = ""
     unapplied: Unapplied | None = None
@@ -198,11 +200,14 @@ class StatusWriter:
         item, record = self._watched(key), self._records.get(key)
         if item is None or record is None:
             return None
-        metadata = item["metadata"]
-        if record.uid == str(metadata.get("uid")) and record.seen == metadata["resourceVersion"]:
+        metadata, status = item["metadata"], item.get("status")
+        status = status if isinstance(status, dict) else {}
+        lags = record.seen == metadata["resourceVersion"]
+        if record.uid == str(metadata.get("uid")) and (
+            lags or variant_status.alike(status, record.stored)
+        ):
             return record.status
-        status = item.get("status")
-        return status if isinstance(status, dict) else {}
+        return status
 
     async def _write(
         self, key: str, before: Mapping[str, Any], after: Mapping[str, Any], turn: int
@@ -229,7 +234,7 @@ class StatusWriter:
             return
         if newest():
             version = str((written.get("metadata") or {}).get("resourceVersion"))
-            record = self._records.get(key, record)
+            record = replace(self._records.get(key, record), stored=written.get("status") or {})
             self._records[key] = replace(record, uid=uid, status=after, seen=seen, version=version)
         self._succeeded(key, "status")
         self._events.add(key, uid, before, after)
