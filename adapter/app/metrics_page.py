@@ -15,6 +15,7 @@ from adapter.auth import authentication, authorization
 from adapter.clock import Clock
 from adapter.collector import model_servers
 from adapter.collector.collector import Collector
+from adapter.collector.pickers import loads, pages
 from adapter.collector.promql import GATEWAY_OUTCOMES, GATEWAY_QUEUES, GATEWAY_REQUESTS
 from adapter.controller.loop import ControlLoop
 from adapter.controller.settings import LoopSettings
@@ -49,7 +50,8 @@ _READ = """
 ## Read from model servers
 
 From the pods' own pages, or from Prometheus. Of several names in a row the first that a pod has counts;
-names joined by + are added.
+names joined by + are added. Spellings of these names, and the series of servers other than vLLM and SGLang,
+are in [collection.md](collection.md#what-is-read).
 
 | quantity | series |
 | --- | --- |
@@ -94,6 +96,10 @@ def text() -> str:
             ("requests", GATEWAY_REQUESTS),
             ("queue", GATEWAY_QUEUES),
             ("turned away, by outcome", GATEWAY_OUTCOMES),
+            ("requests in flight, by endpoint", loads.REQUESTS),
+            ("tokens in flight, by endpoint", loads.TOKENS),
+            ("saturation of the pool", loads.SATURATIONS),
+            ("requests that ended, of gateways without a picker", pages.LLM_GATEWAY_REQUESTS),
         )
     )
     return f"{_HEAD}{served}\n{_EXPOSED}{families}\n{_READ}{series}\n{_GATEWAYS}{gateways}\n"

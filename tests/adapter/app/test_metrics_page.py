@@ -6,6 +6,7 @@ from pathlib import Path
 
 from adapter.app import metrics_page
 from adapter.collector import model_servers
+from adapter.collector.pickers import loads, pages
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -21,7 +22,8 @@ def test_every_family_and_every_series_is_on_it() -> None:
     for family in metrics_page.exposed():
         assert family.documentation, family.name
         assert f"`{family.name}" in text
-    for name in model_servers.SERIES:
+    gateways = (*pages.LLM_GATEWAY_REQUESTS, *loads.REQUESTS, *loads.TOKENS, *loads.SATURATIONS)
+    for name in (*model_servers.SERIES, *gateways):
         assert f"`{name}`" in text
 
 
