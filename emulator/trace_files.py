@@ -289,6 +289,8 @@ def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
         numbers.append(number)
     left_out = wrong.left_out(good=len(times) + skipped)
     if not times:
+        if not skipped and not left_out:
+            raise TraceError(f"{path}: has a header and no request; a trace has one request a line")
         raise TraceError(
             f"{path}: no request with generated tokens in it ({skipped} skipped){also(left_out)}"
         )
