@@ -68,9 +68,10 @@ def _places(
     for name in ("batch", "itl_ms"):
         if places[name] is None and not (name == "batch" and places["rate_rps"] is not None):
             columns = ", ".join(header)[:_MOST_SHOWN]
+            instead = " (or a rate: request_throughput, request_rate)" if name == "batch" else ""
             raise InputError(
-                f"{path}: no column {name}; may be called {', '.join(COLUMNS[name])}; line {start + 1}"
-                f" has {columns}"
+                f"{path}: no column {name}; may be called {', '.join(COLUMNS[name])}{instead};"
+                f" line {start + 1} has {columns}"
             )
     if places["ttft_ms"] is not None and places["input_tokens"] is None:
         raise InputError(f"{path}: a column ttft_ms needs a column input_tokens beside it")

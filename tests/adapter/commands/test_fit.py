@@ -248,7 +248,11 @@ def test_finished_requests_count_before_sent_ones_and_a_concurrency_before_both(
         ("x.csv", "batch,itl,ttft\n1,2,3", "a column ttft_ms needs a column input_tokens"),
         ("x.csv", "batch,itl\n1,2\n\n3,fast", "x.csv:4: itl_ms: must be a number >= 0, not 'fast'"),
         ("x.csv", "page,words\n1,2", "no column batch; may be called batch, batch_size,"),
-        ("x.csv", "page,words\n1,2", "line 1 has page, words"),
+        (
+            "x.csv",
+            "page,words\n1,2",
+            "(or a rate: request_throughput, request_rate); line 1 has page, words",
+        ),
         ("x.csv", 'batch,itl\n"1,000",2', "write thousands without a comma, such as 1000"),
         ("x.csv", "PK\x03\x04", "is a ZIP archive or a spreadsheet; unpack it, or save it as CSV"),
         ("x.csv", "# mine\n\nbatch,itl\n1,fast", "x.csv:4: itl_ms: must be a number"),
