@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             note(f"interrupted; {recording.resume_hint}")
             raise
         except PrometheusError as error:
-            raise errors.InputError(f"{error}; {recording.resume_hint}") from error
+            raise errors.InputError(f"{error} ({recording.resume_hint})") from error
     finally:
         history.close()
     for line in recording.summary(_RESTORED):

@@ -274,7 +274,7 @@ def test_a_refused_connection_leaves_nothing(
     assert cli.main(arguments("http://127.0.0.1:9", tmp_path / "t.csv")) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("variant-adapter record: ")
-    assert line.endswith("nothing is recorded yet")
+    assert line.endswith("is the URL right? (nothing is recorded yet)")
     assert list(tmp_path.iterdir()) == []
 
 
