@@ -204,12 +204,32 @@ def validated(model: type[Model], document: Any, where: str, problems: list[str]
         return model.model_validate(document)
     except ValidationError as error:
         problems.extend(
-            f"{where}: {field_path(item['loc'])}{field_problem(item, model)}"
+            f"{where}: {field_path(_as_written(item['loc'], document))}{field_problem(item, model)}"
             for item in error.errors()
         )
     except (RecursionError, ValueError, TypeError) as error:
         problems.append(f"{where}: cannot be read ({type(error).__name__})")
     return None
+
+
+def _as_written(location: Sequence[int | str], document: Any) -> list[int | str]:
+    """A place without the parts that a model puts between two that the document has.
+
+    A flat profile's `alpha` is `perfParms.decodeParms.alpha` to the model that lifts it.
+    """
+    place: list[int | str] = []
+    inside = document
+    for number, part in enumerate(location):
+        here = inside if isinstance(inside, dict) else {}
+        if here and part not in here and any(later in here for later in location[number + 1 :]):
+            continue
+        place.append(part)
+        if here:
+            inside = here.get(part)
+        else:
+            listed = isinstance(inside, list) and isinstance(part, int) and part < len(inside)
+            inside = inside[part] if listed else None
+    return place
 
 
 def composed(text: str) -> yaml.Node | None:

@@ -58,12 +58,21 @@ def test_the_newer_profile_shape_is_read(objects: Path) -> None:
 ACCELERATORS = ("spec", "modelProfile", "accelerators", 0)
 
 
+def test_a_wrong_number_of_a_flat_profile_is_named_where_it_was_written(objects: Path) -> None:
+    """The message has the field of the file, not that of the newer shape, which the model makes of it."""
+    edit(objects / "variant.yaml", *ACCELERATORS, "alpha", value="20.58ms")
+    (problem,) = [item for item in folder.read(objects).problems if "alpha" in item]
+    assert problem.endswith(
+        "spec.modelProfile.accelerators[0].alpha: must be a number, not '20.58ms'"
+    )
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "named"),
     [
-        pytest.param((*ACCELERATORS, "alpha"), "-1", "decodeParms.alpha", id="negative"),
-        pytest.param((*ACCELERATORS, "alpha"), "fast", "decodeParms.alpha", id="not-a-number"),
-        pytest.param((*ACCELERATORS, "beta"), "nan", "decodeParms.beta", id="nan"),
+        pytest.param((*ACCELERATORS, "alpha"), "-1", "accelerators[0].alpha", id="negative"),
+        pytest.param((*ACCELERATORS, "alpha"), "fast", "accelerators[0].alpha", id="not-a-number"),
+        pytest.param((*ACCELERATORS, "beta"), "nan", "accelerators[0].beta", id="nan"),
         pytest.param((*ACCELERATORS, "maxBatchSize"), 0, "maxBatchSize", id="zero-batch"),
         pytest.param((*ACCELERATORS, "acc"), "H100", "accelerator-unit-costs", id="no-cost"),
         pytest.param(("spec", "modelID"), "other", "spec.modelID", id="no-slo"),
