@@ -168,7 +168,7 @@ class TrafficWindow:
             self._suspended.discard(endpoint)
             self._take(growth_of(endpoint, previous, page, now, started))
             self.latencies.add(endpoint, previous, page, now=now)
-        elif started is not None and self._first_at < started <= now:
+        elif started and self._first_at < started <= now and endpoint not in self._suspended:
             # It started while others were sampled: all that it counted arrived since then.
             self._origins[endpoint] = self._first_at
             fresh = Sample(started, EMPTY)

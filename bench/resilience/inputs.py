@@ -1,8 +1,9 @@
 """Faulty inputs of every kind, each at one pod and at all: one table; exit status 1 where a target moved.
 
 Each input of the pages of vLLM, SGLang, TGI, Triton and of an endpoint picker (absent, NaN, negative, stale,
-reset, jumps, wrong unit) and whole pages (restart, hung, no answer, two processes behind one address), read
-from the pods and from Prometheus, in virtual time. The load stays the same, so the target must.
+reset, jumps, wrong unit), whole pages (restart, hung, no answer, two processes behind one address) and their
+form (units, other models, caches, clocks), read from the pods and from Prometheus, in virtual time. The load
+stays the same, so the target must.
 
     python -P bench/resilience/inputs.py
 """
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from emulator.demo import scenario
 from tests.adapter.controller import chaos_faults as faults
+from tests.adapter.controller import chaos_forms as forms
 from tests.adapter.controller import chaos_matrix as chaos
 from tests.adapter.controller import chaos_pickers as pickers
 
@@ -33,7 +35,9 @@ async def outcomes() -> dict[chaos.Origin, list[chaos.Outcome]]:
         objects = Path(name) / "objects"
         scenario.write_objects(objects)
         return {
-            origin: await chaos.matrix(objects, origin, [*faults.cases(), *pickers.cases()])
+            origin: await chaos.matrix(
+                objects, origin, [*faults.cases(), *forms.cases(), *pickers.cases()]
+            )
             for origin in ORIGINS
         }
 

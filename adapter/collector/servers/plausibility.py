@@ -59,6 +59,7 @@ SHARED = (
 )
 MOVED = "its start time moved though its counters went on: is the clock of its node right?"
 FELL = "its counters fell though its process did not start anew"
+COPIES = "its first pages were copies of one (a cache before it?): its load is not known until the next one"
 BEYOND = (
     "its counters grew by more than it can have served (as if {number:.0f} requests had been in service"
     " at once)"
@@ -222,7 +223,7 @@ class Plausibility:
             alone = self._alone(endpoint, since=now - 2.0 * self._interval)
             verdict = _gauges(address, before, seconds=seconds, batch=batch, alone=alone)
         address.problem = verdict.problem
-        address.part = ""
+        address.part = COPIES if address.copied else ""
         if engines and not verdict.problem:
             one = engines[0]
             address.part = ranks.HUNG.format(name=one.name, number=one.running + one.waiting)
@@ -269,7 +270,7 @@ def _gauges(
     page, gauges = address.page, address.gauges
     gauges.note(before, page, seconds=seconds, batch=batch, alone=alone)
     address.most = max(address.most, page.stock - gauges.left - gauges.idle)
-    return Assessment(left=gauges.left, idle=gauges.idle, forget=address.copied)
+    return Assessment(left=gauges.left, idle=gauges.idle, forget=address.copied and page != before)
 
 
 def _note(address: _Address, page: PodMetrics, now: float) -> None:
@@ -290,9 +291,7 @@ def _over_pages(address: _Address) -> str:
 
 
 def _known(address: _Address, start: float | None) -> bool:
-    return start is not None and any(
-        abs(start - other) <= SAME_START_SECONDS for other in address.starts
-    )
+    return start is not None and any(abs(start - it) <= SAME_START_SECONDS for it in address.starts)
 
 
 def _other_start(
@@ -383,9 +382,10 @@ def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: 
         for name in ("running", "waiting", "kv_cache", *consistency.COUNTERS)
     )
     # Copies of a page of an unknown time: for how long it grew since is not known.
-    unmoved = address.pages > 1 and not address.moved
-    address.copied = unmoved and restarts.copied(before, page)
-    address.moved = address.moved or moved
+    if moved:
+        unmoved = address.pages > 1 and not address.moved
+        address.copied = unmoved and restarts.copied(before, page)
+        address.moved = True
     # Without a count of tokens a long request looks the same, unless many should have ended.
     if page.generated is not None or page.itl[1] > 0:
         silent = before.running > 0 and residence.silent_pages == 1

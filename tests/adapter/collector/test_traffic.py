@@ -191,6 +191,18 @@ def test_an_old_page_says_nothing() -> None:
     assert window.traffic(now=20) == before
 
 
+def test_what_was_counted_before_a_doubt_did_not_come_since_the_start() -> None:
+    """A start time that moved is no proof of when the requests of a page that was not counted came."""
+    window = TrafficWindow(window_seconds=60)
+    window.add("a", page(100.0), now=0, started=-500.0)
+    window.suspend("a", forget=True)
+    window.add("a", page(130.0), now=30, started=15.0)
+    window.add("a", page(140.0), now=40, started=15.0)
+    traffic = window.traffic(now=40)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(1.0)
+
+
 def test_a_pod_that_started_meanwhile_counts_from_its_start() -> None:
     """Its first page is news: the load that it took over is not lost until the second one."""
     window = TrafficWindow(window_seconds=60)

@@ -29,6 +29,8 @@ class Case:
         lasts: Whether it stays: a process that began anew does not come back.
         server: Kind of server whose pages they are.
         picker: The page of the endpoint picker before the pods, likewise; None without one.
+        written: Changes the text of a page that has it; None leaves it as it is.
+        always: Whether it is there from the first page on; no target ever is right then too.
 
     """
 
@@ -39,6 +41,8 @@ class Case:
     lasts: bool = False
     server: Server = VLLM
     picker: Callable[[float, float], Page | None] | None = None
+    written: Callable[[str], str] | None = None
+    always: bool = False
 
     @property
     def name(self) -> str:

@@ -46,7 +46,8 @@ class Outcome:
     """What became of the target of one case.
 
     Attributes:
-        right: Target before the fault, which the load needs throughout.
+        right: Target before the fault, which the load needs throughout; with one that is always there as many
+            as there are pods, which the same load needs.
         usual: Least and largest target without the fault, where requests come by chance.
         least: Smallest target during and after it; None where there was once none.
         most: Largest one.
@@ -66,6 +67,8 @@ class Outcome:
     @property
     def holds(self) -> bool:
         """Whether the target was the right one all the time."""
+        if self.case.always and self.least is None:
+            return bool(self.said)  # its pages are refused, with the reason
         if self.right is None or self.least is None or self.most is None:
             return False
         least, most = self.usual or (self.right, self.right)
@@ -83,25 +86,32 @@ class _All:
         return True
 
 
+def _text(page: Page, case: Case, *, faulty: bool) -> str:
+    """A page as it is written."""
+    text = text_of(page, {"model_name": scenario.MODEL} if case.server.names_model else {})
+    return case.written(text) if faulty and case.written is not None else text
+
+
 def _read(
-    page: Page, server: Server, origin: Origin, endpoint: str, now: float
+    text: str, server: Server, origin: Origin, endpoint: str, now: float
 ) -> PodMetrics | None:
     """A page as one of the sources reads it; None where it is refused."""
     model = scenario.MODEL
-    text = text_of(page, {"model_name": model} if server.names_model else {})
     if origin == "direct":
         try:
             return exposition.parse(text, model, endpoint)
         except exposition.ScrapeError:
             return None
     target = {"namespace": "n", "pod": endpoint, "instance": endpoint, "job": "j"}
-    named = {"model_name": model} if server.names_model else {}
-    samples = [Sample({**target, **named, "quantity": "sampled_at"}, now, now)]
+    samples = []
     for name, labels, value in lines.read(text, _All()):
         own = {"quantity": "started_at"} if name == STARTED else {"__name__": name}
         samples.append(Sample({**target, **labels, **own}, value, now))
-    (pod,) = promql.pods(samples)
-    return pod.page
+    for name in {sample.labels.get("model_name", "") for sample in samples}:
+        named = {"model_name": name} if server.names_model else {}
+        samples.append(Sample({**target, **named, "quantity": "sampled_at"}, now, now))
+    named_so = model if server.names_model else ""
+    return next((pod.page for pod in promql.pods(samples) if pod.model == named_so), None)
 
 
 def _variants(source: VariantSource, cases: Iterable[Case]) -> dict[Case, VariantSource]:
@@ -149,7 +159,7 @@ class _Moment:
     def faulty(self, case: Case) -> bool:
         """Whether a case has its fault."""
         during = BEFORE <= self.cycle < BEFORE + DURING
-        return during or (case.lasts and self.cycle >= BEFORE)
+        return during or case.always or (case.lasts and self.cycle >= BEFORE)
 
     def page(self, case: Case, pod: int) -> Page | None:
         """The page of a pod; None where it does not answer."""
@@ -184,7 +194,9 @@ async def matrix(objects: Path, origin: Origin, cases: Iterable[Case]) -> list[O
             for case, variant in variants.items():
                 for pod, endpoint in enumerate(variant.endpoints):
                     page = moment.page(case, pod)
-                    metrics = page and _read(page, case.server, origin, endpoint, clock.at)
+                    faulty = moment.faulty(case) and pod < case.pods
+                    text = page and _text(page, case, faulty=faulty)
+                    metrics = text and _read(text, case.server, origin, endpoint, clock.at)
                     if metrics:
                         collector.add(variant.key, endpoint, metrics, now=clock.at, source=origin)
             shown = {
@@ -219,6 +231,12 @@ def _with_usual(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def _outcome(case: Case, targets: list[int | None], said: str) -> Outcome:
+    if case.always:
+        known = [value for value in targets if value is not None]
+        least, most = min(known, default=None), max(known, default=None)
+        return Outcome(
+            case=case, right=PODS, least=least, most=most, said=said, targets=tuple(known)
+        )
     later = targets[BEFORE - 1 :]
     numbers = [value for value in later if value is not None]
     return Outcome(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapter.controller import chaos_faults as faults
+from tests.adapter.controller import chaos_forms as forms
 from tests.adapter.controller import chaos_matrix as chaos
 from tests.adapter.controller import chaos_pickers, chaos_servers
 
@@ -18,9 +19,10 @@ from tests.adapter.controller import chaos_pickers, chaos_servers
     [
         *((lambda server=server: faults.cases_of(server), 100) for server in chaos_servers.SERVERS),
         (faults.cases_by_chance, 20),
+        (forms.cases, 200),
         (chaos_pickers.cases, 50),
     ],
-    ids=[*(server.name for server in chaos_servers.SERVERS), "by chance", "picker"],
+    ids=[*(server.name for server in chaos_servers.SERVERS), "by chance", "form", "picker"],
 )
 async def test_no_faulty_input_moves_the_target(
     origin: chaos.Origin, cases: Callable[[], Iterable[faults.Case]], least: int, objects: Path
