@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
-from operator import sub
+from operator import mul, sub
 
 import numpy as np
 
@@ -69,6 +69,13 @@ class Histogram:
     def beyond(self, seconds: float) -> float:
         """Observations in buckets that begin at that many seconds or later: they were longer for certain."""
         return sum(self.counts[bisect_left(self.bounds, seconds) + 1 :])
+
+    @property
+    def least_mean(self) -> float:
+        """Seconds that the mean is at least: that of the lower bounds of the buckets; 0 without any."""
+        count = self.count
+        total = sum(map(mul, self.counts[1:], self.bounds))
+        return total / count if count > 0 else 0.0
 
     def scaled(self, factor: float) -> Histogram:
         """The same observations, each that many times as long."""

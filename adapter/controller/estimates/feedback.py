@@ -43,6 +43,9 @@ surer than of independent ones."""
 NOISE_ERRORS = 3.0
 """Standard errors up to which a count is no more than was planned for; 12 a minute may be tested."""
 
+_TIMES_THERE, _MORE_THERE = 4.0, 8.0
+"""Requests at once that latencies may imply: so many times those in service and queues, and as many more."""
+
 SETTLED_WINDOWS = 2.0
 """Windows for which the plan's replicas must have been there: in the first one they serve what had queued."""
 
@@ -242,6 +245,8 @@ def _ttft_misses(traffic: Traffic, target_ms: float) -> tuple[float, float]:
     """Requests with a first token in the window, and those that missed the target for certain."""
     if target_ms <= 0 or traffic.ttft.histogram is None:
         return 0.0, 0.0
+    if not _possible(traffic, traffic.ttft.histogram.least_mean):
+        return 0.0, 0.0
     return traffic.ttft.histogram.count, traffic.ttft.certainly_beyond(target_ms)
 
 
@@ -258,6 +263,18 @@ def _itl_misses(traffic: Traffic, target_ms: float) -> tuple[float, float]:
     tokens = sum(count for _, count in traffic.itl_samples)
     slow = sum(count for latency, count in traffic.itl_samples if latency > target_ms)
     shares = [slow / tokens if tokens > 0 else 0.0]
-    if traffic.tpot.histogram is not None:
+    mean = 0.0 if traffic.tpot.histogram is None else traffic.tpot.histogram.least_mean
+    if traffic.tpot.histogram is not None and _possible(
+        traffic, (traffic.output_tokens or 0.0) * mean
+    ):
         shares.append(traffic.tpot.certainly_beyond(target_ms) / traffic.tpot.histogram.count)
     return requests, requests * max(shares)
+
+
+def _possible(traffic: Traffic, seconds: float) -> bool:
+    """Whether requests may take so long, by Little's law (Little 1961): as many would be there at once.
+
+    More are of latencies in another unit, such as milliseconds, which miss every target.
+    """
+    there = traffic.running + traffic.waiting
+    return traffic.arrival_rate_rps * seconds <= _TIMES_THERE * there + _MORE_THERE

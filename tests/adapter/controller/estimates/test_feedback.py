@@ -72,6 +72,15 @@ def test_lasting_misses_raise_the_load_that_is_sized_for(missed: dict[str, float
     assert f"6.0% of the requests missed the {name} target where 1.0% was planned" in state.note
 
 
+@pytest.mark.parametrize("name", ["ttft", "tpot"])
+def test_latencies_in_milliseconds_raise_nothing(name: str) -> None:
+    """By Little's law 400 or 12,000 requests would be there at once, where 60 are."""
+    counts = array("d", (0.0, 600.0, 0.0, 0.0, 0.0))
+    shown = Histogram((20.0, 40.0, 80.0, 160.0), counts).scaled(2.0 if name == "ttft" else 0.3)
+    slow: dict[str, Any] = {name: Distribution(600.0, shown)}
+    assert after(*[replace(traffic(), **slow)] * 3).factor == 1.0
+
+
 def test_the_factor_is_bounded() -> None:
     """Hours of misses of all requests raise the load by half, and no more."""
     state = after(*[traffic(itl=1.0)] * 200, planned=replace(ENOUGH, ready=9, ordered=9))
