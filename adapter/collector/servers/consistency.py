@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from adapter.collector.model_servers import PodMetrics
 
 TIMES_FINISHED, MORE = 4.0, 30.0
@@ -50,6 +52,9 @@ _PREFILLED = 0.25
 _AT_ONCE, _FEW = 2.0, 3.0
 """Requests whose sum of tokens may be on a page before they are counted, and from which on it must be."""
 
+_CAUGHT_UP = 0.7
+"""Least share of what a counter lost, or that was lost of what it has, when it catches up."""
+
 COUNTERS = ("finished", "ttft", "itl", "generated", "generation_tokens")
 
 AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended: one of the two is wrong"
@@ -60,6 +65,10 @@ _TOKENS = "it has times of {counted:.0f} tokens where {generated:.0f} were gener
 _BEHIND = "it counts {ended:.0f} requests that ended for {begun:.0f} first tokens: one of the two is wrong"
 _LONG_REQUESTS = (
     "it counts {tokens:.0f} tokens a request, which its KV cache does not hold: is the unit right?"
+)
+_LATE = (
+    "it counts {late:.0f} first tokens at once beside {missing:.0f} requests that had ended without one: they"
+    " are of before"
 )
 _MORE_TOKENS = (
     "its requests that ended had {tokens:.0f} output tokens where {timed:.0f} were timed: one of the two is"
@@ -179,6 +188,25 @@ def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool
     more = _STEPS + first.running + last.running if several else _APART
     more += _ENDED_WITHOUT * ended
     return _more_than_generated(first, last, more=more)
+
+
+def late(pages: Sequence[PodMetrics], before: PodMetrics, after: PodMetrics) -> str:
+    """Whether a page counts first tokens of requests that had ended before; empty where not, or not known.
+
+    A counter that lags catches up at once: as many requests ended without a first token over these `pages`.
+    """
+    if not pages or after.generated is not None or pages[0].ttft[1] <= 0:
+        return ""
+    first = pages[0]
+    missing = before.finished - first.finished - (before.ttft[1] - first.ttft[1]) - first.running
+    at_once = after.ttft[1] - before.ttft[1] - max(after.finished - before.finished, 0.0)
+    at_once -= max(after.running - before.running, 0.0)
+    if (
+        missing > _EXACT
+        and _CAUGHT_UP * missing <= at_once <= missing / _CAUGHT_UP + before.running
+    ):
+        return _LATE.format(late=at_once, missing=missing)
+    return ""
 
 
 def _own_lengths(page: PodMetrics) -> bool:

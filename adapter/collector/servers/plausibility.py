@@ -342,7 +342,7 @@ def _doubt(
     odd = address.residence.turned_away(base, page, batch=batch)
     odd = odd or consistency.problem(base, page) or consistency.beyond_reach(base, page)
     odd = odd or address.residence.too_fast(base, page, seconds=now - since)
-    odd = address.patience.within(odd)
+    odd = address.patience.within(odd or consistency.late(address.recent, base, page))
     implied = address.residence.implied(base, page, seconds=now - since)
     implied = max(seconds / (now - since), implied)
     if not odd and implied > _TIMES_SEEN * max(address.most, batch, page.running) + _UNSEEN:

@@ -184,6 +184,25 @@ def test_growth_since_copies_of_the_first_page_is_of_an_unknown_time() -> None:
     assert parts == [False, False, True, True, False]
 
 
+def test_first_tokens_that_lagged_and_come_at_once_are_none_of_new_requests() -> None:
+    """Triton: one of five is missing for a while, and then not; those who leave meanwhile had none missing."""
+
+    def untimed(at: int, first: float) -> PodMetrics:
+        return replace(page(10.0 * at, running=2), ttft=(0.05 * first, first), itl=(0.0, 0.0))
+
+    def lags(at: int) -> PodMetrics:
+        return untimed(at, 8.0 * at + 42.0 if 20 <= at < 30 else 10.0 * at + 2.0)
+
+    def left(at: int) -> PodMetrics:
+        return untimed(at, 10.0 * at + (22.0 if at >= 30 else 2.0))
+
+    reported = problems(lags, 36)
+    assert not any(reported[:30])
+    assert "first tokens at once" in reported[30]
+    assert not any(reported[32:])
+    assert not any(problems(left, 36))
+
+
 @pytest.mark.parametrize(("share", "doubted"), [(1e-15, False), (1e-6, True)])
 def test_a_sum_that_is_added_up_in_another_order_does_not_fall(
     share: float, *, doubted: bool
