@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emulator.trace_lines import not_json, whole
 from emulator.trace_selection import Selection
 from emulator.traces import MAX_REQUESTS, MAX_TOKENS, Trace, TraceError
 
@@ -250,8 +251,8 @@ def _windows(path: Path) -> list[_Window]:
     starts: list[float] = []
     rows: list[tuple[float, str, float]] = []
     try:
-        lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = list(csv.reader(whole(path).splitlines()))
+    except (OSError, ValueError, csv.Error) as error:
         raise TraceError(f"{path}: cannot be read: {error}") from error
     for number, row in enumerate(lines, start=1):
         where = f"{path}:{number}"
@@ -294,9 +295,13 @@ class _Lengths:
 
     def __init__(self, path: Path) -> None:
         try:
-            document: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+            text = whole(path)
+        except (OSError, ValueError) as error:
             raise TraceError(f"{path}: cannot be read: {error}") from error
+        try:
+            document: Any = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise TraceError(f"{path}: {not_json(error)}") from error
         if not isinstance(document, dict):
             raise TraceError(f"{path}: must be a JSON object of distributions by their second")
         self._path = path
@@ -380,7 +385,9 @@ def _pdf(where: str, distribution: Any) -> Pdf:
             flat = iter(str(distribution).strip("{} \t\n").replace(":", ",").split(","))
         pairs = np.array([float(item) for item in flat]).reshape(-1, 2)
     except (TypeError, ValueError) as error:
-        raise TraceError(f"{where}: must be {{number: probability, ...}}: {error}") from error
+        raise TraceError(
+            f"{where}: must be {{number: probability, ...}}: {str(error)[:80]}"
+        ) from error
     numbers, chances = pairs[:, 0], pairs[:, 1]
     if not ((numbers >= 0).all() and (numbers <= MAX_TOKENS).all() and (numbers % 1 == 0).all()):
         raise TraceError(f"{where}: numbers must be whole, from 0 to {MAX_TOKENS}")

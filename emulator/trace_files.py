@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import itertools
 import json
 import math
@@ -30,12 +29,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import numpy as np
 
 from emulator import servegen
-from emulator.trace_lines import Lines, also
+from emulator.trace_lines import Lines, LongLineError, also, bounded, not_json, shown
 from emulator.trace_selection import Selection
 from emulator.traces import Trace, TraceError
 
@@ -125,13 +124,15 @@ def read(
 def _read(path: Path, format: Format | None) -> Trace:  # noqa: A002 - see `read`
     """All of a trace file."""
     try:
-        with _text(path) as lines:
-            first, rest = _peek(lines)
+        with _text(path) as file:
+            first, rest = _peek(bounded(file))
             kind = _detect(path, first) if format is None else _known(path, format)
             trace = _trace(path, _FORMS[kind], _rows(path, kind, rest))
             if format is None and (doubt := _doubt(trace, kind)):
                 raise TraceError(f"{path}: {_FORMS[kind].time}: {doubt}")
             return trace
+    except LongLineError as error:
+        raise TraceError(f"{path}:{error.number}: {error}") from None
     except UnicodeDecodeError as error:
         raise TraceError(f"{path}: no text: it is not UTF-8; is it a trace file?") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -176,7 +177,7 @@ def _doubt(trace: Trace, kind: str) -> str:
     )
 
 
-def _text(path: Path) -> io.TextIOBase:
+def _text(path: Path) -> TextIO:
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     if zipped:
@@ -222,7 +223,7 @@ def _detect_json(path: Path, first: str) -> str:
     try:
         row = json.loads(first)
     except (ValueError, RecursionError) as error:
-        raise TraceError(f"{path}:1: not JSON: {error}; one object a line") from error
+        raise TraceError(f"{path}:1: {not_json(error)}; one object a line") from error
     names = set(row) if isinstance(row, dict) else set()
     if _BAILIAN_FIELD in names:
         return "bailian"
@@ -247,7 +248,7 @@ def _json_rows(path: Path, lines: Iterator[str]) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield number, TraceError(f"{path}:{number}: not JSON: {error}; one object a line")
+            yield number, TraceError(f"{path}:{number}: {not_json(error)}; one object a line")
             continue
         if isinstance(row, dict):
             yield number, row
@@ -262,7 +263,9 @@ def _csv_rows(path: Path, lines: Iterator[str], form: _Form) -> Iterator[Row]:
         header = [column.strip() for column in next((row for row in reader if row), [])]
         for name in (form.time, form.input, form.output):
             if name not in header:
-                raise TraceError(f"{path}:1: {name}: no such column; the header has {header}")
+                raise TraceError(
+                    f"{path}:1: {name}: no such column; the header has {shown(header)}"
+                )
         for row in reader:
             if row:
                 yield reader.line_num, dict(zip(header, row, strict=False))
@@ -363,7 +366,7 @@ def _count(where: str, row: Mapping[str, Any], name: str) -> int:
         number = -1.0
     if not 0 <= number < 2**31 or number != int(number):
         raise TraceError(
-            f"{where}: {name}: must be a whole number >= 0, not {value!r}; correct or delete the line"
+            f"{where}: {name}: must be a whole number >= 0, not {shown(value)}; correct or delete the line"
         )
     return int(number)
 
@@ -374,5 +377,5 @@ def _time(where: str, row: Mapping[str, Any], form: _Form) -> float:
         return form.seconds(value)
     except (TypeError, ValueError, OverflowError):
         raise TraceError(
-            f"{where}: {form.time}: must be {form.time_is}, not {value!r}; correct or delete the line"
+            f"{where}: {form.time}: must be {form.time_is}, not {shown(value)}; correct or delete the line"
         ) from None

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emulator.trace_lines import Lines
+from emulator.trace_lines import Lines, not_json
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -210,7 +210,7 @@ def _parsed(spec: Mapping[str, Any] | str) -> Any:
     try:
         return json.loads(spec) if isinstance(spec, str) else spec
     except (ValueError, RecursionError) as error:
-        raise TraceError(f'spec: not JSON like {{"kind": "poisson", ...}}: {error}') from None
+        raise TraceError(f'spec: {not_json(error)}; it is {{"kind": "poisson", ...}}') from None
 
 
 def _variation(fields: _Fields, kind: str) -> float:

@@ -12,7 +12,9 @@ import pytest
 from adapter.errors import InputError
 from adapter.formats import benchmarks, cases, files, fleet_file
 from adapter.resources.texts import documents
+from emulator import trace_files, trace_lines
 from emulator.replay import scenario
+from emulator.traces import TraceError
 
 READERS = {"plan": fleet_file.read, "replay": scenario.read}
 
@@ -81,3 +83,42 @@ def test_what_unpacks_to_very_much_is_refused(
     file.write_bytes(gzip.compress(b"0" * (4 << 20)))
     with pytest.raises(InputError, match="longer than 1 MiB"):
         files.read_text(file)
+
+
+TRACES = {"azure": "TIMESTAMP,ContextTokens,GeneratedTokens\n2026-01-01 00:00:00,{},5\n"}
+TRACES["burstgpt"] = "Timestamp,Request tokens,Response tokens\n1,{},5\n"
+TRACES["mooncake"] = '{{"timestamp": 0, "input_length": {}, "output_length": 5, "hash_ids": []}}\n'
+DATASET = '{{"0": {{"input_tokens": "{{5: 1}}", "output_tokens": {}}}}}'
+
+
+@pytest.mark.parametrize("form", [*TRACES, "servegen"])
+@pytest.mark.parametrize("value", ["9" * 5000, "x" * 100_000], ids=["digits", "text"])
+def test_odd_values_of_traces_are_named(form: str, value: str, tmp_path: Path) -> None:
+    """By file and line, without Python's sentence about digits, and without thousands of characters."""
+    file = tmp_path / ("chunk-0-trace.csv" if form == "servegen" else "t.csv")
+    if form == "servegen":
+        file.write_text("0,1,1,Gamma,1,1\n")
+        (tmp_path / "chunk-0-dataset.json").write_text(DATASET.format(value))
+    else:
+        file.write_text(TRACES[form].format(value))
+    with pytest.raises(TraceError, match=str(tmp_path)) as caught:
+        trace_files.read(file)
+    assert "sys." not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["device", "gzip"])
+def test_a_trace_without_end_is_refused(
+    *, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first line was read until no memory was left; whole traces have no limit, their lines have."""
+    file = Path("/dev/zero")
+    if packed:
+        file = tmp_path / "t.csv.gz"
+        file.write_bytes(gzip.compress(b"0" * (4 << 20)))
+    with pytest.raises(TraceError, match="1: longer than"):
+        trace_files.read(file)
+    monkeypatch.setattr(trace_lines, "MOST_TEXT", 1 << 20)
+    (tmp_path / "chunk-0-trace.csv").symlink_to("/dev/zero")
+    with pytest.raises(TraceError, match="longer than"):
+        trace_files.read(tmp_path / "chunk-0-trace.csv")
