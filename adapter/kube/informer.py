@@ -39,6 +39,9 @@ MOST_LABELS, MOST_OWNERS = 128, 64
 """Most labels and owner references of an object with a namespace that are kept, its controller among them:
 few have more than forty, and an API server bounds neither. Nodes, which have hundreds, are the operator's."""
 
+_MOST = {"labels": MOST_LABELS, "ownerReferences": MOST_OWNERS}
+"""Fields of metadata of which so many entries are kept."""
+
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """Annotation with a copy of the object."""
 
@@ -106,6 +109,7 @@ class Informer:
         self._jitter = jitter
         self._optional = optional
         self._objects: dict[tuple[str, str], Object] = {}
+        self._cut: set[tuple[str, str]] = set()
         self.synced = asyncio.Event()
         self._failing_since: float | None = None
         self._absent = False
@@ -202,6 +206,7 @@ class Informer:
                 number += 1
                 if number % TURN == 0:
                     await asyncio.sleep(0)
+        self._cut.intersection_update(objects)
         if objects != self._objects or not self.synced.is_set():
             self._objects = objects
             self.synced.set()
@@ -213,6 +218,7 @@ class Informer:
         item = event.get("object") or {}
         if event.get("type") == "DELETED":
             self._objects.pop(_key(item), None)
+            self._cut.discard(_key(item))
             self._changed()
         elif event.get("type") in {"ADDED", "MODIFIED"}:
             before = self._objects.get(_key(item))
@@ -230,8 +236,30 @@ class Informer:
         objects.pop(key, None)
         try:
             objects[key] = kept(item, self._trim)
+            self._note_cut(key, item)
         except Exception:
             log.exception("object cannot be read; leaving it out", path=self.path, object=key)
+
+    def _note_cut(self, key: tuple[str, str], item: Object) -> None:
+        """Say once of an object that a part of its labels or owners is not read: a selector may need it."""
+        numbers = _cut_off(item)
+        if numbers and key not in self._cut:
+            log.warning(
+                "object has more labels or owner references than are read; reading a part of them",
+                path=self.path,
+                object=key,
+                **numbers,
+            )
+        (self._cut.add if numbers else self._cut.discard)(key)
+
+
+def _cut_off(item: Object) -> dict[str, int]:
+    """Numbers of labels and owner references of an object of which only a part is kept."""
+    metadata = _metadata(item)
+    if not metadata.get("namespace"):
+        return {}
+    numbers = {name: len(metadata.get(name) or ()) for name, most in _MOST.items()}
+    return {name: number for name, number in numbers.items() if number > _MOST[name]}
 
 
 def kept(item: Object, trim: Callable[[Object], Object]) -> Object:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from adapter.kube import informer, labels
+from adapter.kube.bodies.pages import Page
 from adapter.resources import pods
 from adapter.resources.serving import selection
 from adapter.resources.watched import trimming
+from tests.fakes.cluster_world import until
 from tests.security.objects.test_long_pods import Name
 
 MANY = 500
@@ -39,6 +44,38 @@ def test_a_part_of_the_labels_and_owners_is_kept() -> None:
     deployment = {"metadata": {"name": "v"}, "spec": {"template": item(MANY)}}
     template = trimming.deployment(deployment)["spec"]["template"]
     assert len(template["metadata"]["labels"]) == informer.MOST_LABELS
+
+
+class Listed:
+    """An API with one object, and events of it."""
+
+    def __init__(self, *events: tuple[str, Mapping[str, Any]]) -> None:
+        self.events = events
+
+    async def list_pages(self, _: str, __: Sequence[tuple[str, str]] = ()) -> AsyncIterator[Page]:
+        yield Page([dict(item(MANY, namespace="n"))], "1")
+
+    async def watch_objects(
+        self, _: str, __: str, ___: Sequence[tuple[str, str]] = ()
+    ) -> AsyncIterator[dict[str, Any]]:
+        for kind, one in self.events:
+            yield {"type": kind, "object": one}
+        await asyncio.Event().wait()
+
+
+async def test_that_a_part_is_kept_is_said_once() -> None:
+    """Nothing said so, and a selector or a label of the accelerator may need one of the others."""
+    many, few = item(MANY, namespace="n"), item(40, namespace="n")
+    events = ("MODIFIED", many), ("MODIFIED", few), ("MODIFIED", many), ("DELETED", many)
+    watched = informer.Informer(Listed(*events), "/api/v1/pods")
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(watched.run())
+        await until(lambda: watched.synced.is_set() and not watched.objects)
+        running.cancel()
+    said = [log for log in logs if log["event"].startswith("object has more labels")]
+    assert [(log["object"], log["labels"], log["ownerReferences"]) for log in said] == [
+        (("n", "v"), MANY, MANY)
+    ] * 2
 
 
 def test_the_controller_is_among_the_owners_that_are_kept() -> None:
