@@ -137,7 +137,7 @@ class StatusWriter:
             **{key: partial(self._write_state, state, turn) for key, state in states.items()},
             **{refusal.key: partial(self._write_refusal, refusal, turn) for refusal in refused},
         }
-        self._statuses.replace(writes)
+        self._statuses.replace({key: partial(_apart, key, one) for key, one in writes.items()})
         await self._statuses.wait()
         await self.record_events()
 
@@ -155,7 +155,7 @@ class StatusWriter:
 
         async def one(key: str) -> None:
             if now() < ends_at:
-                await self._write_state(states[key], turn)
+                await _apart(key, partial(self._write_state, states[key], turn))
                 told.add(key)
 
         await each([partial(one, key) for key in in_turn(states)], at_once=CONCURRENCY)
@@ -278,3 +278,12 @@ class StatusWriter:
             self._failed(source.key, error, "ownerReferences")
             return
         self._succeeded(source.key, "ownerReferences")
+
+
+async def _apart(key: str, write: Write) -> None:
+    """Write one status; whatever a variant makes of us is its own problem, and fails no cycle."""
+    try:
+        await write()
+    except Exception:
+        event = "status cannot be written; it stays as it is, and the others are written"
+        log.exception(event, variant=key)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 from adapter.kube.scale import MOST_REPLICAS
 
@@ -21,6 +22,10 @@ DECISIONS = 5
 
 REASON_LENGTH = 512
 """Most characters of the reason of a decision that is kept."""
+
+_LAST_YEAR = 9998
+LATEST = datetime(_LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()
+"""Latest time that is taken of a status, Unix seconds: a day later there may be no year for it."""
 
 STORED_LIMIT = 4096
 """Characters of learned step times, above which they are not ours."""
@@ -72,7 +77,7 @@ def history(status: object) -> tuple[Decided, ...]:
         try:
             decisions.append(
                 Decided(
-                    at=datetime.fromisoformat(item["time"]).timestamp(),
+                    at=_unix(item["time"]),
                     replicas=_count(item.get("replicas")),
                     before=_count(item.get("before")),
                     accelerator=str(item.get("accelerator") or "")[:TEXT_LENGTH],
@@ -82,6 +87,14 @@ def history(status: object) -> tuple[Decided, ...]:
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError, OSError):
             continue
     return tuple(decisions)
+
+
+def _unix(text: Any) -> float:
+    """Unix seconds of a time; ValueError also for one that could not be written again."""
+    at = datetime.fromisoformat(text).timestamp()
+    if not 0.0 <= at <= LATEST:
+        raise ValueError(f"must be from 1970 to {_LAST_YEAR}")
+    return at
 
 
 def _count(value: object) -> int | None:
@@ -101,7 +114,7 @@ def published(status: object) -> Published | None:
             accelerator=str(allocation.get("accelerator") or "")[:TEXT_LENGTH],
             service_class=str(allocation.get("serviceClass") or "")[:TEXT_LENGTH],
             replicas=min(replicas, MOST_REPLICAS),
-            decided_at=datetime.fromisoformat(allocation["lastRunTime"]).timestamp(),
+            decided_at=_unix(allocation["lastRunTime"]),
             generation=_generation(status),
         )
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError, OSError):

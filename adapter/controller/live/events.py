@@ -54,6 +54,15 @@ class EventWriter:
     async def _record(
         self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
     ) -> None:
+        """Record the Events of one status; those that cannot be made fail no cycle."""
+        try:
+            await self._record_all(key, uid, before, after)
+        except Exception:
+            log.exception("Events cannot be made; continuing without", variant=key)
+
+    async def _record_all(
+        self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
+    ) -> None:
         """Record Events for a new target and for conditions that turned bad."""
         was, new = (item.get("desiredOptimizedAlloc") or {} for item in (before, after))
         if new and (was.get("numReplicas"), was.get("accelerator")) != (

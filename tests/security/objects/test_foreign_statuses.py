@@ -1,13 +1,18 @@
-"""Statuses that others change: a controller with conditions of its own, and a webhook that rewrites ours."""
+"""Statuses that others write: conditions of their own, what a webhook makes of ours, and odd values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 
+from adapter.controller.live.events import EventWriter
 from adapter.controller.status_writer import StatusWriter
+from adapter.resources import stored_status
+from adapter.resources.stored_status import Decided
 from tests.adapter.controller.live.test_status_order import OneVariant, state
 
 CYCLES = 5
@@ -90,3 +95,31 @@ async def test_what_others_change_of_ours_is_written_again() -> None:
     api.change(stamped, 0)
     await written.write(state(2), ())
     assert api.written == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "1969-12-31T23:59:59Z", 5]
+)
+def test_times_that_cannot_be_written_again_are_left_out(time: object) -> None:
+    """One of the year 0 or 10000 made the writing of all statuses fail, and the readiness of all replicas."""
+    allocation = {"numReplicas": 3, "accelerator": "a", "lastRunTime": time}
+    status = {"history": [{"time": time, "replicas": 1}], "desiredOptimizedAlloc": allocation}
+    assert stored_status.history(status) == ()
+    assert stored_status.published(status) is None
+
+
+@pytest.mark.virtual_time
+async def test_a_status_that_cannot_be_written_is_its_variants_problem() -> None:
+    """It failed each cycle as a whole; whatever the reason, the other variants have theirs."""
+    odd, api = Decided(at=1e12, replicas=1, before=0, accelerator="a", reason="?"), Changed()
+    (good,) = state(2).values()
+    states = {"n/odd": replace(good, source=replace(good.source, name="odd"), history=(odd,))}
+    with structlog.testing.capture_logs() as logs:
+        await writer(api).write({**states, "n/v": good}, ())
+        events = EventWriter(api, identity="a", now=lambda: 1.0)
+        events.add(
+            "n/v", "u", {}, {"desiredOptimizedAlloc": {"numReplicas": 1, "accelerator": "a"}}
+        )
+        await events.write()
+    assert api.written == [2]
+    assert [log["variant"] for log in logs] == ["n/odd", "n/v"]
