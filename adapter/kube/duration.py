@@ -29,7 +29,7 @@ def seconds(text: str) -> float:
     text = text.strip()
     total = _total(text) if len(text) <= LENGTH else None
     if total is None:
-        raise ValueError(f"must be a duration such as 60s or 1m30s, not {shortened(text)}")
+        raise ValueError(f"must be a duration such as 60s, 1m30s or 24h, not {shortened(text)}")
     if total <= 0:
         raise ValueError(f"must be longer than 0, not {shortened(text)}")
     if total > LONGEST_SECONDS:

@@ -364,7 +364,7 @@ def test_wrong_flags_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> Non
     """Limits and shares out of range are refused before anything is read."""
     for flags, said in (
         (["--time-limit", "0"], "must be longer than 0, not '0'"),
-        (["--time-limit", "5 min"], "must be a duration such as 60s or 1m30s, not '5 min'"),
+        (["--time-limit", "5 min"], "must be a duration such as 60s, 1m30s or 24h, not '5 min'"),
         (["--stability-margin", "1"], "must be a number >= 0 and < 1"),
         (["--solver", "magic"], "--solver: must be one of auto, unlimited"),
     ):
