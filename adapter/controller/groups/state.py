@@ -28,6 +28,20 @@ class Demanded:
     floor: Floor
 
 
+@dataclass(frozen=True, slots=True)
+class Worths:
+    """What a replica of each variant was planned to carry at a monotonic time.
+
+    Attributes:
+        at: Monotonic seconds.
+        rates_rps: Requests per second within the SLO targets, by variant key.
+
+    """
+
+    at: float
+    rates_rps: Mapping[str, float]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupState:
     """One group after a reconcile cycle: for status, telemetry and explanations.
@@ -95,6 +109,7 @@ class GroupRecord:
         carried: Whether the replicas that were asked for before the last cycle carry its demand.
         move_since: Monotonic time since which the plan has moved load between variants that carry it; None
             where it does not.
+        worths: What replicas carried within the time in which a move has to pay for itself, oldest first.
         feedback: What its misses of SLO targets ask of its plan.
         returns: How long load stayed away that fell and came back.
         state: What is said of it; None before its first cycle.
@@ -114,6 +129,7 @@ class GroupRecord:
     changed_at: float | None = None
     carried: bool = False
     move_since: float | None = None
+    worths: tuple[Worths, ...] = ()
     feedback: Feedback = field(default_factory=Feedback)
     returns: Returns = field(default_factory=Returns)
     state: GroupState | None = None

@@ -9,8 +9,13 @@ from dataclasses import replace
 from adapter.controller import demand
 from adapter.controller.groups import demanded, transitions
 from adapter.controller.groups.demanded import Cycle, ready
-from adapter.controller.groups.planned import PlannedGroup, asked, unit_cost
-from adapter.controller.groups.state import Demanded, GroupRecord
+from adapter.controller.groups.planned import (
+    SHORTEST_SAVING_SECONDS,
+    PlannedGroup,
+    asked,
+    unit_cost,
+)
+from adapter.controller.groups.state import Demanded, GroupRecord, Worths
 from adapter.controller.groups.transitions import Part, Step
 from adapter.controller.stabilization import StableTarget
 from adapter.controller.state import VariantRecord
@@ -66,7 +71,8 @@ def step(
     demand_rps, routing = decision.demand_rpm / 60.0, item.state.routing
     since = cycle.now if record.since is None else record.since
     carried = transitions.carries(parts, demand_rps=demand_rps, routing=routing)
-    move_since = _move_since(record, parts, cycle) if carried else None
+    record = replace(record, worths=_worths(record, item, parts, cycle))
+    move_since = _move_since(record, item, parts, cycle) if carried else None
     left = 0.0 if move_since is None else move_since + MOVE_SECONDS - cycle.now
     stepped = _next(parts, left, demand_rps=demand_rps, routing=routing)
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
@@ -97,12 +103,38 @@ def _next(parts: Sequence[Part], left: float, *, demand_rps: float, routing: Rou
     return transitions.recalled(stepped, parts, demand_rps=demand_rps, routing=routing)
 
 
-def _move_since(record: GroupRecord, parts: Sequence[Part], cycle: Cycle) -> float | None:
-    """Since when the plan moves load between variants whose replicas carry it; None where it does not."""
+def _worths(
+    record: GroupRecord, item: PlannedGroup, parts: Sequence[Part], cycle: Cycle
+) -> tuple[Worths, ...]:
+    """What replicas carried within the time in which a move has to pay for itself, with that of this cycle.
+
+    Replicas that a queue asks for are counted by what waits, and say nothing of what one carries.
+    """
+    kept = tuple(each for each in record.worths if each.at > cycle.now - SHORTEST_SAVING_SECONDS)
+    if item.need is None or item.need.in_flight > 0 or item.need.arrivals_rps <= 0:
+        return kept
+    return (*kept, Worths(cycle.now, {part.key: part.rate_rps for part in parts}))
+
+
+def _move_since(
+    record: GroupRecord, item: PlannedGroup, parts: Sequence[Part], cycle: Cycle
+) -> float | None:
+    """Since when the plan moves load between variants whose replicas carry it; None where it does not.
+
+    A mix that would have been too small within the time in which the move has to pay for itself, as replicas
+    carried less then, would have to be left again: no such plan counts.
+    """
     comes = any(part.planned > part.target for part in parts)
     if not comes or not any(part.planned < part.target for part in parts):
         return None
-    return cycle.now if record.move_since is None else record.move_since
+    demand_rps = 0.0 if item.need is None else item.need.rate_rps
+    lasts = transitions.carries_at(
+        [each.rates_rps for each in record.worths],
+        parts,
+        demand_rps=demand_rps,
+        routing=item.state.routing,
+    )
+    return cycle.now if record.move_since is None or not lasts else record.move_since
 
 
 def _unmoved(parts: Sequence[Part], left: float) -> Step:

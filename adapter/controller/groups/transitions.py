@@ -6,7 +6,7 @@ What starts is in the plan already, so that nothing is asked for twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -155,6 +155,34 @@ def carries(parts: Sequence[Part], *, demand_rps: float, routing: Routing) -> bo
         for part in parts
     }
     return capacity(parts, present, routing) >= demand_rps * (1.0 - _EPSILON)
+
+
+def carries_at(
+    worths: Iterable[Mapping[str, float]],
+    parts: Sequence[Part],
+    *,
+    demand_rps: float,
+    routing: Routing,
+) -> bool:
+    """Whether what was planned carries a demand by each of several estimates of what a replica carries.
+
+    By none it has to carry more than the desired replicas so far.
+
+    Args:
+        worths: Requests per second that one replica carries, by variant key; another one as in its part.
+        parts: The variants of one group.
+        demand_rps: Requests per second.
+        routing: How requests reach the replicas.
+
+    """
+    planned = {part.key: part.planned for part in parts}
+    present = {part.key: part.target for part in parts}
+    for rates in worths:
+        then = [replace(part, rate_rps=rates.get(part.key, part.rate_rps)) for part in parts]
+        needed = min(demand_rps, capacity(then, present, routing))
+        if capacity(then, planned, routing) < needed * (1.0 - _EPSILON):
+            return False
+    return True
 
 
 def _dearest_first(part: Part) -> tuple[float, str]:

@@ -11,7 +11,7 @@ from adapter.controller.groups.availability import Outage
 from adapter.controller.groups.demanded import NO_TRAFFIC, Cycle
 from adapter.controller.groups.planned import PlannedGroup
 from adapter.controller.groups.pooling import AtGateway
-from adapter.controller.groups.state import GroupRecord, GroupState
+from adapter.controller.groups.state import GroupRecord, GroupState, Worths
 from adapter.controller.groups.transitions import Step
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
@@ -28,14 +28,52 @@ def cycle(now: float) -> Cycle:
     return Cycle(sizing=sizing, sources={})
 
 
+def planned_group(need_rps: float) -> PlannedGroup:
+    state = GroupState(name="g", members=("a", "b"), routing="least-loaded")
+    need = demanded.Sized(
+        rate_rps=need_rps, arrivals_rps=need_rps, in_flight=0.0, ordered=2, rising=False, notes=(),
+        demands=(),
+    )  # fmt: skip
+    return PlannedGroup(record=GroupRecord(), group=None, variants={}, state=state, need=need)
+
+
 def test_a_move_counts_from_its_first_plan() -> None:
     """Another mix is planned at 10 s and still at 40 s; more replicas, or fewer, alone are no move."""
-    move = [part("a", 0, 2), part("b", 2, 0)]
-    first = stepping._move_since(GroupRecord(), move, cycle(10.0))
+    move, item = [part("a", 0, 2), part("b", 2, 0)], planned_group(2.0)
+    first = stepping._move_since(GroupRecord(), item, move, cycle(10.0))
     assert first == 10.0
-    assert stepping._move_since(GroupRecord(move_since=first), move, cycle(40.0)) == 10.0
+    record = GroupRecord(move_since=first)
+    assert stepping._move_since(record, item, move, cycle(40.0)) == 10.0
     for parts in ([part("a", 3, 2), part("b", 0, 0)], [part("a", 1, 2), part("b", 0, 0)]):
-        assert stepping._move_since(GroupRecord(move_since=first), parts, cycle(40.0)) is None
+        assert stepping._move_since(record, item, parts, cycle(40.0)) is None
+
+
+def test_a_mix_that_was_too_small_a_moment_ago_is_no_move() -> None:
+    """Prompts are short now, and one fast and one slow replica carry the 12; ten minutes ago they carried 8.
+
+    A mix that carried the demand then too may come, and one that carried no less than what there is.
+    """
+    now = [part("fast", 1, 2, rate_rps=9.0), part("slow", 1, 0, rate_rps=3.0)]
+    for then, need, lasts in (
+        ({"fast": 6.0, "slow": 2.0}, 12.0, False),
+        ({"fast": 9.5, "slow": 2.5}, 12.0, True),
+        ({"fast": 6.0, "slow": 2.0}, 8.0, True),
+        ({"fast": 4.0, "slow": 4.0}, 12.0, True),
+    ):
+        record = GroupRecord(move_since=40.0, worths=(Worths(50.0, then),))
+        since = stepping._move_since(record, planned_group(need), now, cycle(110.0))
+        assert since == (40.0 if lasts else 110.0)
+
+
+def test_what_replicas_carried_is_remembered_while_a_move_pays_for_itself() -> None:
+    """Ten minutes; what a queue asks for is no estimate of what a replica carries."""
+    record = GroupRecord(worths=(Worths(100.0, {"a": 1.0}), Worths(400.0, {"a": 2.0})))
+    parts, item = [part("a", 2, 2, rate_rps=3.0)], planned_group(6.0)
+    kept = stepping._worths(record, item, parts, cycle(700.0))
+    assert [each.rates_rps["a"] for each in kept] == [2.0, 3.0]
+    assert item.need is not None
+    queued = replace(item, need=replace(item.need, in_flight=50.0))
+    assert stepping._worths(record, queued, parts, cycle(700.0)) == record.worths[1:]
 
 
 def test_until_then_what_there_is_stays() -> None:
