@@ -20,6 +20,10 @@ from collections import deque
 from emulator.engines.scheduler_batch import Batch, Work
 from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes
 
+_MANY_STEPS = 1 << 62
+_ROUNDED = 1.0 - 1e-9
+"""What a product is multiplied by, so as not to be more than the sum of the steps' times."""
+
 
 class Scheduler:
     """Chooses the requests of one step after the other.
@@ -29,6 +33,7 @@ class Scheduler:
         waiting: the others, the next to be admitted first.
         completing: requests whose prompt the step in progress completes, in order.
         preemptions: counter.
+        requests_ms: part of a step that does not depend on tokens, by the number of requests that it serves.
 
     """
 
@@ -38,8 +43,7 @@ class Scheduler:
         self.batch = Batch(limits, gaps=gaps)
         self._budget = limits.max_num_batched_tokens
         self._most = limits.max_num_seqs
-        # Of each number of requests that a step serves, as they are looked up in every step.
-        self._requests_ms = [times.requests_ms(number) for number in range(self._most + 1)]
+        self.requests_ms = [times.requests_ms(number) for number in range(self._most + 1)]
         self.waiting: deque[Work] = deque()
         self.completing: list[Work] = []
         self.preemptions = 0
@@ -69,7 +73,7 @@ class Scheduler:
         if partial is None and not waiting:
             # The very sum of StepTimes.step_ms, without its call, as below.
             context_ms = self.times.per_context_token_ms * (batch.context_tokens + decoding)
-            return self._requests_ms[len(batch.running)] + context_ms
+            return self.requests_ms[len(batch.running)] + context_ms
         budget = self._budget - decoding
         prefill = prompt_context = begun = 0
         if partial is not None:
@@ -95,7 +99,7 @@ class Scheduler:
         times = self.times
         prompt_ms = times.per_prefill_token_ms * prefill + times.per_prompt_ms * begun
         context = batch.context_tokens + batch.decoding + prompt_context
-        fixed_ms = self._requests_ms[len(batch.running)] + prompt_ms
+        fixed_ms = self.requests_ms[len(batch.running)] + prompt_ms
         return fixed_ms + times.per_context_token_ms * context
 
     def _admit(self, work: Work, budget: int, at_ms: float) -> int:
@@ -140,14 +144,25 @@ class Scheduler:
     def nothing_ends_before(self, end_ms: float) -> float:
         """A moment not before the step in progress ends, until which no request does unless others come."""
         batch = self.batch
-        if self.waiting or self.completing or batch.partial is not None or not batch.decoding:
+        if self.waiting or batch.partial is not None:
+            return end_ms
+        # Those that decode after the step in progress; where one ends with it, no step is left.
+        requests = batch.decoding
+        context = batch.context_tokens + requests
+        steps = batch.steps_to_end() - 1 if requests else _MANY_STEPS
+        for work in self.completing:
+            requests += 1
+            context += work.computed_tokens
+            steps = min(steps, work.output_tokens - work.generated - 1)
+        if not requests:
             return end_ms
         # Steps grow until one preempts somebody; any 16 of them take a block for each request.
-        unhindered = batch.free_blocks // batch.decoding * BLOCK_TOKENS
-        # One step less than there are: a product differs from the sum of steps in its last digits.
-        later = max(min(batch.steps_to_end() - 2, unhindered), 0)
-        context_ms = self.times.per_context_token_ms * batch.context_tokens
-        return end_ms + later * (self._requests_ms[batch.decoding] + context_ms)
+        steps = min(steps, batch.free_blocks // requests * BLOCK_TOKENS)
+        if steps <= 0:
+            return end_ms
+        grown = context + requests * (steps + 1) / 2
+        span_ms = steps * (self.requests_ms[requests] + self.times.per_context_token_ms * grown)
+        return max((end_ms + span_ms) * _ROUNDED, end_ms)
 
     def withdraw(self) -> list[Work]:
         """Take the requests that were never in service out of the queue."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from emulator.engines.protocol import Completion
-from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, blocks_of
 
 NOT_DECODING = -1
 
@@ -60,15 +60,15 @@ class Work:
     def completion(self) -> Completion:
         """What is told of it after its last token."""
         return Completion(
-            number=self.number,
-            arrival_ms=self.arrival_ms,
-            start_ms=self.start_ms,
-            first_token_ms=self.first_token_ms,
-            last_token_ms=self.last_token_ms,
-            longest_gap_ms=self.longest_gap_ms,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            preemptions=self.preemptions,
+            self.number,
+            self.arrival_ms,
+            self.start_ms,
+            self.first_token_ms,
+            self.last_token_ms,
+            self.longest_gap_ms,
+            self.input_tokens,
+            self.output_tokens,
+            self.preemptions,
         )
 
 
@@ -237,26 +237,34 @@ class Batch:
         return most
 
     def decoded_until(
-        self, at_ms: float, times: StepTimes, *, most_steps: int, until_ms: float, arrival_ms: float
+        self,
+        at_ms: float,
+        parts_ms: tuple[float, float],
+        *,
+        most_steps: int,
+        until_ms: float,
+        arrival_ms: float,
     ) -> tuple[float, float, int]:
         """End of the steps from a moment on that only decode, their longest one in ms, and their number.
 
         Args:
             at_ms: Beginning of the first step.
-            times: Times of steps.
+            parts_ms: Part of each step that does not depend on tokens, and part of each token of context.
             most_steps: Most steps to end.
             until_ms: No step ends after this moment.
             arrival_ms: No step begins at this moment or after it.
 
         """
-        most_steps = self.steps_within_blocks(most_steps)
         requests, context = self.decoding, self.context_tokens
-        # The very sum of StepTimes.step_ms, without its call.
-        fixed_ms = times.requests_ms(requests)
-        context_ms = times.per_context_token_ms
+        fixed_ms, context_ms = parts_ms
         longest_ms, steps = 0.0, 0
+        # Of most looks at an engine, none of its next steps ends before them.
+        if at_ms + (fixed_ms + context_ms * (context + requests)) > until_ms:
+            return at_ms, longest_ms, steps
+        most_steps = self.steps_within_blocks(most_steps)
         while steps < most_steps and at_ms < arrival_ms:
             context += requests
+            # The very sum of StepTimes.step_ms, without its call.
             step_ms = fixed_ms + context_ms * context
             end_ms = at_ms + step_ms
             if end_ms > until_ms:

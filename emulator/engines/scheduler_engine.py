@@ -63,10 +63,9 @@ class SchedulerEngine:
     @property
     def next_ms(self) -> float:
         """No request ends before; inf while there is nothing to do."""
-        batch = self._batch
         if self._end_ms == math.inf:
             begins_ms = self._at_ms
-            if not (batch.running or self._scheduler.waiting):
+            if not (self._batch.running or self._scheduler.waiting):
                 if not self._coming:
                     return math.inf
                 begins_ms = max(begins_ms, self._coming[0].arrival_ms)
@@ -132,8 +131,9 @@ class SchedulerEngine:
         if most_steps <= 0:
             return
         next_ms = self._coming[0].arrival_ms if self._coming else math.inf
+        parts_ms = self._scheduler.requests_ms[batch.decoding], self.times.per_context_token_ms
         at_ms, longest_ms, steps = batch.decoded_until(
-            self._at_ms, self.times, most_steps=most_steps, until_ms=until_ms, arrival_ms=next_ms
+            self._at_ms, parts_ms, most_steps=most_steps, until_ms=until_ms, arrival_ms=next_ms
         )
         if steps:
             self._totals.steps(steps, batch.decoding, at_ms - self._at_ms, longest_ms)
