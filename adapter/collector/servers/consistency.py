@@ -101,7 +101,7 @@ def problem(before: PodMetrics, after: PodMetrics) -> str:
     if _runs_ahead(before, after):
         return AHEAD.format(begun=begun, ended=ended)
     many = ended > TIMES_FINISHED * max(begun, 0.0) + before.stock + MORE
-    if many and not _agree(after, ended, measured):
+    if many and not _agree(before, after, ended=ended, measured=measured):
         return _BEHIND.format(begun=begun, ended=ended)
     return _more_than_generated(before, after, more=before.running + after.running + _STEPS)
 
@@ -171,8 +171,9 @@ def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool
     # Who ended had begun, but for errors.
     measured = last.generation_tokens[1] - first.generation_tokens[1]
     most_ended = (1.0 + _ENDED_WITHOUT) * begun + first.running + _STEPS
-    known = first.ttft[1] > 0 and not queued and not _agree(last, ended, measured)
-    if known and ended > most_ended:
+    known = first.ttft[1] > 0 and not queued
+    agree = _agree(first, last, ended=ended, measured=measured)
+    if known and not agree and ended > most_ended:
         return _BEHIND.format(begun=begun, ended=ended)
     # Of several processes that write a page each may be as far apart as at one page.
     several = _several(last)
@@ -217,14 +218,21 @@ def _own_lengths(page: PodMetrics) -> bool:
     return page.generated is not None or page.itl[1] > 0 or page.ttft[1] <= 0
 
 
-def _agree(page: PodMetrics, ended: float, measured: float) -> bool:
+def _agree(first: PodMetrics, last: PodMetrics, *, ended: float, measured: float) -> bool:
     """Whether requests that ended and those with lengths are as many, which two counts are not by a fault.
 
-    Then the difference to first tokens is of errors, or first tokens are what is wrong. SGLang and
+    Then the difference to first tokens is of errors, or first tokens are what is wrong. Errors have no output
+    tokens: where more tokens ended than were generated, the page counts both at one event, twice. SGLang and
     trtllm-serve have one series for both.
     """
-    apart = _EXACT_SHARE * ended + (_STEPS if _several(page) else _EXACT)
-    return page.generated is not None and measured > 0 and abs(ended - measured) <= apart
+    apart = _EXACT_SHARE * ended + (_STEPS if _several(last) else _EXACT)
+    if last.generated is None or measured <= 0 or abs(ended - measured) > apart:
+        return False
+    generated, tokens = first.generated or 0.0, first.generation_tokens[0]
+    # Those in service at first had tokens before.
+    most = max(generated - tokens, 0.0) + (1.0 + _EXACT_SHARE) * (last.generated - generated)
+    grown = last.generation_tokens[0] - tokens
+    return grown <= most + grown / measured
 
 
 def _more_than_timed(first: PodMetrics, last: PodMetrics) -> str:

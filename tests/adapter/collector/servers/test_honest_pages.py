@@ -136,6 +136,20 @@ def test_nine_of_ten_requests_may_end_in_an_error() -> None:
     assert said(pages) == []
 
 
+def test_requests_that_ended_with_tokens_that_nobody_generated_are_no_errors() -> None:
+    """Twice as many ended, with lengths of as many: one event that is counted twice, after a long time."""
+    pages = []
+    for at in range(30):
+        served = 10_000.0 + 5.0 * at
+        ended = served + 5.0 * max(at - 12, 0)
+        one = vllm(ended, timed=177 * served, generated=178 * served)
+        tokens = (178 * ended, ended)
+        pages.append(replace(one, ttft=(0.05 * served, served), generation_tokens=tokens))
+    doubts = said(pages)
+    assert doubts
+    assert "requests that ended for" in doubts[0]
+
+
 def test_requests_that_end_together_are_on_some_lines_of_a_page_first() -> None:
     """Several processes write it: its parts are of different moments."""
     pages = [vllm(1.0, timed=8000.0 + at, generated=8010.0 + at) for at in range(6)]

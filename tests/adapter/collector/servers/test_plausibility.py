@@ -185,7 +185,7 @@ def test_growth_since_copies_of_the_first_page_is_of_an_unknown_time() -> None:
 
 
 def test_first_tokens_that_lagged_and_come_at_once_are_none_of_new_requests() -> None:
-    """Triton: one of five is missing for a while, and then not; those who leave meanwhile had none missing."""
+    """Triton: one of five is missing for a while, and then not; clients that go away make none missing."""
 
     def untimed(at: int, first: float) -> PodMetrics:
         return replace(page(10.0 * at, running=2), ttft=(0.05 * first, first), itl=(0.0, 0.0))
