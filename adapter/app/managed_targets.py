@@ -128,7 +128,7 @@ class ManagedTargets:
         try:
             before = json.loads(text or "{}")
             old, new = (datetime.fromisoformat(item[_TIME]) for item in (before, target))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return True
         same = all(before.get(name) == target[name] for name in target if name != _TIME)
         return not same or (new - old).total_seconds() >= self._refresh

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import structlog
 
+from adapter.app.managed_targets import ManagedTargets
 from adapter.controller.live.events import EventWriter
 from adapter.controller.status_writer import StatusWriter
+from adapter.kube.client import Cluster
 from adapter.resources import stored_status
 from adapter.resources.stored_status import Decided
 from tests.adapter.controller.live.test_status_order import OneVariant, state
@@ -123,3 +125,40 @@ async def test_a_status_that_cannot_be_written_is_its_variants_problem() -> None
         await events.write()
     assert api.written == [2]
     assert [log["variant"] for log in logs] == ["n/odd", "n/v"]
+
+
+class Patched(Cluster):
+    """An API server with one ConfigMap; what it is to hold after a patch."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, str] = {}
+
+    async def request(
+        self, method: str, path: str, *, body: Any = None, **more: Any
+    ) -> dict[str, Any]:
+        assert (method, path.rpartition("/")[0]) == ("PATCH", "/api/v1/namespaces/a/configmaps")
+        assert more
+        self.data |= body["data"]
+        return {}
+
+
+ODD_ENTRIES = {
+    "brackets": "[" * 100_000,
+    "digits": "9" * 5000,
+    "list": "[1]",
+    "number": '{"lastRunTime": 5}',
+    "without-a-zone": '{"lastRunTime": "2026-01-01T00:00:00"}',
+}
+
+
+@pytest.mark.parametrize("text", ODD_ENTRIES.values(), ids=ODD_ENTRIES)
+async def test_odd_entries_of_the_config_map_of_targets_are_replaced(text: str) -> None:
+    """Endless brackets, by an editor of the adapter's ConfigMaps, made each cycle's writing fail."""
+    api = Patched()
+    item = {"metadata": {"resourceVersion": "1"}, "data": {"n_v": text}}
+    targets = ManagedTargets(
+        api, namespace="a", watched=lambda: item, leads=lambda: True, transitions=lambda: 0,
+        refresh_seconds=60.0,
+    )  # fmt: skip
+    await targets.write(state(2))
+    assert '"numReplicas": 2' in api.data["n_v"]
