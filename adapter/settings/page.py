@@ -22,8 +22,8 @@ Settings of `variant-adapter serve`. A value is taken from the first of these th
 3. the environment variable of the same name;
 4. the default.
 
-Where a setting has an annotation, an annotation of that name on a VariantAutoscaling overrides it for that
-variant.
+Where a setting has an annotation, an annotation of that name on a VariantAutoscaling or its Deployment
+overrides it for that variant; where both have one, that of the VariantAutoscaling counts.
 
 Durations are written like `500ms`, `15s` or `1m30s`; a plain number is seconds. A share is written like `5%`
 or `0.05`.
