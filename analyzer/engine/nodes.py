@@ -128,6 +128,31 @@ class Answers(NamedTuple):
     short: FloatArray
 
 
+class NodeTimes(NamedTuple):
+    """Mean ITL of requests with answers of one length each: of shape (5, M).
+
+    Attributes:
+        slow_ms: standard deviation over requests of what other requests add.
+        quiet: share of answers during which no prompt is computed.
+        added_ms: mean of what prompts add.
+        start_ms: part that lies below the sum that is distributed, of the other answers.
+        room_ms: most of that sum.
+        odds: mean of the odds of its share of that.
+        cv: coefficient of variation of the odds.
+        stall_ms: mean of what preemption adds.
+
+    """
+
+    slow_ms: FloatArray
+    quiet: FloatArray
+    added_ms: FloatArray
+    start_ms: FloatArray
+    room_ms: FloatArray
+    odds: FloatArray
+    cv: FloatArray
+    stall_ms: FloatArray
+
+
 def answers(output: FloatArray, cv: FloatArray, bins: FloatArray) -> Answers:
     """By mean and coefficient of variation of the tokens, shape (M,), and shares of the bins, if any."""
     if not len(bins):

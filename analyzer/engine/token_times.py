@@ -19,10 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.engine.columns import Engines
+from analyzer.engine.crowding import LARGEST
 from analyzer.engine.first_token import waited_variance
 from analyzer.engine.nodes import (
     NODE_WEIGHTS,
     SHORT_DECODES,
+    NodeTimes,
     at_a_limit,
     at_nodes,
     gamma_beyond,
@@ -116,31 +118,6 @@ class TokenTimes:
         if self.short_nodes is None:
             return late
         return self.long * late + mixed(share, self.short, self.short_nodes)
-
-
-class NodeTimes(NamedTuple):
-    """Mean ITL of requests with answers of one length each: of shape (5, M).
-
-    Attributes:
-        slow_ms: standard deviation over requests of what other requests add.
-        quiet: share of answers during which no prompt is computed.
-        added_ms: mean of what prompts add.
-        start_ms: part that lies below the sum that is distributed, of the other answers.
-        room_ms: most of that sum.
-        odds: mean of the odds of its share of that.
-        cv: coefficient of variation of the odds.
-        stall_ms: mean of what preemption adds.
-
-    """
-
-    slow_ms: FloatArray
-    quiet: FloatArray
-    added_ms: FloatArray
-    start_ms: FloatArray
-    room_ms: FloatArray
-    odds: FloatArray
-    cv: FloatArray
-    stall_ms: FloatArray
 
 
 class _Added(NamedTuple):
@@ -372,20 +349,37 @@ def _stall_ms(engines: Engines) -> FloatArray:
     return np.asarray(np.maximum(stall, 1e-6))
 
 
+def _places_ms(engines: Engines, added: _Added) -> tuple[FloatArray, FloatArray]:
+    """Most that prompts which wait when an answer begins add: in all, and to each of its steps, (M,).
+
+    They take the other places of the batch, if all are free, and those of requests that end meanwhile: of a
+    full batch, one of its requests per `slot_steps` each; later prompts have their part of these. A full KV
+    cache holds now more requests, now fewer, and is no such bound.
+    """
+    prompt = engines.prefill_ms * engines.input_tokens
+    seqs = np.where(engines.kv_binds, LARGEST, engines.max_num_seqs)
+    full = engines.decode_ms(seqs) + prompt * seqs / engines.slot_steps
+    left = full - added.decode_ms - added.each_ms
+    return prompt * (seqs - 1.0), np.maximum(left, 0.0)
+
+
 def mean(engines: Engines, state: State) -> FloatArray:
     """Mean over requests of their mean ITL, shape (M,).
 
     Prompts that wait when an answer begins are computed for a while, X, of which it sees at most that of its
-    own steps: with exponential tails E[min(X, y)] = E[X] (1 - exp(-y / h)), h = E[X**2] / (2 E[X]).
+    own steps, and those for which there are places in the batch: with exponential tails
+    E[min(X, y)] = E[X] (1 - exp(-y / h)), h = E[X**2] / (2 E[X]).
     """
     added = _Added.of(engines, state)
     stalled = _stalls(engines, state) * _stall_ms(engines)
     waited = waited_variance(engines, state, added.free)
     tail = 0.5 * (added.first_ms + waited / np.maximum(added.first_ms, 1e-9)) + 1e-9
     steps = added.room_ms / tail
+    places, left = _places_ms(engines, added)
+    places, left = places / tail, left / tail
 
     def more(decodes: FloatArray) -> FloatArray:
-        seen = added.first_ms * -np.expm1(-steps * decodes)
+        seen = added.first_ms * -np.expm1(-np.minimum(steps * decodes, places + left * decodes))
         return added.over(decodes, seen)[0] + stalled / decodes
 
     plain = weighted(more, NODE_WEIGHTS, engines.decode_nodes)

@@ -11,7 +11,7 @@ from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engines
 from analyzer.engine.crowding import several_servers
 from analyzer.engine.nodes import at_a_limit
-from analyzer.engine.percentiles import latency
+from analyzer.engine.percentiles import latency, means
 from analyzer.engine.search import Search
 
 
@@ -173,6 +173,28 @@ def test_what_a_limit_takes_is_bounded_by_the_variance(full: float) -> None:
     at_most = min(full, 0.999)
     assert float(bend[0]) == pytest.approx(1.0)
     assert float(tilt[0]) == pytest.approx((1 - 2 * at_most) / math.sqrt(at_most * (1 - at_most)))
+
+
+def test_an_answer_sees_no_more_prompts_than_a_batch_takes_in() -> None:
+    """At 0.95 of a full batch: the mean ITL that the emulator's engine had over 25,000 requests.
+
+    2.5 times that were expected where it began beside all the prompts that a batch without end takes in.
+    """
+    engines = Engines(
+        base_ms=24.512,
+        per_request_ms=0.0591,
+        per_prefill_token_ms=0.24911,
+        per_context_token_ms=1.78e-4,
+        max_num_seqs=16,
+        max_num_batched_tokens=8192,
+        input_tokens=3105.8,
+        output_tokens=41.86,
+        input_cv=1.239,
+        output_cv=0.7866,
+    )
+    state = engine_state.at_rate(engines, np.array([1.09921]))
+    told = float(means(engines, state)[1][0])
+    assert 285.6 < told < 1.6 * 285.6
 
 
 def test_short_answers_that_wait_for_prompts_keep_a_tail() -> None:
