@@ -38,6 +38,8 @@ Result = TypeVar("Result")
 ACCEPT = "text/plain;version=0.0.4, text/plain;q=0.9, */*;q=0.1"
 """Accept header of scrapes: the text format, because in OpenMetrics counters have other names."""
 
+_HEADERS = {"Accept-Encoding": "identity", "Accept": ACCEPT, "Cache-Control": "no-cache"}
+
 _BROKE_OFF = "the response is not HTTP, or broke off"
 
 NOT_LISTENING = "nothing listens at this port"
@@ -135,8 +137,8 @@ async def _text(
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
             # Another address is not the one that was checked.
             allow_redirects=False,
-            # A few compressed bytes may be many.
-            headers={"Accept-Encoding": "identity", "Accept": ACCEPT, **by.headers(url)},
+            # A few compressed bytes may be many, and the copy that a proxy has is of another time.
+            headers={**_HEADERS, **by.headers(url)},
             ssl=by.tls(url),
             auto_decompress=False,
         ) as response:

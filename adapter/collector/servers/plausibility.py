@@ -62,11 +62,11 @@ FELL = "its counters fell though its process did not start anew"
 COPIES = "its first pages were copies of one (a cache before it?): its load is not known until the next one"
 BEYOND = (
     "its counters grew by more than it can have served (as if {number:.0f} requests had been in service"
-    " at once)"
+    " at once): are its latencies in seconds?"
 )
 HUNG = (
     "its numbers stand still with {number:.0f} requests in service: its engine does not answer, or keeps"
-    " requests whose clients went away; restart the pod"
+    " requests whose clients went away; restart the pod, unless a cache before it keeps its page"
 )
 STILL = "nothing moved since its last page with {number:.0f} requests in service, so its queue is not counted"
 

@@ -130,6 +130,21 @@ async def test_a_byte_order_mark_is_no_part_of_a_name() -> None:
     assert metrics == PLAIN
 
 
+async def test_no_copy_is_asked_for_that_a_proxy_has() -> None:
+    """Its numbers would be of another time."""
+    asked: list[str] = []
+
+    async def serve(request: web.Request) -> web.Response:
+        asked.append(request.headers.get("Cache-Control", ""))
+        return web.Response(text=page())
+
+    application = web.Application()
+    application.router.add_get("/metrics", serve)
+    async with TestServer(application) as server, ClientSession() as session:
+        await exposition.fetch(session, str(server.make_url("/metrics")), "m")
+    assert asked == ["no-cache"]
+
+
 @pytest.mark.parametrize(
     ("status", "body", "nobody"),
     [
