@@ -147,8 +147,8 @@ def _of_counters(server: Server, pods: int) -> Iterator[Case]:
     certain = {
         "runs ahead by half": server.certain,
         "runs ahead by a quarter": server.counted_twice,
-        "lags by a fifth": server.counted_twice,
-        "lags by half": server.counted_twice,
+        "lags by a fifth": (*server.counted_twice, "first tokens"),
+        "lags by half": (*server.counted_twice, "first tokens"),
         "doubles": server.counted_twice,
         "trebles": server.counted_twice,
     }
