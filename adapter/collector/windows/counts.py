@@ -10,7 +10,7 @@ tokens or prompts.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adapter.collector.windows.growth import Growth
 
@@ -32,8 +32,7 @@ _UNTIMED = 0.1
 of others: some servers time those that stream alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """What was counted of requests; amounts may be negative, where gauges fell.
 
     Attributes:
