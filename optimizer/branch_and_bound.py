@@ -13,19 +13,20 @@ many. Sums over c of x + z are at most 1 for each v; devices of each type are at
 
 Before that, candidates that another of the same device type dominates are dropped, types that cannot run
 short lose their constraint, and variants that share no scarce type are solved apart. Where a few variants
-have few plans, all of them are tried instead: HiGHS takes longer to load than that.
+have few plans, all of them are tried instead: HiGHS takes longer to load than that. Where there are many
+columns, those that are in no better plan are left out (`reduced_costs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer import enumeration, greedy, integer_program
+from optimizer import enumeration, greedy, integer_program, reduced_costs
 from optimizer.components import components, demands
 from optimizer.objective import Objective, Outcome, of_plan
 from optimizer.problem import (
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from scipy.optimize import LinearConstraint
 
 FloatArray = NDArray[np.float64]
+
+LISTED = 4_000
+"""Columns of a program that is given to HiGHS as it is; of more, those in no better plan are left out."""
 
 _INTEGRAL = 1e-6
 _FINISHED = 0
@@ -148,6 +152,23 @@ def _cheapest(problem: Problem, capacity: Mapping[str, int]) -> dict[str, Alloca
     return allocations if all(count >= 0 for count in free_capacity.values()) else None
 
 
+def _in_full(
+    variants: Sequence[VariantCandidates],
+    known: Mapping[str, Allocation],
+    full: Sequence[tuple[int, Candidate]],
+) -> list[int]:
+    """Columns of a plan's full service; what dominates a dropped candidate stands for it."""
+    columns: dict[int, int] = {}
+    for column, (index, candidate) in enumerate(full):
+        got = known[variants[index].name]
+        if index in columns or got.candidate is None or got.served != "full":
+            continue
+        chosen = got.candidate
+        if candidate.device_type == chosen.device_type and candidate.demand <= chosen.demand:
+            columns[index] = column
+    return list(columns.values())
+
+
 @dataclass(frozen=True, slots=True)
 class _Solved:
     allocations: dict[str, Allocation]
@@ -184,6 +205,8 @@ class _Program:
                     if candidate.replicas > 1 and self._room(candidate) >= 1
                 ]
         self._columns = len(self._full) + 2 * len(self._part)
+        self._known = np.zeros(self._columns)
+        self._known[_in_full(problem.variants, known, self._full)] = 1.0
 
     def _room(self, candidate: Candidate) -> float:
         if candidate.devices == 0 or candidate.device_type not in self._capacity:
@@ -212,17 +235,19 @@ class _Program:
         finished = True
         for index, (goal, step) in enumerate(stages):
             last = index == len(stages) - 1
-            result = integer_program.minimized(
-                goal,
-                constraints,
-                bounds,
-                np.ones(self._columns),
-                {
-                    "time_limit": 2 * limit if last else limit,
-                    "mip_rel_gap": self._gap(goal, step),
-                },
-            )
-            if result.x is None:
+            options = {
+                "time_limit": 2 * limit if last else limit,
+                "mip_rel_gap": self._gap(goal, step),
+            }
+            if self._columns > LISTED:
+                start = self._known if best is None else best
+                program = reduced_costs.program(goal, constraints, self._most(), step)
+                result = reduced_costs.minimized(program, start, options)
+            else:
+                result = integer_program.minimized(
+                    goal, constraints, bounds, np.ones(self._columns), options
+                )
+            if result is None or result.x is None:
                 gap, finished = None, False
                 break
             best = np.round(result.x)

@@ -1,0 +1,101 @@
+"""Programs without the columns of no better plan, against the same programs with all of them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import LinearConstraint
+
+from optimizer import branch_and_bound, enumeration, integer_program, reduced_costs
+from optimizer.problem import POLICIES, Candidate, Current, Problem, VariantCandidates
+
+
+def candidate(chance: random.Random, kind: str) -> Candidate:
+    """Some replicas of an accelerator; many cost the same, so that many plans tie."""
+    replicas, devices = chance.randint(1, 4), chance.choice((1, 1, 2))
+    return Candidate(
+        accelerator=f"{kind}{devices}",
+        replicas=replicas,
+        max_batch=8,
+        cost=replicas * devices * {"A": 30.0, "B": 40.0, "C": 90.0}[kind],
+        itl_ms=1.0,
+        ttft_ms=1.0,
+        max_rate_rpm=1.0,
+        device_type=kind,
+        devices=devices,
+    )
+
+
+def scarce(seed: int, size: int) -> Problem:
+    """Devices for a part of the variants, more or less of them by the seed."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    variants = []
+    for number in range(size):
+        candidates = tuple(candidate(chance, kind) for kind in "ABC" if chance.random() < 0.8)
+        if not candidates:
+            continue
+        now = chance.choice(candidates)
+        variants.append(
+            VariantCandidates(
+                name=f"v{number:04}",
+                candidates=candidates,
+                priority=chance.randint(1, 3),
+                current=Current(accelerator=now.accelerator, replicas=1, cost=now.cost),
+            )
+        )
+    share = chance.uniform(0.3, 1.3)
+    return Problem(
+        variants=tuple(variants),
+        capacity={kind: int(share * size) for kind in "ABC"},
+        policy=POLICIES[seed % len(POLICIES)],
+        time_limit_s=600.0,
+    )
+
+
+@pytest.mark.parametrize("steps", [(1, 4, 16, np.inf), (1_000, np.inf)])
+def test_columns_left_out_are_in_no_better_plan(
+    monkeypatch: pytest.MonkeyPatch, steps: tuple[float, ...]
+) -> None:
+    monkeypatch.setattr(enumeration, "_PLANS", 0)
+    monkeypatch.setattr(reduced_costs, "_WIDER", steps)
+    for seed in range(8):
+        problem = scarce(seed, 30)
+        monkeypatch.setattr(branch_and_bound, "LISTED", 4_000)
+        every = branch_and_bound.solve(problem)
+        monkeypatch.setattr(branch_and_bound, "LISTED", 0)
+        some = branch_and_bound.solve(problem)
+        worths = [branch_and_bound.objective(problem, item.allocations) for item in (every, some)]
+        assert worths[0] == worths[1], seed
+        assert (some.termination, every.termination) == ("optimal", "optimal"), seed
+        assert some.gap is not None
+        assert some.gap <= problem.gap
+
+
+def test_of_many_columns_a_part_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    minimized = integer_program.minimized
+
+    def counted(*program: Any) -> Any:
+        sizes.append(program[0].size)
+        return minimized(*program)
+
+    monkeypatch.setattr(integer_program, "minimized", counted)
+    problem = scarce(4, 2_500)
+    columns = sum(len(variant.candidates) for variant in problem.variants)
+    assert columns > branch_and_bound.LISTED
+    assert branch_and_bound.solve(problem).termination == "optimal"
+    assert sizes
+    assert max(sizes) < 0.75 * columns
+
+
+def test_a_plan_at_the_bound_is_not_searched_for() -> None:
+    once = LinearConstraint(np.array([[1.0, 1.0]]), 1.0, 1.0)
+    given = reduced_costs.program(np.array([2.0, 3.0]), [once], np.ones(2), 0.0)
+    options = {"time_limit": 10.0, "mip_rel_gap": 0.0}
+    answer = reduced_costs.minimized(given, np.array([0.0, 1.0]), options)
+    assert answer is not None
+    assert answer.x.tolist() == [1.0, 0.0]
+    assert (answer.status, round(answer.mip_dual_bound, 6)) == (0, 2.0)
