@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import structlog
@@ -43,6 +43,11 @@ statuses, from Deployments' replicas and from the ConfigMap of targets, which do
 POD_JOIN_SECONDS = 15.0
 """The same where nothing but pods changed, which only the leader scrapes."""
 
+REST, MOST_REST_SECONDS = 3.0, 3.0
+"""Rest of the leader between two joins, in times of the last one, and its most real seconds: whoever changes
+objects without end, such as the labels of a pod, takes a part of its time with that.
+"""
+
 QUIET_JOIN_SECONDS = 60.0
 """Most real seconds between two joins where another replica leads and nothing has changed."""
 
@@ -65,6 +70,7 @@ class Joins:
         self._loop = loop
         self._changed = changed
         self._at = float("-inf")
+        self._rested = float("-inf")
         self._soon = False
         self._targets: Mapping[str, Any] | None = None
 
@@ -84,20 +90,33 @@ class Joins:
         now = asyncio.get_running_loop().time()
         return self._loop.leading or now - self._at >= QUIET_JOIN_SECONDS
 
-    def note(self) -> None:
-        """A join begins now."""
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """One join, while in it."""
+        loop = asyncio.get_running_loop()
         self._soon = False
         self._targets = self._managed()
+        begun = loop.time()
         if self._objects().synced:  # until then every list that arrives counts
-            self._at = asyncio.get_running_loop().time()
+            self._at = begun
+        try:
+            yield
+        finally:
+            ended = loop.time()
+            self._rested = ended + min(REST * (ended - begun), MOST_REST_SECONDS)
 
     def forget(self) -> None:
         """The next change is joined at once."""
         self._at = float("-inf")
 
     async def pause(self) -> None:
-        """Wait until a follower may join again; not where targets of managed HPAs have changed."""
+        """Wait until objects may be joined again.
+
+        A follower does not wait where targets of managed HPAs have changed.
+        """
         loop = asyncio.get_running_loop()
+        if self._loop.leading:
+            await asyncio.sleep(self._rested - loop.time())
         while not self._loop.leading and self._managed() is self._targets:
             pause = JOIN_SECONDS if self._soon else POD_JOIN_SECONDS
             seconds = self._at + pause - loop.time()

@@ -240,12 +240,12 @@ class _Site:
             self._applied = True
 
     async def _apply_objects(self) -> None:
-        self._joins.note()
-        snapshot = await self.objects.inputs()
-        self._problems.use_objects(snapshot.problems)
-        self._problems.report(self.objects.problems)
-        self.gateways.use(snapshot.gateways if self._installation.discover_gateways else ())
-        self._configuration.apply(self._loop, snapshot)
+        with self._joins.one():
+            snapshot = await self.objects.inputs()
+            self._problems.use_objects(snapshot.problems)
+            self._problems.report(self.objects.problems)
+            self.gateways.use(snapshot.gateways if self._installation.discover_gateways else ())
+            self._configuration.apply(self._loop, snapshot)
 
     async def elect(self) -> None:
         """Take part in leader election, until cancelled."""

@@ -17,10 +17,12 @@ from adapter.collector.windows.jobs import within_budget
 from adapter.controller import reactions
 from adapter.controller.live import turns
 from adapter.controller.state import VariantRecord, VariantState
+from adapter.resources.inputs import Inputs
+from adapter.resources.watches import ClusterObjects
 from tests.adapter.controller.groups.test_ceilings import decision
 from tests.adapter.resources.model_groups.test_forming import source
 from tests.fakes import cluster_world as worlds
-from tests.fakes.cluster_world import World, until
+from tests.fakes.cluster_world import APPS, World, until
 from tests.fakes.kubernetes_objects import VARIANTS
 
 MANY = 200
@@ -28,6 +30,9 @@ MANY = 200
 
 WRITE_SECONDS = 2.0
 """Seconds that the API server takes for each write of a status of theirs: 50 s for all, eight at a time."""
+
+JOIN_SECONDS, CHANGES = 1.0, 80
+"""Seconds that a join of all objects takes there, and changes of an object, one each half second."""
 
 pytestmark = pytest.mark.virtual_time
 
@@ -62,6 +67,31 @@ async def test_the_next_cycle_does_not_wait_for_their_statuses(tmp_path: Path) -
             assert loop.time() - asked_at <= 15.0
             assert written(world) < MANY
             await until(lambda: written(world) == MANY)
+
+
+async def test_who_changes_objects_without_end_leaves_time_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change of a pod's labels has all objects joined, which takes seconds of thousands of variants."""
+    joins: list[float] = []
+    join = ClusterObjects.inputs
+
+    async def long(self: ClusterObjects) -> Inputs:
+        await asyncio.sleep(JOIN_SECONDS)
+        joins.append(asyncio.get_running_loop().time())
+        return await join(self)
+
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        async with world.replica("a"):
+            await until(lambda: world.desired() == 2)
+            monkeypatch.setattr(ClusterObjects, "inputs", long)
+            for number in range(CHANGES):
+                item = worlds.workload("other", 1)
+                item["metadata"] |= {"namespace": "team-b", "labels": {"at": str(number)}}
+                world.api.put(APPS, "deployments", item)
+                await asyncio.sleep(0.5)
+    assert 5 <= len(joins) <= 0.5 * CHANGES / (2.0 * JOIN_SECONDS)
 
 
 def written(world: World) -> int:
