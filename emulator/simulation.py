@@ -213,7 +213,7 @@ class SimulatedFleet(FleetState):
             self._gateway.dispatch(request, self._now_ms)
 
     def _end(self, server: FleetServer, at_ms: float) -> None:
-        self._record(server)
+        self._record([server])
         variant = self.variants[server.variant]
         if server.state != "pending":
             self._gpu_ms[server.variant] += variant.devices * (at_ms - server.created_ms)
@@ -224,28 +224,28 @@ class SimulatedFleet(FleetState):
     def _settle(self) -> None:
         """Run the servers' own events until now, with the iterations that `next_ms` leaves out."""
         until_ms = _after(self._now_ms)
-        for server in itertools.chain(self._draining, self._gateway.servers()):
+        servers = [*self._draining, *self._gateway.servers()]
+        for server in servers:
             server.run(until_ms)
-            if server.ended or server.latest_ttft_ms:
-                self._record(server)
+        self._record(servers)
 
-    def _record(self, server: FleetServer) -> None:
-        """Write the requests that have ended into the log, and let go of them."""
-        ended = server.ended
-        self._log.write(ended)
-        if self._latencies is not None:
-            ttfts, itls = self._latencies[server.variant]
-            ttfts += [ttft for _, ttft in server.latest_ttft_ms or ()]
-            itls += [
-                (item.finish_ms - item.first_token_ms) / (item.output_tokens - 1)
-                for item in ended
-                if item.output_tokens > 1
-            ]
-            server.latest_ttft_ms = []
-        for request in ended:
-            del self._live[request.index]
-            request.server = None
-        ended.clear()
+    def _record(self, servers: Sequence[FleetServer]) -> None:
+        """Write the requests that have ended into the log, all at once, and let go of them."""
+        self._log.write([request for server in servers for request in server.ended])
+        for server in servers:
+            if self._latencies is not None:
+                ttfts, itls = self._latencies[server.variant]
+                ttfts += [ttft for _, ttft in server.latest_ttft_ms or ()]
+                itls += [
+                    (item.finish_ms - item.first_token_ms) / (item.output_tokens - 1)
+                    for item in server.ended
+                    if item.output_tokens > 1
+                ]
+                server.latest_ttft_ms = []
+            for request in server.ended:
+                del self._live[request.index]
+                request.server = None
+            server.ended.clear()
 
     def results(self) -> Results:
         """Times of every request that has arrived so far."""
