@@ -19,10 +19,15 @@ from tests.adapter.controller import chaos_pickers, chaos_servers
     [
         *((lambda server=server: faults.cases_of(server), 100) for server in chaos_servers.SERVERS),
         (faults.cases_by_chance, 20),
-        (forms.cases, 200),
+        *((lambda server=server: forms.cases_of(server), 20) for server in chaos_servers.SERVERS),
         (chaos_pickers.cases, 50),
     ],
-    ids=[*(server.name for server in chaos_servers.SERVERS), "by chance", "form", "picker"],
+    ids=[
+        *(server.name for server in chaos_servers.SERVERS),
+        "by chance",
+        *(f"forms of {server.name}" for server in chaos_servers.SERVERS),
+        "picker",
+    ],
 )
 async def test_no_faulty_input_moves_the_target(
     origin: chaos.Origin, cases: Callable[[], Iterable[faults.Case]], least: int, objects: Path
