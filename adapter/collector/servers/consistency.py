@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from itertools import islice, pairwise
 
 from adapter.collector.model_servers import PodMetrics
 
@@ -54,6 +55,10 @@ _AT_ONCE, _FEW = 2.0, 3.0
 
 _CAUGHT_UP = 0.7
 """Least share of what a counter lost, or that was lost of what it has, when it catches up."""
+
+_LAG_SHARE, _TIMES_USUAL = 0.05, 2.0
+"""Share of the requests that ended that may be without a first token by chance; and times the first tokens
+of requests that neither ended nor run that pages had at once before: clients go away, a gauge may be late."""
 
 COUNTERS = ("finished", "ttft", "itl", "generated", "generation_tokens")
 
@@ -191,23 +196,32 @@ def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool
     return _more_than_generated(first, last, more=more)
 
 
-def late(pages: Sequence[PodMetrics], before: PodMetrics, after: PodMetrics) -> str:
+def late(pages: deque[PodMetrics], before: PodMetrics, after: PodMetrics) -> str:
     """Whether a page counts first tokens of requests that had ended before; empty where not, or not known.
 
     A counter that lags catches up at once: as many requests ended without a first token over these `pages`.
     """
     if not pages or after.generated is not None or pages[0].ttft[1] <= 0:
         return ""
-    first = pages[0]
-    missing = before.finished - first.finished - (before.ttft[1] - first.ttft[1]) - first.running
-    at_once = after.ttft[1] - before.ttft[1] - max(after.finished - before.finished, 0.0)
-    at_once -= max(after.running - before.running, 0.0)
-    if (
-        missing > _EXACT
-        and _CAUGHT_UP * missing <= at_once <= missing / _CAUGHT_UP + before.running
+    # A gauge that is of some seconds before may miss on one page what has just begun.
+    missing = min(
+        before.finished - one.finished - (before.ttft[1] - one.ttft[1]) - one.running
+        for one in islice(pages, 2)
+    )
+    at_once = _nowhere(before, after)
+    by_chance = _EXACT + _LAG_SHARE * (before.finished - pages[0].finished)
+    if missing <= by_chance or not (
+        _CAUGHT_UP * missing <= at_once <= missing / _CAUGHT_UP + before.running
     ):
-        return _LATE.format(late=at_once, missing=missing)
-    return ""
+        return ""
+    usual = max((_nowhere(one, other) for one, other in pairwise(pages)), default=0.0)
+    return _LATE.format(late=at_once, missing=missing) if at_once > _TIMES_USUAL * usual else ""
+
+
+def _nowhere(before: PodMetrics, after: PodMetrics) -> float:
+    """First tokens beyond requests that ended and those that run now and did not."""
+    begun = after.ttft[1] - before.ttft[1] - max(after.finished - before.finished, 0.0)
+    return begun - max(after.running - before.running, 0.0)
 
 
 def _own_lengths(page: PodMetrics) -> bool:

@@ -381,11 +381,11 @@ def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: 
         getattr(before, name) != getattr(page, name)
         for name in ("running", "waiting", "kv_cache", *consistency.COUNTERS)
     )
-    # Copies of a page of an unknown time: for how long it grew since is not known.
-    if moved:
-        unmoved = address.pages > 1 and not address.moved
+    # Copies of a page of an unknown time: for how long it grew is not known. A quiet one stands for hours.
+    if moved or page.stock <= 0:
+        unmoved = moved and address.pages > 1 and not address.moved
         address.copied = unmoved and restarts.copied(before, page)
-        address.moved = True
+        address.moved |= moved
     # Without a count of tokens a long request looks the same, unless many should have ended.
     if page.generated is not None or page.itl[1] > 0:
         silent = before.running > 0 and residence.silent_pages == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from adapter.collector.model_servers import PodMetrics
@@ -96,6 +97,41 @@ def test_tokens_of_requests_that_do_not_stream_come_by_fifties(later: int) -> No
         timed += 100 * max(length - 50, 0)
         pages.append(sglang(ended, tokens=tokens, timed=timed, running=20))
     assert said(pages) == []
+
+
+@pytest.mark.parametrize("every", [2, 6, 12])
+def test_bursts_that_a_late_gauge_misses_are_no_first_tokens_of_before(every: int) -> None:
+    """Each page that falls on a burst has its first tokens, and none of its requests in service yet."""
+    pages, begun = [], 1000.0
+    for at in range(120):
+        begun += 5.0 * (at % every == 0)
+        ended = begun - 5.0 * (at % every == 0)
+        one = sglang(ended, tokens=100 * ended, timed=99 * ended, running=0)
+        pages.append(replace(one, ttft=(0.05 * begun, begun)))
+    assert said(pages) == []
+
+
+def test_errors_and_clients_that_go_away_are_no_first_tokens_of_before() -> None:
+    """Each a tenth of the requests, by chance: the ones end without a first token, the others do not end."""
+    random = np.random.default_rng(5)
+    errors, left = (random.poisson(20, size=400).cumsum() for _ in range(2))
+    pages = []
+    for at in range(400):
+        ended, begun = 200.0 * at + errors[at], 200.0 * at + left[at]
+        one = sglang(ended, tokens=100 * 200.0 * at, timed=99 * begun, running=0)
+        pages.append(replace(one, ttft=(0.05 * begun, begun)))
+    assert said(pages) == []
+
+
+def test_copies_before_a_quiet_night_leave_no_part() -> None:
+    """A long request stood on the first pages; what came since is not known until the next page alone."""
+    checks = Plausibility(interval=INTERVAL)
+    pages = [tgi(100.0, running=1)] * 2 + [tgi(104.0, running=0)] * 10
+    parts = []
+    for at, one in enumerate(pages):
+        checks.assess("a", one, now=at * INTERVAL, started=None, batch=BATCH)
+        parts.append(bool(checks.part("a")))
+    assert parts == [False, False, True, *[False] * 9]
 
 
 def test_requests_without_output_tokens_are_no_contradiction() -> None:
