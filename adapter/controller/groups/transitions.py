@@ -166,7 +166,8 @@ def carries_at(
 ) -> bool:
     """Whether what was planned carries a demand by each of several estimates of what a replica carries.
 
-    By none it has to carry more than the desired replicas so far.
+    By none it has to carry more than the desired replicas so far. A plan that is short even now is none for
+    saving, and nothing is asked of it.
 
     Args:
         worths: Requests per second that one replica carries, by variant key; another one as in its part.
@@ -177,6 +178,8 @@ def carries_at(
     """
     planned = {part.key: part.planned for part in parts}
     present = {part.key: part.target for part in parts}
+    if capacity(parts, planned, routing) < demand_rps * (1.0 - _EPSILON):
+        return True
     for rates in worths:
         then = [replace(part, rate_rps=rates.get(part.key, part.rate_rps)) for part in parts]
         needed = min(demand_rps, capacity(then, present, routing))

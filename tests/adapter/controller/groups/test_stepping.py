@@ -65,6 +65,17 @@ def test_a_mix_that_was_too_small_a_moment_ago_is_no_move() -> None:
         assert since == (40.0 if lasts else 110.0)
 
 
+def test_a_plan_that_is_short_waits_for_no_better_estimate() -> None:
+    """Three slow replicas are all that may be had: they carry 15 of 18, by the estimate of this cycle too."""
+    parts, item = (
+        [part("fast", 0, 2, rate_rps=10.0), part("slow", 3, 0, rate_rps=5.0)],
+        planned_group(18.0),
+    )
+    record = GroupRecord(move_since=40.0)
+    record = replace(record, worths=stepping._worths(record, item, parts, cycle(110.0)))
+    assert stepping._move_since(record, item, parts, cycle(110.0)) == 40.0
+
+
 def test_what_replicas_carried_is_remembered_while_a_move_pays_for_itself() -> None:
     """Ten minutes; what a queue asks for is no estimate of what a replica carries."""
     record = GroupRecord(worths=(Worths(100.0, {"a": 1.0}), Worths(400.0, {"a": 2.0})))
