@@ -31,6 +31,7 @@ from adapter.collector.windows.growth import (
     longer,
     mean,
     mean_itl,
+    most_there,
     steady_lengths,
 )
 from adapter.collector.windows.latencies import NOTHING, Distribution, LatencyWindow
@@ -55,8 +56,7 @@ class Traffic:
         long_rate_rps: Requests that arrived per second over the long window.
         recent: Lengths of shorter windows in seconds with their rates; the shortest first.
         sudden: The same of windows of a few seconds, in which only a large rise can be seen.
-        dispersions: Dispersion of the arrivals in windows as short as those, each before its own; None
-            where it is not known.
+        dispersions: Dispersion of the arrivals in windows as short, each before its own; None if not known.
         input_tokens: Mean input tokens of a finished request; None while none has finished yet.
         output_tokens: Mean output tokens of a finished request; None while none has finished yet.
         steady: Mean lengths over the long window; None while nothing finished in it.
@@ -85,8 +85,8 @@ class Traffic:
         ttft: Times to first token of the window, by the pods' histograms.
         itl: Inter-token latencies per generated token, likewise.
         tpot: Mean inter-token latencies of the requests that ended, likewise.
-        itl_samples: Mean inter-token latency in milliseconds of each pod between two of its samples, with the
-            number of tokens.
+        itl_samples: Mean inter-token latency in milliseconds of each pod between two samples, with tokens.
+        most_there: Most requests in service and queues on one page in the window, each pod's added up.
 
     """
 
@@ -120,6 +120,7 @@ class Traffic:
     itl: Distribution = NOTHING
     tpot: Distribution = NOTHING
     itl_samples: tuple[tuple[float, float], ...] = ()
+    most_there: float = 0.0
 
 
 class TrafficWindow:
@@ -315,6 +316,7 @@ class TrafficWindow:
             itl=itls,
             tpot=self.latencies.of_requests(start, recent, itl),
             itl_samples=itl_samples(recent, itl),
+            most_there=most_there(recent),
         )
 
     def _in_service(self) -> float:

@@ -32,6 +32,7 @@ class Growth:
         generated: Tokens generated; None where they are not counted.
         rejected: Requests that admission limits turned away.
         alone: Requests that finished beyond all other counts of them; negative where others are ahead.
+        there: Requests in service and in the queue at its end.
 
     """
 
@@ -52,6 +53,7 @@ class Growth:
     generated: float | None
     rejected: float = 0.0
     alone: float = 0.0
+    there: float = 0.0
 
     def share_after(self, start: float) -> float:
         """The part of the interval after `start`."""
@@ -169,6 +171,7 @@ def growth_of(
         if after.rejected is None or base.rejected is None
         else max(after.rejected - base.rejected, 0.0),
         alone=_alone(base, after),
+        there=after.stock,
     )
 
 
@@ -234,6 +237,14 @@ def itl_samples(growths: list[Growth], itl: float | None) -> tuple[tuple[float, 
 def finished(growths: Iterable[Growth]) -> float:
     """Requests that finished."""
     return sum(item.generation_tokens[1] for item in growths)
+
+
+def most_there(growths: Iterable[Growth]) -> float:
+    """Most requests that each pod had at once, added up."""
+    most = dict[str, float]()
+    for item in growths:
+        most[item.endpoint] = max(most.get(item.endpoint, 0.0), item.there)
+    return sum(most.values())
 
 
 def steady_lengths(recent: Iterable[Growth], growths: Iterable[Growth]) -> SteadyLengths | None:

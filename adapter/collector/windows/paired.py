@@ -130,6 +130,7 @@ def _joined(decode: Traffic, prefill: Traffic) -> Traffic:
             default=None,
         ),
         sampled_at=min(decode.sampled_at, prefill.sampled_at),
+        most_there=decode.most_there + prefill.most_there,
     )
 
 

@@ -276,5 +276,6 @@ def _possible(traffic: Traffic, seconds: float) -> bool:
 
     More are of latencies in another unit, such as milliseconds, which miss every target.
     """
-    there = traffic.running + traffic.waiting
+    # The last sample may be of after a burst whose requests waited.
+    there = max(traffic.running + traffic.waiting, traffic.most_there)
     return traffic.arrival_rate_rps * seconds <= _TIMES_THERE * there + _MORE_THERE

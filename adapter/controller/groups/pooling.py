@@ -67,6 +67,7 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         itl=_together(item.itl for item in items),
         tpot=_together(item.tpot for item in items),
         itl_samples=tuple(sample for item in items for sample in item.itl_samples),
+        most_there=sum(item.most_there for item in items),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.windows.growth import EMPTY, Growth, Sample, growth_of, longer
+from adapter.collector.windows.growth import EMPTY, Growth, Sample, growth_of, longer, most_there
 
 PAGE = replace(
     EMPTY,
@@ -61,3 +61,12 @@ def test_what_a_page_had_that_stood_ends_when_it_moves() -> None:
     sample = Sample(0.0, untimed(100.0)).next(untimed(100.0), 10.0)
     grown = growth_of("pod", sample, replace(untimed(102.0), running=9.0), 20.0, None)
     assert (grown.since, grown.arrivals) == (10.0, 9.0)
+
+
+def test_the_most_requests_that_were_there_at_once() -> None:
+    """Each pod's own page with most of them counts, though it has none now."""
+    grown = [
+        growth_of(pod, Sample(0.0, EMPTY), replace(EMPTY, waiting=waiting), 10.0, None)
+        for pod, waiting in (("a", 30.0), ("a", 0.0), ("b", 5.0))
+    ]
+    assert most_there(grown) == 35.0

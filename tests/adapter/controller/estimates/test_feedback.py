@@ -81,6 +81,15 @@ def test_latencies_in_milliseconds_raise_nothing(name: str) -> None:
     assert after(*[replace(traffic(), **slow)] * 3).factor == 1.0
 
 
+def test_a_queue_that_has_drained_when_it_is_looked_at_was_there() -> None:
+    """A hundred requests wait for a quarter of each minute, and none is there at its end."""
+    late = latencies(0.0, 0.0, 0.0, 600.0).counted
+    shown = Histogram((1.0, 10.0, 40.0), array("d", (0.0, 0.0, late, 0.0)))
+    burst = replace(traffic(), running=0.0, ttft=Distribution(late, shown))
+    assert after(*[burst] * 3).factor == 1.0
+    assert after(*[replace(burst, most_there=100.0)] * 3).factor > 1.0
+
+
 def test_the_factor_is_bounded() -> None:
     """Hours of misses of all requests raise the load by half, and no more."""
     state = after(*[traffic(itl=1.0)] * 200, planned=replace(ENOUGH, ready=9, ordered=9))
