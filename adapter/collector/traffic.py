@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import moments as histograms
-from adapter.collector.windows import begun, looks
+from adapter.collector.windows import begun, looks, restarts
 from adapter.collector.windows.counts import Counts
 from adapter.collector.windows.growth import (
     EMPTY,
@@ -78,8 +78,7 @@ class Traffic:
         short_answers: Shares of requests of at most `SHORT_BOUNDS` output tokens; empty where not known.
         cached_tokens: Mean input tokens per request that the prefix cache served over the long window; None
             where it is not reported.
-        preemptions_rps: Preemptions per second, for want of KV cache, over the long window; None where they
-            are not reported.
+        preemptions_rps: Preemptions per second over the long window; None where they are not reported.
         kv_tokens: Tokens that the KV cache of the smallest pod holds; None where it is not reported.
         sampled_at: Time of the oldest pod's last sample, monotonic seconds.
         ttft: Times to first token of the window, by the pods' histograms.
@@ -169,10 +168,12 @@ class TrafficWindow:
             self._suspended.discard(endpoint)
             self._take(growth_of(endpoint, previous, page, now, started))
             self.latencies.add(endpoint, previous, page, now=now)
-        elif started and self._first_at < started <= now and endpoint not in self._suspended:
+        elif endpoint not in self._suspended and (
+            began := restarts.since_start(page, started, after=self._first_at, now=now)
+        ):
             # It started while others were sampled: all that it counted arrived since then.
             self._origins[endpoint] = self._first_at
-            fresh = Sample(started, EMPTY)
+            fresh = Sample(began, EMPTY)
             self._take(growth_of(endpoint, fresh, page, now, started))
             self.latencies.add(endpoint, fresh, page, now=now)
         else:
@@ -248,8 +249,7 @@ class TrafficWindow:
 
     def _forget(self, now: float) -> float:
         """Drop what is older than the long window; return the time that rates are of."""
-        known = self._latest.keys() | self._suspended
-        now = _as_of(now, self._growth, known, self.window_seconds)
+        now = _as_of(now, self._growth, self._latest.keys() | self._suspended, self.window_seconds)
         while self._growth and self._growth[0].at <= now - self.long_seconds:
             self._growth.popleft()
         oldest, departed = now - self.long_seconds, self._departed

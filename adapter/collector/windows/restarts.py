@@ -10,6 +10,13 @@ NEAR_ZERO_SHARE = 0.1
 FEW = 10.0
 """Requests that a restarted server may have finished at its first scrape, whatever the one before had."""
 
+_TIMES_THERE, _MORE_THERE = 4.0, 64.0
+"""Requests in service at once that a new server's counters may imply: so many times those that are there, and
+as many more."""
+
+_FASTEST_TOKENS = 2000.0
+"""Tokens per second that no request gets."""
+
 
 def counts(page: PodMetrics) -> tuple[float, ...]:
     """What may fall without a restart, and come back."""
@@ -36,3 +43,18 @@ def fell_alone(before: PodMetrics, after: PodMetrics) -> bool:
 def copied(before: PodMetrics, after: PodMetrics) -> bool:
     """Whether a page that stood was a copy of an older one: more ended since than it had."""
     return 0 < before.stock < after.finished - before.finished
+
+
+def since_start(
+    page: PodMetrics, started: float | None, *, after: float, now: float
+) -> float | None:
+    """Its start where all that a server's first page counts came since then, later than `after`; else None.
+
+    What took more time in service than there was since then did not: that is the start of another process,
+    such as a proxy that writes the page, or by a clock that moved. Times are monotonic seconds.
+    """
+    if started is None or not after < started <= now:
+        return None
+    served = max(page.itl[0], page.generation_tokens[0] / _FASTEST_TOKENS)
+    possible = served <= max(now - started, 1.0) * (_TIMES_THERE * page.stock + _MORE_THERE)
+    return started if possible else None
