@@ -64,13 +64,23 @@ class ByProduct(Generic[Kind]):
         for device in self.in_turn(priced):
             if (name := self._one(device)) is not None:
                 holders.setdefault(name, device)
-        names = {device: self._one(device) for device in others}
+        names = {device: self._one(device) or self._only(device) for device in others}
         return {device: holders.get(name, name) for device, name in names.items() if name}
 
     def _one(self, device: str) -> str | None:
         """Name of the only type that a device type may mean."""
         types = self.meant(device)
         return types[0].name if len(types) == 1 else None
+
+    def _only(self, device: str) -> str | None:
+        """Name of the only type of which a device type says less, such as `H100` of one of that chip."""
+        sharing = {
+            item.name
+            for chip in products.chips(device)
+            for item in self._by_chip.get(chip, {}).values()
+            if products.alike(device, item.product, item.memory_gib)
+        }
+        return sharing.pop() if len(sharing) == 1 else None
 
     def matching(self, device: str) -> list[Kind]:
         """Types that a device type may mean, by the surest way in which any is meant."""

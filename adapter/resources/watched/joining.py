@@ -28,7 +28,7 @@ from adapter.resources.configuration import advisory
 from adapter.resources.configuration.last_good import LastGood
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.devices import dra, products, taints
-from adapter.resources.devices.asked import device_types, own_products
+from adapter.resources.devices.asked import device_types, own_devices
 from adapter.resources.serving import groups, monitors, owners, pools, roles, target_ports
 from adapter.resources.serving.selection import OverlapError
 from adapter.resources.watched.scope import Scope
@@ -114,7 +114,7 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
                 (item for _, item in seen.rules),
             ),
         )
-        asked, own = device_types(reader, scope.config_namespace), own_products(reader)
+        asked, own = device_types(reader, scope.config_namespace), own_devices(reader)
         reader.counted_as = gpus.counted_as(asked, own)
         own = {reader.counted_as.get(device, device): at for device, at in own.items()}
         reader.capacity, problems = gpus.capacity({**own, **asked})

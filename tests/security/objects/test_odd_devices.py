@@ -144,7 +144,7 @@ def test_products_that_only_pods_of_one_namespace_name_are_few() -> None:
         reader.read_variant(name, variant)
         key = ("t" if number else "u", scale.Reference(name=name))
         reader.targets[key] = Target(replicas=1, spec_replicas=1, products=(f"H100-x{number}",))
-    assert len(asked.own_products(reader)) == asked.MOST_PRODUCTS + 1
+    assert len(asked.own_devices(reader)) == asked.MOST_OWN + 1
 
 
 @pytest.mark.parametrize("count", ["-5", "1e999999", "9" * 400, "0.5", "1Ki", "\u00b2", "", "NaN"])

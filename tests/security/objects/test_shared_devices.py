@@ -119,3 +119,46 @@ def test_nobody_takes_the_gpus_of_a_row(product: str) -> None:
     assert known.capacity is not None
     assert known.capacity[row] == 8
     assert devices_of(known) == (row, 1, 8)
+
+
+def decided_for(accelerator: str) -> tuple[Object, ...]:
+    """A variant without a label, whose pods name no GPU, after a decision."""
+    variant, *others = tenant(VICTIM, "", count=8)
+    allocation = {
+        "accelerator": accelerator, "numReplicas": 0, "lastRunTime": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    return {**variant, "status": {"desiredOptimizedAlloc": allocation}}, *others
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param(tenant(VICTIM, "", count=8, label=DEVICE), id="label"),
+        pytest.param(tenant(VICTIM, "", count=8, label=DEVICE.lower()), id="other-spelling"),
+        pytest.param(tenant(VICTIM, "", count=8, label="H100"), id="short-label"),
+        pytest.param(tenant(VICTIM, DEVICE, count=8, label="H100"), id="short-label-and-pods"),
+        pytest.param(decided_for(f"8x{DEVICE}@40"), id="last-decision"),
+    ],
+)
+def test_gpus_are_had_whatever_names_them(victim: tuple[Object, ...]) -> None:
+    """There were none for a variant that prices itself, unless its pods named them as its label did."""
+    assert devices_of(read(victim)) == ALONE
+
+
+@pytest.mark.parametrize("label", ["ROW", "h100-80gb", "NVIDIA-H100-PCIe"])
+def test_a_label_means_a_row_by_other_case_or_device(label: str) -> None:
+    """The row's GPUs were none to whom the label only means it."""
+    known = read(
+        tenant(VICTIM, "", count=8, label=label),
+        product="NVIDIA-H100-PCIe",
+        price="NVIDIA-H100-PCIe-80GB",
+    )
+    assert devices_of(known) == ("NVIDIA-H100-PCIe-80GB", 1, 8)
+
+
+def test_a_label_that_no_node_has_is_told() -> None:
+    known = read(tenant(VICTIM, "", count=1, label="L40S"))
+    assert known.capacity == {"L40S": 0}
+    assert f"VariantAutoscaling {VICTIM}/v: device: 'L40S' is no GPU of the nodes" in str(
+        known.problems
+    )
