@@ -260,7 +260,9 @@ _SEVERAL = re.compile(r"([0-9]{1,4})x(.+)")
 def _own(device: str, gpus: int | None, cost: float) -> fleet.Accelerator:
     """The accelerator of a variant that prices its replicas: all GPUs of one together."""
     number = gpus or 1
-    return _called(device if number == 1 else f"{number}x{device}", cost)
+    # A label such as `9999xH100` says no number: what the pods hold counts.
+    plain = number == 1 and _SEVERAL.fullmatch(device) is None
+    return _called(device if plain else f"{number}x{device}", cost)
 
 
 def _called(gpus: str, cost: float) -> fleet.Accelerator:

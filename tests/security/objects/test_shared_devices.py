@@ -82,6 +82,7 @@ ALONE = (DEVICE, 8, 8)
     [
         pytest.param("", 1, f"8x{DEVICE}", id="name-of-another-accelerator"),
         pytest.param("", 1, f"0x{DEVICE}", id="none-of-it"),
+        pytest.param("", 1, f"9999x{DEVICE}", id="all-of-it"),
         pytest.param("H100", 1, "", id="part-of-the-product"),
         pytest.param("nvidia_h100_80gb_hbm3", 1, "", id="other-spelling"),
     ],
@@ -95,7 +96,7 @@ def test_nobody_takes_the_gpus_of_another_tenant(
     known = read(victim, tenant(namespace, product, count=count, label=label))
     assert devices_of(known) == ALONE
     (other,) = [item for item in known.variants if item.namespace == namespace]
-    assert known.accelerator_named[other.accelerator].multiplicity >= 1
+    assert known.accelerator_named[other.accelerator].multiplicity == count
 
 
 def test_two_spellings_share_what_there_is() -> None:
