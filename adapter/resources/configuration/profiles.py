@@ -178,7 +178,10 @@ def _unprofiled(
     cost = variant.spec.variant_cost
     if cost is not None:
         device = label or (products[0] if products else "")
-        own = _own(device, gpus, cost) if device else _last(published, cost)
+        last = None if device else _last(published, cost)
+        # Of its number a status has the word only where no pod and no template says one.
+        device = last.device_type if last is not None and gpus else device
+        own = _own(device, gpus, cost) if device else last
         own = own or _own("unknown", gpus, cost)
         return own.name, own
     if not label and accelerators.only:

@@ -139,6 +139,7 @@ def decided_for(accelerator: str) -> tuple[Object, ...]:
         pytest.param(tenant(VICTIM, "", count=8, label="H100"), id="short-label"),
         pytest.param(tenant(VICTIM, DEVICE, count=8, label="H100"), id="short-label-and-pods"),
         pytest.param(decided_for(f"8x{DEVICE}@40"), id="last-decision"),
+        pytest.param(decided_for(f"9999x{DEVICE}@40"), id="forged-decision"),
     ],
 )
 def test_gpus_are_had_whatever_names_them(victim: tuple[Object, ...]) -> None:
