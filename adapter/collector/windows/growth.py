@@ -136,9 +136,9 @@ def growth_of(
     """Growth from one sample to a page at monotonic `now`; `started`: when the server process started."""
     anew = restarted(before, after)
     base = EMPTY if anew else before.page
-    # After a restart it counts from zero.
+    # After a restart it counts from zero; a start by a clock that is ahead says nothing.
     last = before.base(after)
-    since = last if not anew or started is None else max(started, last)
+    since = max(started, last) if anew and started is not None and started <= now else last
 
     def grown(name: str) -> SumCount:
         total, count = getattr(after, name)

@@ -8,7 +8,7 @@ import pytest
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.traffic import TrafficWindow
-from adapter.collector.windows.growth import EMPTY
+from adapter.collector.windows.growth import EMPTY, Sample, growth_of
 
 
 def served(ended: float, *, timed: bool, running: float = 2.0) -> PodMetrics:
@@ -49,3 +49,11 @@ def test_a_start_of_a_moment_ago_does_not_bring_what_days_served(
 def test_a_new_server_that_is_busy_at_once_counts(running: float, *, timed: bool) -> None:
     """The clock of its node may be some seconds ahead; 300 requests of 3.6 s came within 25."""
     assert rate(served(300.0, timed=timed, running=running), started=12.0) > 10.0
+
+
+def test_a_restart_in_the_future_came_since_the_last_page() -> None:
+    """The clock of its node is an hour ahead: what came within ten seconds did not come at once."""
+    before = Sample(0.0, replace(served(100.0, timed=True), started_at=-500.0))
+    after = replace(served(5.0, timed=True, running=0.0), started_at=3605.0)
+    grown = growth_of("pod", before, after, 10.0, 3605.0)
+    assert (grown.since, grown.at, grown.arrivals) == (0.0, 10.0, 5.0)
