@@ -94,7 +94,7 @@ class StatusWriter:
         self._watched, self._now, self._leads = watched, now, leads
         self._requests = StatusRequests(cluster, leads=leads, transitions=transitions)
         self._refresh, self._owner_references = refresh_seconds, owner_references
-        self._records: dict[str, _Record] = {}
+        self._records, self._odd = dict[str, _Record](), dict[str, str]()
         self._in_flight: Counter[str] = Counter()
         self._statuses, self._turn = FairWrites(CONCURRENCY), 0
 
@@ -127,6 +127,8 @@ class StatusWriter:
         """
         known = (*states, *(item.key for item in refused))
         self._records = {key: self._records.get(key, _Record()) for key in known}
+        for key in self._odd.keys() - self._records.keys():
+            del self._odd[key]
         if unapplied is not None:
             self._records = {
                 key: replace(record, unapplied=unapplied.get(key))
@@ -137,7 +139,9 @@ class StatusWriter:
             **{key: partial(self._write_state, state, turn) for key, state in states.items()},
             **{refusal.key: partial(self._write_refusal, refusal, turn) for refusal in refused},
         }
-        self._statuses.replace({key: partial(_apart, key, one) for key, one in writes.items()})
+        self._statuses.replace(
+            {key: partial(_apart, key, one, self._odd) for key, one in writes.items()}
+        )
         await self._statuses.wait()
         await self.record_events()
 
@@ -155,7 +159,7 @@ class StatusWriter:
 
         async def one(key: str) -> None:
             if now() < ends_at:
-                await _apart(key, partial(self._write_state, states[key], turn))
+                await _apart(key, partial(self._write_state, states[key], turn), self._odd)
                 told.add(key)
 
         await each([partial(one, key) for key in in_turn(states)], at_once=CONCURRENCY)
@@ -280,10 +284,17 @@ class StatusWriter:
         self._succeeded(source.key, "ownerReferences")
 
 
-async def _apart(key: str, write: Write) -> None:
-    """Write one status; whatever a variant makes of us is its own problem, and fails no cycle."""
+async def _apart(key: str, write: Write, told: dict[str, str]) -> None:
+    """Write one status; whatever a variant makes of us is its own problem, and fails no cycle.
+
+    `told` has errors by variant that are in the log already: each cycle tries again.
+    """
     try:
         await write()
-    except Exception:
-        event = "status cannot be written; it stays as it is, and the others are written"
-        log.exception(event, variant=key)
+    except Exception as error:
+        if told.get(key) != repr(error):
+            event = "status cannot be written; it stays as it is, and the others are written"
+            log.exception(event, variant=key)
+        told[key] = repr(error)
+    else:
+        told.pop(key, None)

@@ -117,7 +117,9 @@ async def test_a_status_that_cannot_be_written_is_its_variants_problem() -> None
     (good,) = state(2).values()
     states = {"n/odd": replace(good, source=replace(good.source, name="odd"), history=(odd,))}
     with structlog.testing.capture_logs() as logs:
-        await writer(api).write({**states, "n/v": good}, ())
+        written = writer(api)
+        for _ in range(CYCLES):
+            await written.write({**states, "n/v": good}, ())
         events = EventWriter(api, identity="a", now=lambda: 1.0)
         events.add(
             "n/v", "u", {}, {"desiredOptimizedAlloc": {"numReplicas": 1, "accelerator": "a"}}
