@@ -368,7 +368,7 @@ def mean(engines: Engines, state: State) -> FloatArray:
 
     Prompts that wait when an answer begins are computed for a while, X, of which it sees at most that of its
     own steps, and those for which there are places in the batch: with exponential tails
-    E[min(X, y)] = E[X] (1 - exp(-y / h)), h = E[X**2] / (2 E[X]).
+    E[min(X, y)] = E[X] (1 - exp(-y / h)), h = E[X**2] / (2 E[X]), for places less what lengths add to it.
     """
     added = _Added.of(engines, state)
     stalled = _stalls(engines, state) * _stall_ms(engines)
@@ -376,7 +376,11 @@ def mean(engines: Engines, state: State) -> FloatArray:
     tail = 0.5 * (added.first_ms + waited / np.maximum(added.first_ms, 1e-9)) + 1e-9
     steps = added.room_ms / tail
     places, left = _places_ms(engines, added)
-    places, left = places / tail, left / tail
+    # A place takes in a prompt however long: of a sum of prompts, each with those that come during it, the
+    # part of the tail that is due to their lengths is not bounded by places.
+    prompt = engines.prefill_ms * engines.input_tokens
+    numbers = np.maximum(tail - 0.5 * prompt * engines.input_cv**2 / added.free, 0.5 * prompt)
+    places, left = places / numbers, left / numbers
 
     def more(decodes: FloatArray) -> FloatArray:
         seen = added.first_ms * -np.expm1(-np.minimum(steps * decodes, places + left * decodes))

@@ -197,6 +197,28 @@ def test_an_answer_sees_no_more_prompts_than_a_batch_takes_in() -> None:
     assert 285.6 < told < 1.6 * 285.6
 
 
+def test_a_batch_takes_in_long_prompts_as_short_ones() -> None:
+    """At 0.75 of a full batch it is one long prompt that an answer waits for, not eleven of the mean.
+
+    The mean ITL is that of the emulator's engine over ten runs of 12,000 requests.
+    """
+    engines = Engines(
+        base_ms=3.75,
+        per_request_ms=0.1109,
+        per_prefill_token_ms=0.02218,
+        per_context_token_ms=3.16e-4,
+        max_num_seqs=12,
+        max_num_batched_tokens=8192,
+        input_tokens=530.0,
+        output_tokens=10.8,
+        input_cv=1.95,
+        output_cv=0.26,
+    )
+    state = engine_state.at_rate(engines, np.array([40.927]))
+    told = float(means(engines, state)[1][0])
+    assert 0.93 * 12.92 < told < 1.05 * 12.92
+
+
 def test_short_answers_that_wait_for_prompts_keep_a_tail() -> None:
     """Nearly all wait for a place, and those that run hardly vary: practically none exceeds `most_ms`."""
     engines = Engines(
