@@ -113,8 +113,8 @@ def minimized(given: Program, start: FloatArray, options: Mapping[str, Any]) -> 
     Args:
         given: What is minimized.
         start: A plan that keeps the constraints.
-        options: Time limit (s), half of which each search may take, and relative gap, as of
-            `integer_program.minimized`.
+        options: Time limit (s), half of which the relaxation may take and each search, and relative gap, as
+            of `integer_program.minimized`. The first search that its time ends is the last.
 
     """
     # For the relaxation as for each search: few searches come to it, nodes bound all but the last.
@@ -146,6 +146,9 @@ def minimized(given: Program, start: FloatArray, options: Mapping[str, Any]) -> 
         if part.status == _FINISHED and distance > _room(given, best, bound):
             least = min(float(part.mip_dual_bound), float(goal @ best))
             return Answer(best, _FINISHED, max(bound, least))
+        if part.status == _LIMIT_REACHED:
+            # A wider one takes longer yet; nodes that end a search have another status.
+            break
     return Answer(best, _LIMIT_REACHED, bound)
 
 
@@ -168,7 +171,8 @@ def _relaxation(given: Program, limit_s: float) -> _Relaxation | None:
         b_eq=given.high[equal],
         bounds=np.column_stack([np.zeros(given.most.size), given.most]),
         method="highs-ipm",
-        options={"time_limit": limit_s},
+        # Where presolve uses up the time limit, the interior point has none; alone it takes hardly longer.
+        options={"time_limit": limit_s, "presolve": False},
     )
     if solution.x is None or solution.status != _FINISHED:
         return None

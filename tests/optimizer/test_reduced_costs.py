@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import optimize
 from scipy.optimize import LinearConstraint
 
 from optimizer import branch_and_bound, enumeration, integer_program, reduced_costs
@@ -55,6 +57,14 @@ def scarce(seed: int, size: int) -> Problem:
     )
 
 
+def knapsack() -> reduced_costs.Program:
+    """The most valuable of 60 things, in which presolve finds nothing to reduce."""
+    chance = np.random.default_rng(0)
+    sizes = chance.integers(20, 100, (5, 60)).astype(float)
+    fits = LinearConstraint(sizes, -np.inf, sizes.sum(axis=1) // 2)
+    return reduced_costs.program(-chance.uniform(20.0, 100.0, 60), [fits], np.ones(60), 0.0)
+
+
 @pytest.mark.parametrize("steps", [(1, 4, 16, np.inf), (1_000, np.inf)])
 def test_columns_left_out_are_in_no_better_plan(
     monkeypatch: pytest.MonkeyPatch, steps: tuple[float, ...]
@@ -99,3 +109,37 @@ def test_a_plan_at_the_bound_is_not_searched_for() -> None:
     assert answer is not None
     assert answer.x.tolist() == [1.0, 0.0]
     assert (answer.status, round(answer.mip_dual_bound, 6)) == (0, 2.0)
+
+
+def test_a_search_that_its_time_ends_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = SimpleNamespace(x=None, status=1, mip_dual_bound=-np.inf)
+    searches = []
+
+    def ended_by_time(*program: Any) -> Any:
+        searches.append(program[0].size)
+        return late
+
+    monkeypatch.setattr(reduced_costs, "_WIDER", (0, 1, 2, np.inf))
+    monkeypatch.setattr(integer_program, "minimized", ended_by_time)
+    given, start = knapsack(), np.zeros(60)
+    answer = reduced_costs.minimized(given, start, {"time_limit": 10.0, "mip_rel_gap": 0.0})
+    assert answer is not None
+    assert (answer.x is start, answer.status, len(searches)) == (True, 1, 1)
+    assert answer.mip_dual_bound < 0.0
+
+
+def test_nothing_comes_before_the_interior_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    linprog = optimize.linprog
+
+    def noted(*program: Any, **options: Any) -> Any:
+        given.update(options["options"])
+        return linprog(*program, **options)
+
+    monkeypatch.setattr(optimize, "linprog", noted)
+    options = {"time_limit": 10.0, "mip_rel_gap": 0.0}
+    answer = reduced_costs.minimized(knapsack(), np.zeros(60), options)
+    assert answer is not None
+    assert answer.status == 0
+    # It has no time limit where presolve has used it up.
+    assert given == {"time_limit": 5.0, "presolve": False}
