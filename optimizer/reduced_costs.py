@@ -125,7 +125,7 @@ def minimized(given: Program, start: FloatArray, options: Mapping[str, Any]) -> 
     own = relaxation.plan > _ACCURACY
     order = np.argsort(np.where(own, -np.inf, relaxation.columns), kind="stable")
     goal, best, bound = given.goal, start, relaxation.bound
-    near = 0.0 if given.step else options["mip_rel_gap"] * max(abs(bound), 1.0)
+    near = 0.0 if given.step else options["mip_rel_gap"] * abs(bound)
     for more in _WIDER:
         room = _room(given, best, bound)
         if room <= near:

@@ -222,17 +222,24 @@ def release_devices(
 
 
 def free_capacity(inputs: Inputs, held: Iterable[VariantSource]) -> Mapping[str, int] | None:
-    """Devices to plan with, by type; None: unlimited. Variants whose targets are held keep theirs."""
+    """Devices to plan with, by type; None: unlimited. Variants whose targets are held keep theirs.
+
+    A replica that needs more devices than there are has none of them.
+    """
     if inputs.capacity is None:
         return None
     free = dict(inputs.capacity)
     for source in held:
         device, number = devices(inputs, source, source.accelerator)
-        if device in free:
-            free[device] = max(
-                free[device] - number * max(source.replicas, source.spec_replicas), 0
-            )
+        if number <= inputs.capacity.get(device, 0):
+            free[device] = max(free[device] - number * _there(source), 0)
     return free
+
+
+def _there(source: VariantSource) -> int:
+    """Replicas that have devices or wait for them; a spec may ask for more, which a quota does not count."""
+    asked = max(source.replicas, source.spec_replicas)
+    return asked if source.existing is None else min(asked, source.existing)
 
 
 def within_capacity(

@@ -272,6 +272,13 @@ def test_devices_of_a_held_variant_are_not_free() -> None:
     assert stabilization.free_capacity(inputs(held, devices=None), [held]) is None
 
 
+def test_what_a_spec_asks_for_alone_takes_no_devices() -> None:
+    """Thousands of replicas of which no pod exists, or replicas that need more devices than there are."""
+    held = dataclasses.replace(source("held", replicas=1), spec_replicas=9999, existing=3)
+    assert stabilization.free_capacity(inputs(held, devices=10), [held]) == {"G": 4}
+    assert stabilization.free_capacity(inputs(held, devices=1), [held]) == {"G": 1}
+
+
 def test_variants_without_a_profile_take_their_devices_first() -> None:
     """One unit per replica; what does not fit is cut and said, and the rest is left to plan with."""
     bare = [dataclasses.replace(source(name), profiles=()) for name in ("a", "b")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from adapter.controller import stabilization
 from adapter.installation import COSTS, NEEDED_CONFIG_MAPS
 from adapter.resources import gpus, inputs, pods
 from adapter.resources.configuration.last_good import NOTHING
@@ -164,3 +165,15 @@ def test_a_label_that_no_node_has_is_told() -> None:
     assert f"VariantAutoscaling {VICTIM}/v: device: 'L40S' is no GPU of the nodes" in str(
         known.problems
     )
+
+
+@pytest.mark.parametrize(("replicas", "count"), [(9999, 1), (1, 9999)])
+def test_what_a_deployment_only_asks_for_is_left_to_others(replicas: int, count: int) -> None:
+    """One pod of thousands, without metrics, left no GPU of eight; nor did one that fits nowhere."""
+    variant, workload, pod = tenant("a", DEVICE, count=count)
+    workload = {**workload, "spec": {**workload["spec"], "replicas": replicas}}
+    known = read((variant, workload, pod), tenant(VICTIM, DEVICE, count=8))
+    unsized = [item for item in known.variants if item.namespace == "a"]
+    free = stabilization.free_capacity(known, unsized)
+    assert free is not None
+    assert free[DEVICE] >= 7
