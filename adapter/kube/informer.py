@@ -243,14 +243,16 @@ class Informer:
     def _note_cut(self, key: tuple[str, str], item: Object) -> None:
         """Say once of an object that a part of its labels or owners is not read: a selector may need it."""
         numbers = _cut_off(item)
-        if numbers and key not in self._cut:
+        if not numbers:
+            self._cut.discard(key)
+        elif key not in self._cut:
+            self._cut.add(key)
             log.warning(
                 "object has more labels or owner references than are read; reading a part of them",
                 path=self.path,
                 object=key,
                 **numbers,
             )
-        (self._cut.add if numbers else self._cut.discard)(key)
 
 
 def _cut_off(item: Object) -> dict[str, int]:

@@ -80,10 +80,7 @@ class Sample:
         return Sample(now, page, self._stood if stands else None)
 
     def base(self, after: PodMetrics) -> float:
-        """From when on the next page counts: what came and went while copies of one were read did so then.
-
-        Such as a proxy before a server keeps.
-        """
+        """Since when the next page counts: what came while copies of one were read, as proxies keep, came then."""
         return self._stood if restarts.copied(self.page, after) else self.at
 
     @property

@@ -179,7 +179,7 @@ def _unprofiled(
     if cost is not None:
         device = label or (products[0] if products else "")
         last = None if device else _last(published, cost)
-        # Of its number a status has the word only where no pod and no template says one.
+        # The number in a status counts only where neither pods nor a template say one.
         device = last.device_type if last is not None and gpus else device
         own = _own(device, gpus, cost) if device else last
         own = own or _own("unknown", gpus, cost)
@@ -269,10 +269,9 @@ def _own(device: str, gpus: int | None, cost: float) -> fleet.Accelerator:
 
 
 def _called(gpus: str, cost: float) -> fleet.Accelerator:
-    """The same by number and device as its name has them.
+    """The accelerator of `GPUS@PRICE`: its number and device are those that the name says.
 
-    Its name says all that it is: another tenant's variant may have one of the same name, by its label too,
-    and both are looked up by it.
+    Another tenant's variant may have one of the same name, by its label too, and both are looked up by it.
     """
     form, price = _SEVERAL.fullmatch(gpus), f"{cost:g}"
     number, device = (int(form[1]), form[2]) if form else (0, gpus)
