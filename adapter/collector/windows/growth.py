@@ -80,7 +80,7 @@ class Sample:
         return Sample(now, page, self._stood if stands else None)
 
     def base(self, after: PodMetrics) -> float:
-        """Since when the next page counts: what came while copies of one were read, as proxies keep, came then."""
+        """Since when the next page counts: from the first copy on, where a proxy kept copies of this one."""
         return self._stood if restarts.copied(self.page, after) else self.at
 
     @property
