@@ -231,7 +231,7 @@ def free_capacity(inputs: Inputs, held: Iterable[VariantSource]) -> Mapping[str,
     free = dict(inputs.capacity)
     for source in held:
         device, number = devices(inputs, source, source.accelerator)
-        if number <= inputs.capacity.get(device, 0):
+        if device in free and number <= inputs.capacity[device]:
             free[device] = max(free[device] - number * _there(source), 0)
     return free
 

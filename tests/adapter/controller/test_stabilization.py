@@ -279,6 +279,12 @@ def test_what_a_spec_asks_for_alone_takes_no_devices() -> None:
     assert stabilization.free_capacity(inputs(held, devices=1), [held]) == {"G": 1}
 
 
+def test_a_held_variant_whose_accelerator_is_not_known_takes_no_devices() -> None:
+    """Such as one whose price has gone; the others are planned with what there is."""
+    held = dataclasses.replace(source("held", replicas=3), accelerator="gone")
+    assert stabilization.free_capacity(inputs(held, devices=10), [held]) == {"G": 10}
+
+
 def test_variants_without_a_profile_take_their_devices_first() -> None:
     """One unit per replica; what does not fit is cut and said, and the rest is left to plan with."""
     bare = [dataclasses.replace(source(name), profiles=()) for name in ("a", "b")]
