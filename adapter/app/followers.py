@@ -43,10 +43,12 @@ statuses, from Deployments' replicas and from the ConfigMap of targets, which do
 POD_JOIN_SECONDS = 15.0
 """The same where nothing but pods changed, which only the leader scrapes."""
 
-REST, MOST_REST_SECONDS = 3.0, 3.0
-"""Rest of the leader between two joins, in times of the last one, and its most real seconds: whoever changes
-objects without end, such as the labels of a pod, takes a part of its time with that.
-"""
+REST_FACTOR = 3.0
+"""The leader waits this many times the duration of a join before the next one: objects that change without
+end, such as the labels of a pod, then take a quarter of its time."""
+
+MOST_REST_SECONDS = 3.0
+"""Longest such wait, real seconds."""
 
 QUIET_JOIN_SECONDS = 60.0
 """Most real seconds between two joins where another replica leads and nothing has changed."""
@@ -92,7 +94,7 @@ class Joins:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
-        """One join, while in it."""
+        """Note when a join begins and ends: enter it around one."""
         loop = asyncio.get_running_loop()
         self._soon = False
         self._targets = self._managed()
@@ -103,7 +105,7 @@ class Joins:
             yield
         finally:
             ended = loop.time()
-            self._rested = ended + min(REST * (ended - begun), MOST_REST_SECONDS)
+            self._rested = ended + min(REST_FACTOR * (ended - begun), MOST_REST_SECONDS)
 
     def forget(self) -> None:
         """The next change is joined at once."""

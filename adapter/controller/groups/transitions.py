@@ -166,8 +166,8 @@ def carries_at(
 ) -> bool:
     """Whether what was planned carries a demand by each of several estimates of what a replica carries.
 
-    By none it has to carry more than the desired replicas so far. A plan that is short even now is none for
-    saving, and nothing is asked of it.
+    It never has to carry more than the desired replicas so far would. A plan that does not carry the demand
+    by the estimate of now either is not made to save money: True, without a look at the other estimates.
 
     Args:
         worths: Requests per second that one replica carries, by variant key; another one as in its part.

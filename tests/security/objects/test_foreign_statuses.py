@@ -74,7 +74,7 @@ def stamped(status: Status, number: int) -> Status:
 async def test_what_others_do_to_a_status_is_no_reason_to_write(
     later: Change | None, webhook: Change | None
 ) -> None:
-    """One controller had its status written once a cycle for ever, and so had a webhook."""
+    """Another controller's condition, or a webhook's change, had the status written again in every cycle."""
     api = Changed(webhook) if webhook else Changed()
     written = writer(api)
     for number in range(CYCLES):
