@@ -93,9 +93,6 @@ def field_problem(item: Mapping[str, Any], schema: Any = None) -> str:
 
 def _nearest(location: Sequence[Any], schema: Any) -> str:
     """The fields that are named like an unknown one, else all that may stand in its place."""
-    # Needed after a mistake only.
-    import difflib  # noqa: PLC0415
-
     *path, field = location
     schemas = _schemas(schema)
     for part in path:
@@ -116,10 +113,22 @@ def _nearest(location: Sequence[Any], schema: Any) -> str:
     if field in known:
         # In another form of the value, such as another kind of engine.
         return " here, only beside another kind or other fields"
-    near = difflib.get_close_matches(str(field), known, n=2, cutoff=0.7)
+    return did_you_mean(str(field), known)
+
+
+def did_you_mean(name: str, known: Sequence[str], *, prefix: str = "") -> str:
+    """A hint after an unknown name: those that are like it, else all that are known; empty for none.
+
+    All are shown after the prefix, which makes no two names alike.
+    """
+    # Needed after a mistake only.
+    import difflib  # noqa: PLC0415
+
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
+    shown = [prefix + item for item in near or known]
     if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; known are {', '.join(known)}" if known else ""
+        return f"; did you mean {' or '.join(shown)}?"
+    return f"; known are {', '.join(shown)}" if shown else ""
 
 
 def _schemas(annotation: Any) -> list[Any]:

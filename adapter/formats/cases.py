@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adapter.errors import field_problem
+from adapter.errors import did_you_mean, field_problem
 from adapter.formats import files, step_cases
 from adapter.formats.step_cases import InvalidCase, StabilityMargin, StepCase
 from adapter.planning.fleet import LARGEST_RATE_RPM
@@ -248,13 +248,9 @@ def _first(error: ValidationError) -> InvalidCase:
 
 def _nearest(field: str) -> str:
     """A hint at the fields that are named like an unknown one."""
-    # Needed after a mistake only.
-    import difflib  # noqa: PLC0415
-
-    known = list(dict.fromkeys([*Case.model_fields, *StepCase.model_fields]))
-    flag = _FLAGS.get(field)
-    near = [flag] if flag else difflib.get_close_matches(field, known, n=2, cutoff=0.7)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; known are {', '.join(known)}"
+    if flag := _FLAGS.get(field):
+        return f"; did you mean {flag}?"
+    return did_you_mean(field, [*dict.fromkeys([*Case.model_fields, *StepCase.model_fields])])
 
 
 _FLAGS = {

@@ -74,6 +74,11 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: must be an object with accelerators, classes, profiles, variants"
         )
+    if "apiVersion" in document and "kind" in document:
+        raise InputError(
+            f"{path}: is a Kubernetes object ({shortened(document['kind'])}); a fleet file has accelerators,"
+            " classes, profiles, variants (docs/optimizer.md)"
+        )
     if "system" in document or "serverData" in document:
         return wva_system.document(document.get("system", document), path)
     return _with_limiters(document, path)

@@ -135,7 +135,7 @@ def parse_yaml(text: str) -> Any:
     """
     documents = parse_all_yaml(text, loader=_Plain)
     if len(documents) > 1:
-        raise DocumentError("not valid YAML: expected a single document")
+        raise DocumentError(f"not valid YAML: expected one document, not {len(documents)}")
     return documents[0] if documents else None
 
 
@@ -148,7 +148,7 @@ def parse_file(text: str) -> Any:
     """
     documents = parse_all_yaml(text, length=FILE_LENGTH, loader=_Once)
     if len(documents) > 1:
-        raise DocumentError("not valid YAML: expected a single document")
+        raise DocumentError(f"not valid YAML: expected one document, not {len(documents)}")
     return documents[0] if documents else None
 
 
@@ -325,6 +325,15 @@ def checked(document: Any) -> Any:
 
 
 def _shown(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        # Without the parser's name for a text and its pointer into it.
+        line, begun, context = error.problem_mark.line, error.context_mark, error.context
+        if context and begun is not None and begun.line < line:
+            context = f"{context} that begins on line {begun.line + 1}"
+        parts = [f"line {line + 1}, column {error.problem_mark.column + 1}", context, error.problem]
+        return _brief(": ".join(part for part in parts if part))
+    if isinstance(error, yaml.reader.ReaderError):
+        return _brief(f"character {error.position + 1}: {error.reason}")
     return _brief(str(error)) or type(error).__name__
 
 

@@ -29,6 +29,12 @@ _FIXED: Mapping[str, Callable[[ReplayCluster], ScalingPolicy]] = {
     "hpa-kv-cache": KvCache,
 }
 
+_KEDA = (
+    "KEDA scales by what its trigger measures; name that: in-flight@THRESHOLD (running + waiting requests"
+    " per pod), rps@THRESHOLD, kv@THRESHOLD or queue@THRESHOLD, and rivals for all of these"
+)
+"""Hint for those who ask for KEDA itself."""
+
 Make = Callable[[ReplayCluster], ScalingPolicy]
 
 
@@ -89,7 +95,8 @@ def check(policies: Sequence[str], sweeps: Sequence[sweeping.Sweep] = ()) -> Non
                     f"--policies: {name}: the threshold ({RIVALS[rival].threshold}) must be a number from"
                     f" {catalog.LEAST_THRESHOLD:g} to {catalog.MOST_THRESHOLD:g}, or sweep, not {number!r}"
                 )
-        raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {KNOWN}")
+        hint = _KEDA if any("keda" in name.lower() for name in unknown) else f"there are {KNOWN}"
+        raise errors.UsageError(f"--policies: no {', '.join(unknown)}; {hint}")
     if not policies:
         raise errors.UsageError(f"--policies: has no name; there are {KNOWN}")
     if sweeps and not set(policies) & set(SWEPT):

@@ -52,8 +52,8 @@ def parse(text: str) -> Sweep:
     name = name.strip()
     setting = name.removeprefix(PREFIX).replace("-", "_")
     if not name.startswith(PREFIX) or setting not in NAMES:
-        known = ", ".join(PREFIX + item for item in NAMES)
-        raise errors.UsageError(f"--sweep: no setting {name!r}; there are {known}")
+        hint = errors.did_you_mean(setting, NAMES, prefix=PREFIX)
+        raise errors.UsageError(f"--sweep: no setting {name!r}{hint}")
     parts = [part.strip() for part in values.split(",") if part.strip()]
     if not equals or not parts:
         raise errors.UsageError(

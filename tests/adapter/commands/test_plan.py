@@ -339,6 +339,16 @@ def test_files_that_are_none_are_named(tmp_path: Path, capsys: pytest.CaptureFix
     cases = {
         "bin": (b"\xff\xfe\x00", "not UTF-8"),
         "broken.yaml": (b"{a: [", "neither JSON nor YAML"),
+        "lines.yaml": (
+            b"a:\n- [1, 2\nb: 3",
+            "YAML: line 3, column 2: while parsing a flow sequence that",
+        ),
+        "nul.yaml": (b"a: \x01", "neither JSON nor YAML: character 4: control characters"),
+        "two.yaml": (b"a: 1\n---\nb: 2", "neither JSON nor YAML: expected one document, not 2"),
+        "object.yaml": (
+            b"apiVersion: v1\nkind: Pod",
+            "is a Kubernetes object ('Pod'); a fleet file",
+        ),
         "twice.yaml": (b"capacity: {A: 4}\n\ncapacity: {A: 1}", "line 3: capacity is there twice"),
         "twice.json": (
             b'{"variants": [{"name": "a",\n"name": "b"}]}',

@@ -143,6 +143,14 @@ def test_unknown_policy(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--policies: no hpa-cpu; there are ours, " in printed.err
 
 
+def test_keda_is_asked_for_by_its_trigger(capsys: pytest.CaptureFixture[str]) -> None:
+    """KEDA scales by many quantities: the hint names the policies for them."""
+    scenario = str(REPLAYS / "scenario.yaml")
+    assert cli.main(["replay", "--scenario", scenario, "--policies", "ours,keda@8"]) == 2
+    assert "--policies: no keda@8; KEDA scales by " in (said := capsys.readouterr().err)
+    assert "in-flight@THRESHOLD" in said
+
+
 @pytest.mark.parametrize("number", ["x", "", "0", "nan"])
 def test_a_threshold_that_is_none_is_named(number: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A known rival with a wrong threshold is told what a threshold is, not which rivals there are."""

@@ -18,9 +18,10 @@ from tests.emulator.replay.test_command import REPLAYS
     [
         (
             "adapter.foo=1",
-            r"no setting 'adapter.foo'; there are adapter.percentile, adapter.interval, .*",
+            r"no setting 'adapter.foo'; known are adapter.percentile, adapter.interval, .*",
         ),
-        ("percentile=0.9", "no setting 'percentile'; there are adapter.percentile"),
+        ("percentile=0.9", r"no setting 'percentile'; did you mean adapter.percentile\?"),
+        ("adapter.percentle=0.9", r"did you mean adapter.percentile\?"),
         (
             "adapter.percentile",
             "adapter.percentile: has no values; write adapter.percentile=VALUE,VALUE",
@@ -82,4 +83,4 @@ def test_unknown_settings_end_the_command(capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["replay", "--scenario", scenario, "--sweep", "adapter.size=3"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "no setting 'adapter.size'; there are adapter.percentile, " in printed.err
+    assert "no setting 'adapter.size'; known are adapter.percentile, " in printed.err
