@@ -60,6 +60,11 @@ def page(comparison: Comparison) -> str:
     return report.html(comparison)
 
 
+@pytest.fixture(scope="module")
+def page_of_three_classes() -> str:
+    return report.html(replay_results.comparison(classes=3))
+
+
 def browse(folder: Path, html: str, *flags: str) -> str:
     """What headless Chromium prints when it opens a page, without any network."""
     file = folder / "page.html"
@@ -127,10 +132,11 @@ def test_screenshot(tmp_path: Path, page: str, scheme: int) -> None:
 
 @in_browser
 @pytest.mark.parametrize("width", [400, 800, 1100, 1440])
-def test_nothing_sticks_out_or_overlaps(tmp_path: Path, width: int) -> None:
+def test_nothing_sticks_out_or_overlaps(
+    tmp_path: Path, page_of_three_classes: str, width: int
+) -> None:
     """At any width the page scrolls down only, no two texts of a plot overlap, and nothing is loaded."""
-    every = replay_results.comparison(classes=3)
-    layout = measured(tmp_path, report.html(every), width)
+    layout = measured(tmp_path, page_of_three_classes, width)
     assert layout["texts"] > 200
     assert layout["width"] <= width
     assert (layout["beyond"], layout["loaded"], layout["meeting"]) == (0, 0, [])
