@@ -35,6 +35,33 @@ log = structlog.get_logger()
 CONCURRENCY = 8
 """Status writes in flight at the same time."""
 
+AT_ONCE, FIRST_BACKOFF, LONGEST_BACKOFF = 3, 60.0, 900.0
+"""Times that a status which others change is put right at once; then the least seconds before the next one,
+doubled each time, and their cap: who changes it after every write is not written against in every cycle."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Repairs:
+    """How often, and when last (Unix time), others' changes of a status were put right."""
+
+    number: int = 0
+    at: float = float("-inf")
+
+    def due(self, now: float) -> bool:
+        """Whether they may be put right again."""
+        return self.number < AT_ONCE or now - self.at >= self._wait()
+
+    def one_more(self, now: float) -> _Repairs:
+        """With one of this moment; after a long time without any they are counted anew."""
+        number = 0 if now - self.at > 2.0 * LONGEST_BACKOFF else self.number
+        return _Repairs(number + 1, now)
+
+    def _wait(self) -> float:
+        return min(FIRST_BACKOFF * 2.0 ** min(self.number - AT_ONCE, 10), LONGEST_BACKOFF)
+
+
+_NONE = _Repairs()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Record:
@@ -49,6 +76,8 @@ class _Record:
         unapplied: what kept its scale target from being patched; None where nothing did.
         problems: error of the last write by field, of the fields whose last write failed.
         turn: number of the newest call that began to write: what older calls decided is not written any more.
+        repairs: how often, and when last, others' changes of it were put right.
+        owned: the same of the owner reference.
 
     """
 
@@ -60,6 +89,8 @@ class _Record:
     unapplied: Unapplied | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
     turn: int = 0
+    repairs: _Repairs = _NONE
+    owned: _Repairs = _NONE
 
 
 class StatusWriter:
@@ -170,7 +201,7 @@ class StatusWriter:
         await self._events.write()
 
     def _next_turn(self) -> int:
-        """The number of a call: statuses of later calls are newer, in whatever order they are written."""
+        """Number of a call: statuses of later calls are newer, however late."""
         self._turn += 1
         return self._turn
 
@@ -200,18 +231,9 @@ class StatusWriter:
             await self._write(refusal.key, before, after, turn)
 
     def _before(self, key: str) -> Mapping[str, Any] | None:
-        """The current status: the one written last while the watch lags; None where the object is gone."""
+        """The current status; None where the object is gone."""
         item, record = self._watched(key), self._records.get(key)
-        if item is None or record is None:
-            return None
-        metadata, status = item["metadata"], item.get("status")
-        status = status if isinstance(status, dict) else {}
-        lags = record.seen == metadata["resourceVersion"]
-        if record.uid == str(metadata.get("uid")) and (
-            lags or variant_status.alike(status, record.stored)
-        ):
-            return record.status
-        return status
+        return None if item is None or record is None else _current(item, record)
 
     async def _write(
         self, key: str, before: Mapping[str, Any], after: Mapping[str, Any], turn: int
@@ -224,6 +246,11 @@ class StatusWriter:
         ):
             return
         seen, uid = str(item["metadata"]["resourceVersion"]), str(item["metadata"].get("uid"))
+        ours = record.status if record.uid == uid and not self._in_flight[key] else None
+        if ours and not variant_status.differs(ours, after, refresh_seconds=self._refresh, now=now):
+            if not record.repairs.due(now):
+                return
+            self._records[key] = record = replace(record, repairs=record.repairs.one_more(now))
         version = record.version if record.uid == uid and record.seen == seen else seen
         newest = partial(self._is_newest, key, turn)
         self._in_flight[key] += 1
@@ -273,15 +300,30 @@ class StatusWriter:
 
     async def _own(self, source: VariantSource) -> None:
         """Add the scale target as an owner, so that the variant is deleted with it."""
-        item = self._watched(source.key)
-        if item is None or not self._leads():
+        item, record, now = self._watched(source.key), self._records[source.key], self._now()
+        if item is None or not self._leads() or not record.owned.due(now):
             return
         try:
-            await self._requests.own(source, item["metadata"])
+            added = await self._requests.own(source, item["metadata"])
         except ApiError as error:
             self._failed(source.key, error, "ownerReferences")
             return
         self._succeeded(source.key, "ownerReferences")
+        if added:
+            record = self._records.get(source.key, record)
+            self._records[source.key] = replace(record, owned=record.owned.one_more(now))
+
+
+def _current(item: Mapping[str, Any], record: _Record) -> Mapping[str, Any]:
+    """The status of an object: the one written last while the watch lags."""
+    metadata, status = item["metadata"], item.get("status")
+    status = status if isinstance(status, dict) else {}
+    lags = record.seen == metadata["resourceVersion"]
+    if record.uid == str(metadata.get("uid")) and (
+        lags or variant_status.alike(status, record.stored)
+    ):
+        return record.status
+    return status
 
 
 async def _apart(key: str, write: Write, told: dict[str, str]) -> None:

@@ -39,6 +39,9 @@ MOST_LABELS, MOST_OWNERS = 128, 64
 """Most labels and owner references of an object with a namespace that are kept, its controller among them:
 few have more than forty, and an API server bounds neither. Nodes, which have hundreds, are the operator's."""
 
+SAID_SECONDS = 600.0
+"""Seconds for which that is said of no other object of a namespace: its pods may come and go without end."""
+
 _MOST = {"labels": MOST_LABELS, "ownerReferences": MOST_OWNERS}
 """Fields of metadata of which so many entries are kept."""
 
@@ -110,6 +113,7 @@ class Informer:
         self._optional = optional
         self._objects: dict[tuple[str, str], Object] = {}
         self._cut: set[tuple[str, str]] = set()
+        self._said_cut: dict[str, float] = {}
         self.synced = asyncio.Event()
         self._failing_since: float | None = None
         self._absent = False
@@ -241,18 +245,24 @@ class Informer:
             log.exception("object cannot be read; leaving it out", path=self.path, object=key)
 
     def _note_cut(self, key: tuple[str, str], item: Object) -> None:
-        """Say once of an object that a part of its labels or owners is not read: a selector may need it."""
+        """Say of an object that a part of its labels or owners is not read: a selector may need it."""
         numbers = _cut_off(item)
         if not numbers:
             self._cut.discard(key)
         elif key not in self._cut:
             self._cut.add(key)
-            log.warning(
-                "object has more labels or owner references than are read; reading a part of them",
-                path=self.path,
-                object=key,
-                **numbers,
-            )
+            now = asyncio.get_running_loop().time()
+            said = {name: at for name, at in self._said_cut.items() if now - at < SAID_SECONDS}
+            if key[0] not in said:
+                said[key[0]] = now
+                log.warning(
+                    "object has more labels or owner references than are read; reading a part of them,"
+                    " as of others of its namespace, of which nothing is said for some minutes",
+                    path=self.path,
+                    object=key,
+                    **numbers,
+                )
+            self._said_cut = said
 
 
 def _cut_off(item: Object) -> dict[str, int]:

@@ -76,20 +76,23 @@ class StatusRequests:
             version = str(current.get("resourceVersion"))
         return None
 
-    async def own(self, source: VariantSource, metadata: Mapping[str, Any]) -> None:
+    async def own(self, source: VariantSource, metadata: Mapping[str, Any]) -> bool:
         """Add the scale target as an owner, unless it is one; `metadata`: of the variant as last seen.
+
+        Returns:
+            Whether it was added.
 
         Raises:
             ApiError: the API server refused, or did not answer.
 
         """
         if _owned(metadata, source):
-            return
+            return False
         # The watch keeps only a part of many owners, and a patch of the list replaces all of them.
         path = _path(source.namespace, source.name)
         current = (await self._cluster.request("GET", path)).get("metadata") or {}
         if current.get("uid") != metadata.get("uid") or _owned(current, source):
-            return
+            return False
         # The resource version protects owners that others add meanwhile.
         owners = [*(current.get("ownerReferences") or ()), _owner(source)]
         version = current.get("resourceVersion")
@@ -102,7 +105,8 @@ class StatusRequests:
                 content_type="application/merge-patch+json",
             )
         except Conflict:
-            return  # somebody has just written it: at the next cycle
+            return False  # somebody has just written it: at the next cycle
+        return True
 
 
 def _owned(metadata: Mapping[str, Any], source: VariantSource) -> bool:

@@ -17,7 +17,7 @@ from adapter.resources import stored_status
 from adapter.resources.stored_status import Decided
 from tests.adapter.controller.live.test_status_order import OneVariant, state
 
-CYCLES = 5
+CYCLES, HOUR = 5, 3600
 
 Status = dict[str, Any]
 Change = Callable[[Status, int], Status]
@@ -48,10 +48,10 @@ class Changed(OneVariant):
         self.item = {"metadata": metadata, "status": change(self.item["status"], number)}
 
 
-def writer(api: OneVariant) -> StatusWriter:
+def writer(api: OneVariant, now: Callable[[], float] = lambda: 1.0) -> StatusWriter:
     return StatusWriter(
         api, identity="a", watched=lambda _: api.item, leads=lambda: True, refresh_seconds=60.0,
-        now=lambda: 1.0,
+        now=now,
     )  # fmt: skip
 
 
@@ -97,6 +97,21 @@ async def test_what_others_change_of_ours_is_written_again() -> None:
     api.change(stamped, 0)
     await written.write(state(2), ())
     assert api.written == [2, 2, 2]
+
+
+@pytest.mark.virtual_time
+async def test_who_changes_ours_after_every_write_has_ever_fewer_answers() -> None:
+    """A controller that changes a condition of ours after each write had one of each cycle, for ever."""
+    now, api = [1.0], Changed()
+    written = writer(api, lambda: now[0])
+    for number in range(HOUR // 10):
+        now[0] += 10.0
+        await written.write(state(2), ())
+        api.change(stamped, number)
+    # One of each 15 minutes, in the end; and what is decided anew is written at once.
+    assert len(api.written) <= 12
+    await written.write(state(3), ())
+    assert api.written[-1] == 3
 
 
 @pytest.mark.parametrize(
