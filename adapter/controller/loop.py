@@ -16,6 +16,7 @@ import structlog
 from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.collector.prometheus import PrometheusOptions
+from adapter.controller.cycle.early import EVERYBODY, EarlyCycles
 from adapter.controller.demand import GatewayDemand
 from adapter.controller.demand.waking import Waking
 from adapter.controller.history.timeline import Timeline
@@ -95,10 +96,10 @@ class ControlLoop:
             clock=clock,
             changed=store.changes.notify,
             # A follower that is asked for one forgets it when it leads: its first cycle comes anyhow.
-            request_cycle=self.request_cycle,
+            request_cycle=lambda: self._early.request(map(_namespace, self._waking.variants)),
         )
         self._written = _Written()
-        self._requested, self._cycles, self._failures = asyncio.Event(), 0, _Failures()
+        self._early, self._cycles, self._failures = EarlyCycles(), 0, _Failures()
 
     @property
     def failures(self) -> int:
@@ -153,7 +154,7 @@ class ControlLoop:
     @property
     def cycle_requested(self) -> bool:
         """Whether a reconcile cycle is due before its interval is over."""
-        return self._requested.is_set()
+        return self._early.requested
 
     @property
     def busy(self) -> tuple[str, ...]:
@@ -184,8 +185,9 @@ class ControlLoop:
         self._use(inputs)
 
     def _use(self, inputs: Inputs) -> None:
-        if self._leading and self._written.changes(inputs):
-            self.request_cycle()
+        changed = self._written.changes(inputs)
+        if self._leading:
+            self._early.request(changed)
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
 
     def hold_inputs(self, error: Exception) -> None:
@@ -205,10 +207,6 @@ class ControlLoop:
         """Decide nothing more; the next change of the objects brings the targets that `.status` holds."""
         self._leading = False
         self._failures.forget()
-
-    def request_cycle(self) -> None:
-        """Start a reconcile cycle soon, without waiting for its interval."""
-        self._requested.set()
 
     async def run(self, after_cycle: Callable[[], Awaitable[None]] | None = None) -> None:
         """Run scrape and reconcile cycles at their intervals, and sooner on request; until cancelled."""
@@ -235,8 +233,10 @@ class ControlLoop:
         collection = self._settings.collection
         first = (1.3 + collection.spread) * collection.interval
         await self._clock.sleep(min(first, self._settings.interval))
+        early = False
         while True:
-            started = self._clock.monotonic()
+            started, begun = self._clock.monotonic(), asyncio.get_running_loop().time()
+            asked = self._early.begin() if early else ()
             try:
                 await self.reconcile()
             except Exception as error:
@@ -245,14 +245,12 @@ class ControlLoop:
                 self._reconciler.fail(f"{why}; the adapter's log has the details", self._settings)
             else:
                 self._failures.succeeded("the last reconcile cycle")
+            self._early.took(asyncio.get_running_loop().time() - begun, asked)
             await _write_results(after_cycle, self._failures)
             remaining = started + self._settings.interval - self._clock.monotonic()
-            try:
-                async with asyncio.timeout(self._clock.real_seconds(max(remaining, 0.0))):
-                    await self._requested.wait()
-            except TimeoutError:
-                continue
-            await asyncio.sleep(DEBOUNCE_SECONDS)
+            early = await self._early.wait(self._clock.real_seconds(remaining))
+            if early:
+                await asyncio.sleep(DEBOUNCE_SECONDS)
 
     async def scrape(self, *, spread: bool = False) -> None:
         """One scrape cycle; what it cannot read shows in the variants' states."""
@@ -269,12 +267,12 @@ class ControlLoop:
         """Record what a scrape cycle, or a look between two, showed; what cannot wait requests a cycle."""
         self._gateways.record_counts(self._collector.gateways, now=self._clock.monotonic())
         self._gateways.record_load(self._collector.pool_load, now=self._clock.monotonic())
-        if self._reconciler.record_load(between=between) or self._waking.variants:
-            self.request_cycle()
+        moved = self._reconciler.record_load(between=between)
+        self._early.request(map(_namespace, (*moved, *self._waking.variants)))
 
     async def reconcile(self) -> None:
         """One reconcile cycle: from the load collected so far to published targets."""
-        self._requested.clear()
+        self._early.begin()
         await self._reconciler.reconcile(self._settings)
         self._cycles += 1
         self.timeline.record(self.states, now=self._clock.time())
@@ -349,20 +347,27 @@ _written_fields = attrgetter(
 )
 
 
+def _namespace(key: str) -> str:
+    return key.partition("/")[0]
+
+
 class _Written:
     """The part of the objects whose change requests a cycle: what people write."""
 
     def __init__(self) -> None:
-        self._last: object = None
+        self._last: dict[str, list[object]] = {}
 
-    def changes(self, inputs: Inputs) -> bool:
-        """Whether it differs from that of the last call."""
-        last = self._last
-        self._last = (
-            inputs.accelerators,
-            inputs.service_classes,
-            inputs.capacity,
-            inputs.refused,
-            [_written_fields(source) for source in inputs.variants],
-        )
-        return last != self._last
+    def changes(self, inputs: Inputs) -> frozenset[str]:
+        """Namespaces where it differs from that of the last call; `EVERYBODY` where it is of none alone."""
+        own = {item.own_accelerator for item in inputs.variants}
+        priced = [item for item in inputs.accelerators if item not in own]
+        written: dict[str, list[object]] = {
+            EVERYBODY: [priced, inputs.service_classes, inputs.capacity]
+        }
+        for refused in inputs.refused:
+            written.setdefault(refused.namespace, []).append(refused)
+        for source in inputs.variants:
+            written.setdefault(source.namespace, []).append(_written_fields(source))
+        last, self._last = self._last, written
+        names = last.keys() | written.keys()
+        return frozenset(name for name in names if last.get(name) != written.get(name))

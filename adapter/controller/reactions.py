@@ -34,7 +34,7 @@ def record_load(
     busy: Sequence[str] = (),
     *,
     between: bool = False,
-) -> tuple[bool, tuple[str, ...]]:
+) -> tuple[list[str], tuple[str, ...]]:
     """Record the last scrape: the trends of the records are replaced.
 
     Args:
@@ -45,13 +45,13 @@ def record_load(
         between: Whether it was one between two scrape cycles.
 
     Returns:
-        Whether a rate or a queue exceeds what was last decided for, and the keys of the variants whose
+        Keys of the variants whose rate or queue exceeds what was last decided for, and of those whose
         requests wait or whose load has just moved, the longest queue first.
 
     """
     exceeded, moved = _record_rates(collector, records, groups, busy)
     risen = _risen(collector, records, groups, busy)
-    exceeded |= bool(risen)
+    exceeded += risen
     moved += risen
     queues = {}
     for key, window in collector.windows().items():
@@ -68,7 +68,8 @@ def record_load(
             queues[key] = waiting
         if item.state.decision is not None:
             known = 0.0 if traffic is None else traffic.waiting
-            exceeded |= demand.queues_up(waiting, ready=ready, known=known)
+            if demand.queues_up(waiting, ready=ready, known=known):
+                exceeded.append(key)
     now_busy = {**dict.fromkeys(moved, 0.0), **queues}
     return exceeded, tuple(sorted(now_busy, key=lambda key: -now_busy[key]))
 
@@ -159,8 +160,8 @@ def _record_rates(
     records: dict[str, VariantRecord],
     groups: Groups,
     busy: Collection[str],
-) -> tuple[bool, list[str]]:
-    """Update the trends; whether a rate exceeds its decision's, and the variants whose rate moved."""
+) -> tuple[list[str], list[str]]:
+    """Update the trends; variants whose rate exceeds their decision's, and those whose rate moved."""
     rates = collector.rates_since_last(busy)
     # What one member is offered is the gateway's choice: the demand of its group counts.
     exceeded, moved = groups.record_rates(rates, records), []
@@ -172,7 +173,8 @@ def _record_rates(
         decision = None if item.source.held else item.state.decision
         if decision is not None and not groups.is_member(key):
             sized = _sized_rps(item.state, decision)
-            exceeded |= demand.exceeds_forecast(item.trend, rate, at=at, sized_rps=sized)
+            if demand.exceeds_forecast(item.trend, rate, at=at, sized_rps=sized):
+                exceeded.append(key)
         if demand.moves(item.trend, rate, at=at):
             moved.append(key)
         records[key] = replace(

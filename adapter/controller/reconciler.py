@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -142,8 +142,8 @@ class Reconciler:
         """Keys of variants whose pods are scraped between two scrape cycles, busy ones first."""
         return reactions.watched(self._records, self._busy)
 
-    def record_load(self, *, between: bool = False) -> bool:
-        """Record what a scrape showed; whether a rate or a queue exceeds what was last decided for."""
+    def record_load(self, *, between: bool = False) -> Sequence[str]:
+        """Record what a scrape showed; keys whose rate or queue exceeds what was last decided for."""
         exceeded, self._busy = reactions.record_load(
             self._collector, self._records, self.groups, self._busy, between=between
         )

@@ -8,18 +8,28 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 import pytest
 import structlog
 
 from adapter import logs
+from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.pod_scraper import ScrapeJob
 from adapter.collector.windows.jobs import within_budget
 from adapter.controller import reactions
+from adapter.controller.cycle import early
 from adapter.controller.live import turns
+from adapter.controller.loop import DEBOUNCE_SECONDS, ControlLoop
+from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantRecord, VariantState
+from adapter.planning import fleet
+from adapter.planning import plan as plans
 from adapter.resources.inputs import Inputs
+from adapter.resources.variant import VariantSource
 from adapter.resources.watches import ClusterObjects
+from adapter.store import TargetStore
 from tests.adapter.controller.groups.test_ceilings import decision
+from tests.adapter.controller.test_looks import LoopClock
 from tests.adapter.resources.model_groups.test_forming import source
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import APPS, World, until
@@ -30,6 +40,10 @@ MANY = 200
 
 WRITE_SECONDS = 2.0
 """Seconds that the API server takes for each write of a status of theirs: 50 s for all, eight at a time."""
+
+CYCLE_SECONDS, ASKED, QUIET = 2.0, 1200, 100
+"""Seconds that a reconcile cycle takes, changes of a tenant's object, one each half second, and how many of
+them come between two of another tenant's."""
 
 JOIN_SECONDS, CHANGES = 1.0, 80
 """Seconds that a join of all objects takes there, and changes of an object, one each half second."""
@@ -92,6 +106,46 @@ async def test_who_changes_objects_without_end_leaves_time_to_others(
                 world.api.put(APPS, "deployments", item)
                 await asyncio.sleep(0.5)
     assert 5 <= len(joins) <= 0.5 * CHANGES / (2.0 * JOIN_SECONDS)
+
+
+@pytest.mark.parametrize("asking", [1, 8])
+async def test_who_asks_for_cycles_without_end_leaves_time_to_others(asking: int) -> None:
+    """Each change of an object starts a cycle early: one tenant's had the loop run without a rest for all."""
+    begun: list[float] = []
+    now = asyncio.get_running_loop().time
+
+    async def planned(snapshot: fleet.Fleet) -> plans.Plan:
+        begun.append(now())
+        await asyncio.sleep(CYCLE_SECONDS)
+        return plans.plan(snapshot)
+
+    clock = LoopClock()
+    async with aiohttp.ClientSession() as session:
+        loop = ControlLoop(
+            collector=Collector(session=session, clock=clock, settings=CollectionSettings()),
+            store=TargetStore(), clock=clock, planner=planned, settings=LoopSettings(interval=60.0),
+        )  # fmt: skip
+        running = asyncio.create_task(loop.run())
+        waited: list[float] = []
+        for number in range(ASKED):
+            changes = {f"b{index}": number for index in range(asking)}
+            last = {"a": number // QUIET, **changes}
+            if number % QUIET == 0:
+                waited.append(now())
+            loop.apply_inputs(Inputs(variants=tuple(written_as(*item) for item in last.items())))
+            await asyncio.sleep(0.5)
+        running.cancel()
+    taken = CYCLE_SECONDS * len(begun)
+    share = early.NAMESPACE_SHARE if asking == 1 else early.SHARE
+    assert taken <= (share + 2.0 * CYCLE_SECONDS / 60.0) * ASKED / 2 + early.SECONDS
+    # A cycle for others begins when the last one has ended and been paid for.
+    late = [min(at for at in begun if at >= asked) - asked for asked in waited[1:]]
+    assert max(late) <= (1.0 + 1.0 / early.SHARE) * CYCLE_SECONDS + 2.0 * DEBOUNCE_SECONDS
+
+
+def written_as(namespace: str, number: int) -> VariantSource:
+    """A variant with another bound each time."""
+    return replace(source("v"), namespace=namespace, max_replicas=1 + number)
 
 
 def written(world: World) -> int:

@@ -121,8 +121,8 @@ class Groups:
         self,
         rates: Iterable[tuple[str, float, float]],
         sources: Mapping[str, VariantRecord],
-    ) -> bool:
-        """Record arrival rates of variants; whether a group's exceeds what it was last sized for.
+    ) -> list[str]:
+        """Record arrival rates of variants; keys of those whose group's exceeds what it was last sized for.
 
         A group's rate is known once every variant that serves has shown its own.
 
@@ -131,14 +131,16 @@ class Groups:
             sources: Records of variants by key.
 
         """
-        exceeded = False
+        exceeded: list[str] = []
         touched: set[str] = set()
+        moved: set[str] = set()
         for key, rate, at in rates:
             name = self._by_member.get(key)
             if name is not None:
                 record = self._records[name]
                 self._records[name] = replace(record, rates={**record.rates, key: (rate, at)})
                 touched.add(name)
+                moved.add(key)
         for name in touched:
             keys = self._groups[name].members
             serving = {
@@ -148,7 +150,7 @@ class Groups:
             }
             members = [item.source for key in keys if (item := sources.get(key))]
             self._records[name], exceeds = with_rates(self._records[name], serving, members)
-            exceeded |= exceeds
+            exceeded += [key for key in keys if exceeds and key in moved]
         return exceeded
 
     def is_member(self, key: str) -> bool:

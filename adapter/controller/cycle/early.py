@@ -1,0 +1,103 @@
+"""When a reconcile cycle starts before its interval is over, and who has it start.
+
+A cycle is of all variants. Whoever may write an object, or serve a metrics page, can ask for one again and
+again, so cycles between the intervals have a budget of time, in all and for each namespace that asks: a
+namespace that has spent its own waits, and the requests of others start a cycle as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+
+EVERYBODY = ""
+"""Namespace of what is no tenant's alone: prices, classes, devices."""
+
+NAMESPACE_SHARE, NAMESPACE_SECONDS = 0.25, 5.0
+"""Share of the time that cycles may take which one namespace asks for, and seconds that it may save up."""
+
+SHARE, SECONDS = 0.5, 10.0
+"""The same of all of them."""
+
+
+class _Budget:
+    """Seconds that cycles may take: they are saved up to a limit; what one takes beyond them is a debt."""
+
+    def __init__(self, share: float, most: float) -> None:
+        self._share, self._most = share, most
+        self._left, self._at = most, 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds until a cycle may start."""
+        return max(-self._saved(now), 0.0) / self._share
+
+    def full(self, now: float) -> bool:
+        """Whether all of it is there."""
+        return self._saved(now) >= self._most
+
+    def spend(self, seconds: float, now: float) -> None:
+        """Take what a cycle took that ends now."""
+        self._left, self._at = self._saved(now) - seconds, now
+
+    def _saved(self, now: float) -> float:
+        return min(self._left + self._share * (now - self._at), self._most)
+
+
+class EarlyCycles:
+    """Requests of reconcile cycles, with the namespaces that they are of."""
+
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        """`clock`: monotonic real seconds; None: those of the event loop."""
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._all = _Budget(SHARE, SECONDS)
+        self._each: dict[str, _Budget] = {}
+        self._asking: frozenset[str] = frozenset()
+        self._changed = asyncio.Event()
+
+    @property
+    def requested(self) -> bool:
+        """Whether a cycle is asked for since the last one began."""
+        return bool(self._asking)
+
+    def request(self, namespaces: Iterable[str]) -> None:
+        """Ask for a cycle."""
+        asking = self._asking | frozenset(namespaces)
+        if asking != self._asking:
+            self._asking = asking
+            self._changed.set()
+
+    def begin(self) -> frozenset[str]:
+        """Begin a cycle, which serves all requests; returns the namespaces that asked."""
+        asking, self._asking = self._asking, frozenset()
+        return asking
+
+    def took(self, seconds: float, asked: Iterable[str]) -> None:
+        """A cycle that began early, because namespaces `asked` for it, took so long, and ends now."""
+        now = self._clock()
+        asked = [*asked]
+        if asked:
+            self._all.spend(seconds, now)
+        self._each = {name: item for name, item in self._each.items() if not item.full(now)}
+        for name in asked:
+            budget = self._each.setdefault(name, _Budget(NAMESPACE_SHARE, NAMESPACE_SECONDS))
+            budget.spend(seconds, now)
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait until a requested cycle may start, real seconds at most; returns whether it may."""
+        ends_at = self._clock() + seconds
+        while (left := ends_at - self._clock()) > 0.0:
+            due = self._due()
+            if due <= 0.0:
+                return True
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(due, left)):
+                    await self._changed.wait()
+        return False
+
+    def _due(self) -> float:
+        """Seconds until a cycle that is asked for may start; infinite where none is."""
+        now = self._clock()
+        each = (self._each[name].wait(now) if name in self._each else 0.0 for name in self._asking)
+        return max(min(each, default=float("inf")), self._all.wait(now))
