@@ -19,11 +19,11 @@ A slice or a share is a type of its own, never a whole GPU: no profile of a whol
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from adapter.resources.devices import dra, neuron, products, taints
+from adapter.resources.devices import dra, in_use, neuron, products, taints
 from adapter.resources.devices.by_product import ByProduct
 from adapter.resources.devices.held import devices
 from adapter.resources.gpu_vendors import (
@@ -38,9 +38,6 @@ from adapter.resources.gpu_vendors import (
     of_vendors,
     split,
 )
-from adapter.resources.pods import ENDED
-
-_Held = Counter[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +90,18 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """All GPUs of a cluster."""
+    """All GPUs of a cluster.
+
+    Attributes:
+        types: GPUs by type.
+        left_out: GPUs that are not counted.
+        held: types that each of the variants' pods holds, by namespace and name.
+
+    """
 
     types: tuple[GpuType, ...]
     left_out: tuple[LeftOut, ...]
+    held: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
 
     @property
     def total(self) -> dict[str, int]:
@@ -115,7 +120,18 @@ class Inventory:
             asked: device types of accelerators, each with the place that names it.
 
         """
-        capacity_by_device = dict.fromkeys(asked, 0)
+        taken, problems = self._taken(asked)
+        # Without what is kept, a cordon would scale down replicas that it lets run.
+        capacity = {item.name: item.free + item.held_on_closed for item in self.types}
+        given = {device: capacity[name] for name, device in taken.items()}
+        return {**dict.fromkeys(asked, 0), **given}, problems
+
+    def given(self, asked: Mapping[str, str]) -> dict[str, str]:
+        """Name of the type whose GPUs each device type has; without those that have none."""
+        return {device: name for name, device in self._taken(asked)[0].items()}
+
+    def _taken(self, asked: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Device types by the name of the type whose GPUs they have, and why the others have none."""
         problems: list[str] = []
         taken: dict[str, str] = {}
         alike, closed, nothing = ByProduct(self.types), self._closed(), self._none()
@@ -130,9 +146,7 @@ class Inventory:
                 problems.append(f"{asked[device]}: device: {device!r} {problem}")
             else:
                 taken[matching[0].name] = device
-                # Without what is kept, a cordon would scale down replicas that it lets run.
-                capacity_by_device[device] = matching[0].free + matching[0].held_on_closed
-        return capacity_by_device, tuple(problems)
+        return taken, tuple(problems)
 
     def counted_as(self, priced: Iterable[str], others: Iterable[str]) -> dict[str, str]:
         """Device types under which the GPUs of others are counted, as `ByProduct.counted_as`."""
@@ -227,10 +241,13 @@ def take(
     )
     pools = [pool for node in by_name.values() for pool in _pools(node, admitted)]
     pools += _allocated_pools(allocation, by_name, admitted)
-    others, own = _held(neuron.by_device(pods, by_name), variant_pods)
+    others, own, places = in_use.by_place(neuron.by_device(pods, by_name), variant_pods)
     for place, holders in allocation.holders():
         (others if holders.isdisjoint(variant_pods) else own)[place] += 1
+        for pod in holders & variant_pods:
+            places[pod].add(place)
     several = _several_sizes(pools)
+    type_at = {pool.key: pool.type(several) for pool in pools}
     by_type: dict[str, list[_Pool]] = defaultdict(list)
     for pool in pools:
         by_type[pool.type(several)].append(pool)
@@ -242,6 +259,10 @@ def take(
             for pool in sorted(alike, key=lambda pool: pool.key)
             if pool.why
         ),
+        held={
+            pod: frozenset(type_at[place] for place in held if type_at.get(place))
+            for pod, held in places.items()
+        },
     )
 
 
@@ -346,23 +367,7 @@ def _several_sizes(pools: Iterable[_Pool]) -> frozenset[str]:
     )
 
 
-def _held(
-    holding: Iterable[tuple[Object, Mapping[str, int]]],
-    variant_pods: frozenset[tuple[str, str]],
-) -> tuple[_Held, _Held]:
-    """What pods of others and of the variants hold, by node and resource."""
-    others: _Held = Counter()
-    own: _Held = Counter()
-    for pod, requests in holding:
-        if pod["phase"] in ENDED:
-            continue
-        mine = _name(pod) in variant_pods
-        for resource, count in requests.items():
-            (own if mine else others)[pod["node"], resource] += count
-    return others, own
-
-
-def _type(name: str, pools: Sequence[_Pool], others: _Held, own: _Held) -> GpuType:
+def _type(name: str, pools: Sequence[_Pool], others: in_use.Held, own: in_use.Held) -> GpuType:
     counted = [pool for pool in pools if not pool.why]
     running = [pool for pool in pools if pool.why and pool.ready]
     return GpuType(

@@ -83,6 +83,7 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
             "labels": metadata.get("labels") or {},
         },
         "owner": owners.of_pod(metadata),
+        "controlled": owners.controlled(metadata),
         "node": str(spec.get("nodeName") or ""),
         "phase": str(status.get("phase") or ""),
         "ready": ready is not None and not metadata.get("deletionTimestamp"),

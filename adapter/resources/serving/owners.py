@@ -39,6 +39,9 @@ _OF_ROLES = (
 )
 """Labels of pods with the name of an object that has several roles, and with the role; kind of the object."""
 
+_COUNTED = OWN_PODS | {"ReplicaSet"}
+"""Kinds each of whose replicas is one pod, which they control themselves."""
+
 _OTHERS = OWN_PODS | {"DaemonSet", "Job"}
 """Kinds of controllers whose pods are of no other workload that has its pods so."""
 
@@ -57,6 +60,34 @@ def of_pod(metadata: Mapping[str, Any]) -> Owner | None:
         end = f"-{(metadata.get('labels') or {}).get(_TEMPLATE_HASH) or ''}"
         return ("Deployment", name.removesuffix(end)) if end != "-" and name.endswith(end) else None
     return (kind, name)
+
+
+def controlled(metadata: Mapping[str, Any]) -> bool:
+    """Whether any workload controls a pod."""
+    return any(item.get("controller") for item in metadata.get("ownerReferences") or ())
+
+
+def holding_for(
+    pods: Iterable[Mapping[str, Any]], workload: Owner, replicas: int
+) -> list[Mapping[str, Any]]:
+    """Of the pods that a scale target's selector matches, those whose devices are its replicas' own.
+
+    A selector may say the labels of Jobs, or of pods that somebody made by hand: these keep their devices
+    whatever is decided for the target. Where it is not known whose a pod is, there are as many as `replicas`.
+    """
+    matching = [pod for pod in pods if pod["owner"] in {None, workload} or _may_be(pod, workload)]
+    if any(pod.get("controlled") for pod in matching):
+        matching = [pod for pod in matching if pod.get("controlled")]
+    if workload[0] not in _COUNTED:
+        return matching
+    own = [pod for pod in matching if pod["owner"] == workload]
+    doubtful = [pod for pod in matching if pod["owner"] != workload]
+    return [*own, *doubtful[: max(replicas - len(own), 0)]]
+
+
+def _may_be(pod: Mapping[str, Any], workload: Owner) -> bool:
+    """Whether a pod with another controller may be of a workload whose kind makes such controllers."""
+    return workload[0] not in _COUNTED and pod["owner"][0] not in {"DaemonSet", "Job"}
 
 
 def exclusive(

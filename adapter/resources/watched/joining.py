@@ -28,9 +28,9 @@ from adapter.resources.configuration import advisory
 from adapter.resources.configuration.last_good import LastGood
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.devices import dra, products, taints
-from adapter.resources.devices.asked import device_types, own_devices
 from adapter.resources.serving import groups, monitors, owners, pools, roles, target_ports
 from adapter.resources.serving.selection import OverlapError
+from adapter.resources.watched import counted
 from adapter.resources.watched.scope import Scope
 from adapter.resources.wva import managed
 
@@ -102,25 +102,27 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
         reader.gateways,
         lambda: pools.endpoints(seen.pickers, by_label, variant_pods.labels, apart=apart),
     )
-    if scope.limited:
-        gpus = inventory.take(
-            seen.nodes.values(),
-            (pod for _, pod in seen.pods),
-            variant_pods=frozenset(variant_pods.pods),
-            tolerations=variant_pods.tolerations,
-            allocation=dra.allocation(
-                (item for _, item in seen.slices),
-                (item for _, item in seen.claims),
-                (item for _, item in seen.rules),
+    inputs = (
+        counted.inputs(
+            reader,
+            functools.partial(
+                inventory.take,
+                seen.nodes.values(),
+                [pod for _, pod in seen.pods],
+                tolerations=variant_pods.tolerations,
+                allocation=dra.allocation(
+                    (item for _, item in seen.slices),
+                    (item for _, item in seen.claims),
+                    (item for _, item in seen.rules),
+                ),
             ),
+            variant_pods.pods,
+            scope.config_namespace,
         )
-        asked, own = device_types(reader, scope.config_namespace), own_devices(reader)
-        reader.counted_as = gpus.counted_as(asked, own)
-        own = {reader.counted_as.get(device, device): at for device, at in own.items()}
-        reader.capacity, problems = gpus.capacity({**own, **asked})
-        reader.problems.extend(problems)
-        reader.closed = gpus.closed()
-    return advisory.completed(reader.inputs(), seen.variants, actuate=scope.actuate)
+        if scope.limited
+        else reader.inputs()
+    )
+    return advisory.completed(inputs, seen.variants, actuate=scope.actuate)
 
 
 def _monitored(
@@ -171,9 +173,9 @@ def _with_claims(seen: Seen) -> list[Object]:
 
 @dataclass(slots=True)
 class _VariantPods:
-    """Pods of the scale targets, their labels and templates' by namespace, and tolerations of templates."""
+    """Pods whose devices are those of scale targets, by target; labels by namespace, tolerations."""
 
-    pods: set[tuple[str, str]] = field(default_factory=set)
+    pods: dict[tuple[str, Reference], frozenset[tuple[str, str]]] = field(default_factory=dict)
     tolerations: set[taints.Tolerations] = field(default_factory=set)
     labels: dict[str, list[Mapping[str, str]]] = field(default_factory=dict)
 
@@ -190,8 +192,8 @@ def _read_targets(reader: joined.Reader, seen: Seen, by_label: pods.ByLabel) -> 
             matching = _read_target(
                 reader, seen, by_label, deployments, (namespace, reference), variant=name
             )
-            variant_pods.pods.update(
-                (pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in matching
+            variant_pods.pods[namespace, reference] = counted.holding(
+                matching, reference, reader.targets[namespace, reference]
             )
             deployment = (
                 deployments.get((namespace, reference.name)) if reference.is_deployment else None

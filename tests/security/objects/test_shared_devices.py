@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 
 from adapter.controller import stabilization
 from adapter.installation import COSTS, NEEDED_CONFIG_MAPS
+from adapter.kube.scale import Reference, Scale
 from adapter.resources import gpus, inputs, pods
 from adapter.resources.configuration.last_good import NOTHING
 from adapter.resources.watched import trimming
@@ -43,8 +46,14 @@ def tenant(namespace: str, product: str, *, count: int, label: str = "") -> tupl
     )
 
 
-def read(*tenants: tuple[Object, ...], product: str = DEVICE, price: str = "") -> inputs.Inputs:
-    """The objects of all of them, beside one node; `price`: the device of the only row."""
+def read(
+    *tenants: tuple[Object, ...],
+    product: str = DEVICE,
+    price: str = "",
+    more: Sequence[Object] = (),
+    others: Mapping[tuple[str, Reference], Scale] | None = None,
+) -> inputs.Inputs:
+    """The objects of all of them, beside one node; `price`: the device of the only row; `more`: pods."""
     key = [(item["metadata"]["namespace"], "v") for item, _, _ in tenants]
     rows = {"row": f'{{"device": "{price}", "cost": 40}}'} if price else {}
     configs: Items = [
@@ -55,11 +64,14 @@ def read(*tenants: tuple[Object, ...], product: str = DEVICE, price: str = "") -
     seen = Seen(
         variants=sorted(zip(key, variants, strict=True), key=lambda item: item[0]),
         deployments=list(zip(key, map(trimming.deployment, deployments), strict=True)),
-        pods=list(zip(key, map(pods.trimmed, running), strict=True)),
+        pods=[
+            ((pod["metadata"]["namespace"], pod["metadata"]["name"]), pods.trimmed(pod))
+            for pod in (*running, *more)
+        ],
         nodes={("", "a"): gpus.trimmed(node("a", "8", {PRODUCT: product, MEMORY: "81559"}))},
         configs=configs,
         scalers=[], slices=[], claims=[], rules=[], pickers=[], ported=[],
-        monitors=[], service_monitors=[], services=[], others={},
+        monitors=[], service_monitors=[], services=[], others=others or {},
         configs_read=True, unread="", last_good=NOTHING,
     )  # fmt: skip
     return join(Scope(config_namespace=SYSTEM, limited=True), seen)
@@ -177,3 +189,60 @@ def test_what_a_deployment_only_asks_for_is_left_to_others(replicas: int, count:
     free = stabilization.free_capacity(known, unsized)
     assert free is not None
     assert free[DEVICE] >= 7
+
+
+def bound(item: Object, **more: object) -> Object:
+    """A pod on the node, with other metadata."""
+    metadata = {**item["metadata"], **more}
+    return {**item, "metadata": metadata, "spec": {**item["spec"], "nodeName": "a"}}
+
+
+def controlled_by(kind: str, name: str) -> list[dict[str, object]]:
+    return [{"kind": kind, "name": name, "controller": True}]
+
+
+BY_HAND: dict[str, object] = {"name": "by-hand", "labels": {"app": "v"}}
+OF_A_JOB = {**BY_HAND, "ownerReferences": controlled_by("Job", "train")}
+OF_ANOTHER = {**BY_HAND, "ownerReferences": controlled_by("ReplicaSet", "other")}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "ReplicaSet"])
+@pytest.mark.parametrize("metadata", [BY_HAND, OF_A_JOB, OF_ANOTHER], ids=["hand", "job", "set"])
+def test_what_a_selector_says_makes_no_devices_free(kind: str, metadata: Object) -> None:
+    """Pods of a Job, or made by hand, with the labels of a variant's target keep their devices."""
+    variant, workload, pod = tenant("a", DEVICE, count=1)
+    reference = {**variant["spec"]["scaleTargetRef"], "kind": kind}
+    variant = {**variant, "spec": {**variant["spec"], "scaleTargetRef": reference}}
+    own = bound(pod, name="v-1", ownerReferences=controlled_by("ReplicaSet", "v"))
+    training = bound(tenant("a", DEVICE, count=4)[2], **metadata)
+    scale = Scale(replicas=1, spec_replicas=1, uid="u", selector="app=v")
+    target = {("a", Reference(name="v", kind=kind)): scale} if kind == "ReplicaSet" else {}
+    known = read((variant, workload, own), more=[training], others=target)
+    assert known.refused == ()
+    assert known.capacity == {DEVICE: 4}
+
+
+@pytest.mark.parametrize("spec", [{"modelID": ""}, {"variantCost": "-1"}, {"scaleTargetRef": None}])
+def test_who_is_not_used_keeps_its_devices(spec: Object) -> None:
+    """Those of pods of an invalid variant were free for all, and its pods had them."""
+    variant, workload, pod = tenant("a", DEVICE, count=6)
+    odd = {**variant, "spec": {**variant["spec"], **spec}}
+    known = read((odd, workload, bound(pod)), tenant(VICTIM, DEVICE, count=1))
+    assert known.capacity == {DEVICE: 2}
+
+
+@pytest.mark.parametrize("label", ["L40S", "unknown", "9999xH200"])
+def test_a_label_does_not_free_what_pods_hold(label: str) -> None:
+    """A variant whose accelerator is no GPU of the nodes was planned without devices, beside its pods."""
+    variant, workload, pod = tenant("a", "", count=6, label=label)
+    known = read((variant, workload, bound(pod)), tenant(VICTIM, DEVICE, count=1))
+    assert known.capacity is not None
+    assert known.capacity[DEVICE] == 2
+    assert devices_of(known)[2] == 2
+
+
+def test_devices_of_a_variants_own_pods_are_its_to_plan() -> None:
+    """As before: what its replicas hold is given anew in each cycle."""
+    honest = tenant(VICTIM, DEVICE, count=1)
+    variant, workload, pod = tenant("a", DEVICE, count=6)
+    assert read((variant, workload, bound(pod)), honest).capacity == {DEVICE: 8}

@@ -1,0 +1,77 @@
+"""Devices that there are for the variants, where these are limited: whoever holds some in fact has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from adapter.kube.scale import Reference, Unresolved
+from adapter.resources import gpus, variant
+from adapter.resources.devices.asked import device_types, own_devices
+from adapter.resources.inputs import Inputs, Reader
+from adapter.resources.serving import owners
+
+Name = tuple[str, str]
+"""Namespace and name of a pod."""
+
+Pods = Mapping[tuple[str, Reference], frozenset[Name]]
+"""Pods whose devices are those of a scale target, by its namespace and reference."""
+
+
+def holding(
+    matching: Sequence[Mapping[str, Any]],
+    reference: Reference,
+    target: variant.Target | Unresolved,
+) -> frozenset[Name]:
+    """Of the pods that a scale target's selector matches, those whose devices are its own."""
+    if isinstance(target, Unresolved):
+        return frozenset()
+    own = owners.holding_for(matching, (reference.kind, reference.name), target.replicas)
+    return frozenset((pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in own)
+
+
+def inputs(
+    reader: Reader, take: Callable[..., gpus.Inventory], pods: Pods, config_namespace: str
+) -> Inputs:
+    """The inputs with their capacity.
+
+    Args:
+        reader: has read all objects.
+        take: `gpus.take` of what the cluster has, without `variant_pods`.
+        pods: pods of the scale targets of all variants, used or not.
+        config_namespace: namespace of the prices.
+
+    """
+    theirs = frozenset[Name]().union(*pods.values())
+    inventory = take(variant_pods=theirs)
+    asked, own = device_types(reader, config_namespace), own_devices(reader)
+    reader.counted_as = inventory.counted_as(asked, own)
+    asked = {**{reader.counted_as.get(device, device): at for device, at in own.items()}, **asked}
+    reader.closed = inventory.closed()
+    known = reader.inputs()
+    if strange := _strange(known, inventory, inventory.given(asked), pods):
+        inventory = take(variant_pods=theirs - strange)
+    capacity, problems = inventory.capacity(asked)
+    return replace(known, capacity=capacity, problems=(*known.problems, *problems))
+
+
+def _strange(
+    known: Inputs, inventory: gpus.Inventory, given: Mapping[str, str], pods: Pods
+) -> frozenset[Name]:
+    """Pods of scale targets that hold devices which are planned for no variant of theirs: these are not free.
+
+    Such as those of variants that are not used, or whose accelerator is another device than its pods have.
+    """
+    planned: dict[tuple[str, Reference], set[str]] = {}
+    for source in known.variants:
+        named = {source.accelerator, *(item.accelerator for item in source.profiles)}
+        units = (known.accelerator_named.get(name) for name in named)
+        devices = {given.get(item.device_type, "") for item in units if item is not None}
+        planned.setdefault((source.namespace, source.reference), set()).update(devices)
+    return frozenset(
+        pod
+        for target, names in pods.items()
+        for pod in names
+        if not inventory.held.get(pod, frozenset()) <= planned.get(target, set())
+    )
