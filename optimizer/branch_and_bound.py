@@ -38,6 +38,7 @@ from optimizer.problem import (
     Termination,
     VariantCandidates,
     allocate,
+    kinds,
     penalty,
 )
 
@@ -71,7 +72,7 @@ def objective(problem: Problem, allocations: Mapping[str, Allocation]) -> Object
 def solve(problem: Problem) -> Solution:
     """The optimal plan, or the best that the time limit allows, never worse than greedy's."""
     if problem.capacity is None:
-        problem = replace(problem, capacity=demands(problem.variants))
+        problem = replace(problem, capacity=demands(problem.variants, problem.within))
     bound = greedy.solve(problem)
     capacity = dict(problem.capacity or {})
     parts, scarce = components(problem, capacity)
@@ -146,8 +147,9 @@ def _cheapest(problem: Problem, capacity: Mapping[str, int]) -> dict[str, Alloca
     allocations: dict[str, Allocation] = {}
     for variant in problem.variants:
         best = min(variant.candidates, key=lambda c: (_price(c, variant, factor), c.accelerator))
-        if best.devices and best.device_type in free_capacity:
-            free_capacity[best.device_type] -= best.demand
+        for kind in kinds(best.device_type, problem.within) if best.devices else ():
+            if kind in free_capacity:
+                free_capacity[kind] -= best.demand
         allocations[variant.name] = allocate(variant, best, best.replicas, factor)
     return allocations if all(count >= 0 for count in free_capacity.values()) else None
 
@@ -209,9 +211,11 @@ class _Program:
         self._known[_in_full(problem.variants, known, self._full)] = 1.0
 
     def _room(self, candidate: Candidate) -> float:
-        if candidate.devices == 0 or candidate.device_type not in self._capacity:
+        if candidate.devices == 0:
             return np.inf
-        return self._capacity[candidate.device_type] // candidate.devices
+        types = kinds(candidate.device_type, self._problem.within)
+        free = (self._capacity[kind] for kind in types if kind in self._capacity)
+        return min((count // candidate.devices for count in free), default=np.inf)
 
     def solve(self) -> _Solved | None:
         """The best plan of the component; None when the time limit leaves none."""
@@ -268,7 +272,7 @@ class _Program:
         """Columns of the best plan, of all that there are; None where they are too many."""
         must = [variant.priority in self._served for variant in self._problem.variants]
         columns = enumeration.Columns(self._full, self._part, self._most())
-        return enumeration.best(must, columns, self._capacity, goals)
+        return enumeration.best(must, columns, self._capacity, goals, self._problem.within)
 
     def _gap(self, goal: FloatArray, step: float) -> float:
         """Relative gap that proves a stage: of whole numbers the next one is `step` away."""
@@ -289,21 +293,19 @@ class _Program:
         # Of priorities that can all be served each variant is, in full: its columns of x sum up to 1.
         must = np.array([variant.priority in self._served for variant in self._problem.variants])
         constraints = [optimize.LinearConstraint(once, np.where(must, 1.0, -np.inf), 1.0)]
-        kinds = {kind: row for row, kind in enumerate(self._capacity)}
+        row_of = {kind: row for row, kind in enumerate(self._capacity)}
         rows, columns, counts = [], [], []
-        for column, (_, candidate) in enumerate(self._full):
-            if candidate.demand and candidate.device_type in kinds:
-                rows.append(kinds[candidate.device_type])
-                columns.append(column)
-                counts.append(float(candidate.demand))
-        for offset, (_, candidate) in enumerate(self._part):
-            if candidate.devices and candidate.device_type in kinds:
-                rows.append(kinds[candidate.device_type])
-                columns.append(full + part + offset)
-                counts.append(float(candidate.devices))
+        taking = [(column, item, item.demand) for column, (_, item) in enumerate(self._full)]
+        taking += [(at, item, item.devices) for at, (_, item) in enumerate(self._part, full + part)]
+        for column, candidate, count in taking:
+            for kind in kinds(candidate.device_type, self._problem.within) if count else ():
+                if kind in row_of:
+                    rows.append(row_of[kind])
+                    columns.append(column)
+                    counts.append(float(count))
         if rows:
-            used = sparse.csr_array((counts, (rows, columns)), shape=(len(kinds), self._columns))
-            free = np.array([float(self._capacity[kind]) for kind in kinds])
+            used = sparse.csr_array((counts, (rows, columns)), shape=(len(row_of), self._columns))
+            free = np.array([float(self._capacity[kind]) for kind in row_of])
             constraints.append(optimize.LinearConstraint(used, -np.inf, free))
         if part:
             # z <= y <= (replicas - 1) z: some replicas, but not all.

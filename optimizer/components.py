@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from optimizer.problem import Problem, VariantCandidates
+from optimizer.problem import Problem, VariantCandidates, kinds
 
 
-def demands(variants: Sequence[VariantCandidates]) -> dict[str, int]:
-    """Devices by type that the variants could take together."""
+def demands(
+    variants: Sequence[VariantCandidates], within: Mapping[str, str] | None = None
+) -> dict[str, int]:
+    """Devices by type that the variants could take together; `within`: as of a problem."""
     total: dict[str, int] = {}
     for variant in variants:
         most: dict[str, int] = {}
         for candidate in variant.candidates:
-            kind = candidate.device_type
-            most[kind] = max(most.get(kind, 0), candidate.demand)
+            for kind in kinds(candidate.device_type, within or {}):
+                most[kind] = max(most.get(kind, 0), candidate.demand)
         for kind, count in most.items():
             total[kind] = total.get(kind, 0) + count
     return total
@@ -24,7 +26,7 @@ def components(
     problem: Problem, capacity: Mapping[str, int]
 ) -> tuple[list[list[VariantCandidates]], list[str]]:
     """Groups of variants that share no scarce device type, and the scarce types."""
-    demanded = demands(problem.variants)
+    demanded = demands(problem.variants, problem.within)
     scarce = sorted(kind for kind, count in demanded.items() if count > capacity.get(kind, 0))
     # Which type stands for all types that a variant links, directly or through others.
     linked = {kind: kind for kind in scarce}
@@ -37,10 +39,11 @@ def components(
 
     first: list[str | None] = []
     for variant in problem.variants:
-        kinds = [c.device_type for c in variant.candidates if c.demand and c.device_type in linked]
-        for kind in kinds[1:]:
-            linked[root(kind)] = root(kinds[0])
-        first.append(kinds[0] if kinds else None)
+        types = dict.fromkeys(c.device_type for c in variant.candidates if c.demand)
+        short = [k for item in types for k in kinds(item, problem.within) if k in linked]
+        for kind in short[1:]:
+            linked[root(kind)] = root(short[0])
+        first.append(short[0] if short else None)
     groups: dict[str | int, list[VariantCandidates]] = {}
     for place, (variant, link) in enumerate(zip(problem.variants, first, strict=True)):
         groups.setdefault(place if link is None else root(link), []).append(variant)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.problem import Candidate
+from optimizer.problem import Candidate, kinds
 
 FloatArray = NDArray[np.float64]
 
@@ -39,6 +39,7 @@ def best(
     columns: Columns,
     capacity: Mapping[str, int],
     goals: Sequence[FloatArray],
+    within: Mapping[str, str],
 ) -> FloatArray | None:
     """Values of the columns in the best plan; None where there are too many plans, or none.
 
@@ -47,12 +48,16 @@ def best(
         columns: what a variant can get.
         capacity: devices by type, of types that run short.
         goals: weights of the columns in what is minimized, one goal after another.
+        within: wider type of a device type, as of the problem.
 
     """
     full, part = len(columns.full), len(columns.part)
     if full + columns.most[full + part :].sum() > _OPTIONS:
         return None
-    used, free = _used(columns, capacity), np.array([float(count) for count in capacity.values()])
+    used, free = (
+        _used(columns, capacity, within),
+        np.array([float(count) for count in capacity.values()]),
+    )
     weights = np.array(goals)
     options = _options(must, columns)
     # Of the plans so far: devices taken, what they reach, and the option of each variant.
@@ -92,13 +97,13 @@ def _options(must: Sequence[bool], columns: Columns) -> list[FloatArray]:
     return [np.array(options).reshape(-1, most.size) for options in rows]
 
 
-def _used(columns: Columns, capacity: Mapping[str, int]) -> FloatArray:
+def _used(columns: Columns, capacity: Mapping[str, int], within: Mapping[str, str]) -> FloatArray:
     """Devices by type and column."""
     full, part = len(columns.full), len(columns.part)
     used = np.zeros((len(capacity), columns.most.size))
     for row, kind in enumerate(capacity):
         for column, (_, candidate) in enumerate(columns.full):
-            used[row, column] = candidate.demand * (candidate.device_type == kind)
+            used[row, column] = candidate.demand * (kind in kinds(candidate.device_type, within))
         for column, (_, candidate) in enumerate(columns.part, full + part):
-            used[row, column] = candidate.devices * (candidate.device_type == kind)
+            used[row, column] = candidate.devices * (kind in kinds(candidate.device_type, within))
     return used

@@ -13,6 +13,7 @@ from optimizer.problem import (
     Solution,
     VariantCandidates,
     best,
+    kinds,
     ranked,
 )
 
@@ -109,7 +110,8 @@ def explain(
     used: dict[str, list[tuple[str, int]]] = {}
     for name, got in solution.allocations.items():
         if got.candidate is not None and got.devices:
-            used.setdefault(got.candidate.device_type, []).append((name, got.devices))
+            for kind in kinds(got.candidate.device_type, problem.within):
+                used.setdefault(kind, []).append((name, got.devices))
     held = {kind: _Held(holders) for kind, holders in used.items()}
     return {
         variant.name: _explained(
@@ -137,7 +139,7 @@ def _explained(
     else:
         order = ranked(variant, problem.transition_factor)
         runner_up = next((item for item in order if item[1] is not chosen), None)
-        shortages = _shortages(order, problem.capacity, variant, got, held)
+        shortages = _shortages(order, problem, variant, got, held)
     if reason is None:
         reason = chosen.reason if chosen else ""
     return Explanation(
@@ -159,7 +161,7 @@ def _runner_up(value: float, candidate: Candidate) -> RunnerUp:
 
 def _shortages(
     order: Sequence[tuple[float, Candidate]],
-    capacity: Mapping[str, int],
+    problem: Problem,
     variant: VariantCandidates,
     got: Allocation,
     held: Mapping[str, _Held],
@@ -170,22 +172,28 @@ def _shortages(
         if candidate is got.candidate and got.served == "full":
             break
         if candidate.devices:
-            shortages.append(_shortage(variant, candidate, capacity, held))
+            shortages.append(_shortage(variant, candidate, problem, held))
     return tuple(shortages)
 
 
 def _shortage(
     variant: VariantCandidates,
     candidate: Candidate,
-    capacity: Mapping[str, int],
+    problem: Problem,
     held: Mapping[str, _Held],
 ) -> Shortage:
-    holders = held.get(candidate.device_type, _NOBODY)
+    capacity = problem.capacity or {}
+    # Of the types that count its devices the one with the fewest left.
+    device_type = min(
+        kinds(candidate.device_type, problem.within),
+        key=lambda kind: capacity.get(kind, 0) - held.get(kind, _NOBODY).total,
+    )
+    holders = held.get(device_type, _NOBODY)
     others = [item for item in holders.largest if item[0] != variant.name]
-    there = capacity.get(candidate.device_type, 0)
+    there = capacity.get(device_type, 0)
     return Shortage(
         accelerator=candidate.accelerator,
-        device_type=candidate.device_type,
+        device_type=device_type,
         demanded=candidate.demand,
         free=there - holders.total,
         capacity=there,

@@ -22,6 +22,7 @@ from optimizer.problem import (
     Solution,
     VariantCandidates,
     allocate,
+    kinds,
     ranked,
 )
 
@@ -55,6 +56,7 @@ class _Run:
     def __init__(self, problem: Problem) -> None:
         self._factor = problem.transition_factor
         self._free: dict[str, float] = dict(problem.capacity or {})
+        self._within = problem.within
         self._endless = problem.capacity is None
         self.allocations: dict[str, Allocation] = {
             variant.name: NOTHING for variant in problem.variants
@@ -64,11 +66,16 @@ class _Run:
         """Replicas of the candidate that the free devices hold."""
         if self._endless or candidate.devices == 0:
             return candidate.replicas
-        return int(self._free.get(candidate.device_type, 0) // candidate.devices)
+        free = min(self._free.get(kind, 0) for kind in kinds(candidate.device_type, self._within))
+        return int(free // candidate.devices)
+
+    def _hold(self, candidate: Candidate, replicas: int) -> None:
+        if not self._endless and candidate.devices:
+            for kind in kinds(candidate.device_type, self._within):
+                self._free[kind] -= replicas * candidate.devices
 
     def _take(self, entry: _Entry, candidate: Candidate, replicas: int) -> None:
-        if not self._endless and candidate.devices:
-            self._free[candidate.device_type] -= replicas * candidate.devices
+        self._hold(candidate, replicas)
         self.allocations[entry.variant.name] = allocate(
             entry.variant, candidate, replicas, self._factor
         )
@@ -120,8 +127,7 @@ class _Run:
                     chosen[name] = (first, 0)
                 candidate, replicas = chosen[name]
                 if replicas < candidate.replicas and self._fits(candidate) > 0:
-                    if not self._endless and candidate.devices:
-                        self._free[candidate.device_type] -= candidate.devices
+                    self._hold(candidate, 1)
                     chosen[name] = (candidate, replicas + 1)
                     still.append(entry)
             active = still

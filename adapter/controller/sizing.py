@@ -40,8 +40,7 @@ class SizedVariant:
         saturation: Decision of the saturation rule, which holds where the planner makes none; None where a
             profile of the variant's accelerator is given.
         length_notes: Lengths that it is sized for, where these are not those of its last window.
-        profile_notes: What to know about the profile, a clause each: drift, lengths that it does not hold
-            for, that it is an estimate.
+        profile_notes: What to know about the profile, a clause each, such as its drift.
 
     """
 
@@ -143,6 +142,7 @@ class Sizing:
             max_replicas=source.max_replicas,
             keep_accelerator=self.settings.keep_accelerator if keep is None else keep,
             routing=source.routing or self.settings.routing,
+            narrowed=source.narrowed,
         )
         return SizedVariant(
             observation=observation,
@@ -393,6 +393,7 @@ def fleet_of(
         service_classes=inputs.service_classes,
         variants=tuple(variants),
         capacity=capacity,
+        within=inputs.within,
         settings=settings.planning,
         groups=groups,
         budgets=budgets,

@@ -13,6 +13,7 @@ from adapter.planning import plan
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from optimizer import returns
+from optimizer.problem import kinds
 from optimizer.returns import Returns
 from optimizer.stabilization import (
     Recommendation,
@@ -205,9 +206,10 @@ def release_devices(
         if source is None:
             continue
         device, number = devices(inputs, source, candidate.accelerator)
-        used[device] = used.get(device, 0) + number * target.replicas
-        if target.replicas > candidate.replicas:
-            retained.setdefault(device, []).append(key)
+        for kind in kinds(device, inputs.within):
+            used[kind] = used.get(kind, 0) + number * target.replicas
+            if target.replicas > candidate.replicas:
+                retained.setdefault(kind, []).append(key)
     released = dict(targets)
     for device, keys in retained.items():
         if used[device] <= capacity.get(device, 0):
@@ -232,7 +234,8 @@ def free_capacity(inputs: Inputs, held: Iterable[VariantSource]) -> Mapping[str,
     for source in held:
         device, number = devices(inputs, source, source.accelerator)
         if device in free and number <= inputs.capacity[device]:
-            free[device] = max(free[device] - number * _there(source), 0)
+            for kind in kinds(device, inputs.within):
+                free[kind] = max(free[kind] - number * _there(source), 0)
     return free
 
 
@@ -268,8 +271,10 @@ def within_capacity(
         if not number:
             continue
         needed = decision.candidate.replicas
-        given = min(needed, remaining.get(device, 0) // number)
-        remaining[device] = remaining.get(device, 0) - given * number
+        types = kinds(device, inputs.within)
+        given = min(needed, *(remaining.get(kind, 0) // number for kind in types))
+        for kind in types:
+            remaining[kind] = remaining.get(kind, 0) - given * number
         if given < needed:
             candidate = decision.candidate
             fitting[source.key] = replace(
@@ -287,4 +292,5 @@ def devices(inputs: Inputs, source: VariantSource, accelerator: str) -> tuple[st
     unit = inputs.accelerator_named.get(accelerator)
     if unit is None or not units:
         return "", 0
-    return unit.device_type, units * unit.multiplicity
+    device = source.narrowed.get(unit.device_type, unit.device_type)
+    return device, units * unit.multiplicity

@@ -95,10 +95,10 @@ class _Part:
             (
                 of.unit_cost * profile.accelerator_count,
                 profile.accelerator if count else "",
-                of.device_type if count else "",
+                variant.narrowed.get(of.device_type, of.device_type) if count else "",
                 profile.accelerator_count * of.multiplicity if count else 0,
             )
-            for (_, profile, of, _, _), count in zip(self.options.each, counts, strict=True)
+            for (variant, profile, of, _, _), count in zip(self.options.each, counts, strict=True)
         ]
         prices, names, device_types, devices = zip(*kinds, strict=True)
         return problem.candidates_of(

@@ -9,7 +9,7 @@ Units: costs in cents per hour, latencies in milliseconds, rates in requests per
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from adapter.planning.groups import Budget, Group
@@ -168,6 +168,7 @@ class Variant:
         keep_accelerator: True considers the current accelerator only.
         routing: policy by which requests reach replicas; least-loaded replicas share a queue.
         namespace: namespace that budgets count it in; empty takes what stands before `/` in the name.
+        narrowed: type under which the devices of a device type are counted that it may use only a part of.
 
     """
 
@@ -183,6 +184,7 @@ class Variant:
     keep_accelerator: bool = False
     routing: Routing = "random"
     namespace: str = ""
+    narrowed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +229,7 @@ class Fleet:
 
     Attributes:
         capacity: devices by device type; a type that is not named has none. None: unlimited.
+        within: wider device type of a type whose devices are among those of it, which count there too.
         settings: settings of the planning step.
         groups: variants that share one demand; their own loads are not looked at.
         budgets: ceilings that no plan exceeds.
@@ -237,6 +240,7 @@ class Fleet:
     service_classes: tuple[ServiceClass, ...]
     variants: tuple[Variant, ...]
     capacity: Mapping[str, int] | None = None
+    within: Mapping[str, str] = field(default_factory=dict)
     settings: Settings = Settings()
     groups: tuple[Group, ...] = ()
     budgets: tuple[Budget, ...] = ()

@@ -260,6 +260,7 @@ def _problem(
     given = problem.Problem(
         variants=tuple(variants),
         capacity=fleet.capacity,
+        within=fleet.within,
         policy=settings.policy,
         delayed_best_effort=settings.delayed_best_effort,
         transition_factor=settings.transition_factor,

@@ -19,7 +19,7 @@ A slice or a share is a type of its own, never a whole GPU: no profile of a whol
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +51,7 @@ class GpuType:
         total: allocatable GPUs on nodes that accept new pods.
         free: allocatable GPUs on such nodes, less those that other workloads hold.
         coarse: True where only a cloud's label names the product, which says less than the vendor's.
+        by_taints: those free ones by the taints of their nodes.
         held_on_closed: GPUs that our variants hold on nodes that accept no new pods (cordoned, tainted).
 
     """
@@ -62,6 +63,7 @@ class GpuType:
     free: int
     held_on_closed: int
     coarse: bool = False
+    by_taints: Mapping[tuple[taints.Taint, ...], int] = field(default_factory=dict)
 
 
 MOST_NAMED = 32
@@ -95,13 +97,13 @@ class Inventory:
     Attributes:
         types: GPUs by type.
         left_out: GPUs that are not counted.
-        held: types that each of the variants' pods holds, by namespace and name.
+        held: what each of the variants' pods holds by type and taints of the node, by namespace and name.
 
     """
 
     types: tuple[GpuType, ...]
     left_out: tuple[LeftOut, ...]
-    held: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    held: Mapping[tuple[str, str], Mapping[in_use.Kind, int]] = field(default_factory=dict)
 
     @property
     def total(self) -> dict[str, int]:
@@ -237,7 +239,8 @@ def take(
     by_name = {str(node["metadata"]["name"]): node for node in nodes}
     admitted = taints.Admission(
         (node["taints"] for node in by_name.values()),
-        {pod["tolerations"] for pod in pods if _name(pod) in variant_pods} | set(tolerations),
+        {pod["tolerations"] for pod in pods if in_use.name_of(pod) in variant_pods}
+        | set(tolerations),
     )
     pools = [pool for node in by_name.values() for pool in _pools(node, admitted)]
     pools += _allocated_pools(allocation, by_name, admitted)
@@ -245,9 +248,13 @@ def take(
     for place, holders in allocation.holders():
         (others if holders.isdisjoint(variant_pods) else own)[place] += 1
         for pod in holders & variant_pods:
-            places[pod].add(place)
+            places[pod][place] += 1
     several = _several_sizes(pools)
-    type_at = {pool.key: pool.type(several) for pool in pools}
+    kind_at = {
+        pool.key: (pool.type(several), None if pool.why else pool.taints)
+        for pool in pools
+        if pool.ready or not pool.why
+    }
     by_type: dict[str, list[_Pool]] = defaultdict(list)
     for pool in pools:
         by_type[pool.type(several)].append(pool)
@@ -260,7 +267,7 @@ def take(
             if pool.why
         ),
         held={
-            pod: frozenset(type_at[place] for place in held if type_at.get(place))
+            pod: {kind_at[place]: count for place, count in held.items() if place in kind_at}
             for pod, held in places.items()
         },
     )
@@ -278,6 +285,7 @@ class _Pool:
     ready: bool
     why: str
     coarse: bool = False
+    taints: tuple[taints.Taint, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -298,10 +306,6 @@ def _closed(node: Object, admitted: taints.Admission) -> str:
         return "cordoned"
     kept_out = sorted(map(str, admitted.blocking(node["taints"])))
     return f"tainted by {', '.join(kept_out)}" if kept_out else ""
-
-
-def _name(pod: Object) -> tuple[str, str]:
-    return pod["metadata"]["namespace"], pod["metadata"]["name"]
 
 
 def _pools(node: Object, admitted: taints.Admission) -> Iterator[_Pool]:
@@ -326,6 +330,7 @@ def _pools(node: Object, admitted: taints.Admission) -> Iterator[_Pool]:
                 ready=node["ready"],
                 why=problem or closed,
                 coarse=product == products.of_cloud(labels),
+                taints=node["taints"],
             )
 
 
@@ -353,6 +358,7 @@ def _allocated_pools(
             ready=node is not None and node["ready"] and not doubt,
             why=why or ("" if product else "its devices have no productName") or doubt,
             coarse=bool(labelled),
+            taints=() if node is None else node["taints"],
         )
 
 
@@ -370,13 +376,17 @@ def _several_sizes(pools: Iterable[_Pool]) -> frozenset[str]:
 def _type(name: str, pools: Sequence[_Pool], others: in_use.Held, own: in_use.Held) -> GpuType:
     counted = [pool for pool in pools if not pool.why]
     running = [pool for pool in pools if pool.why and pool.ready]
+    # Node by node: what is held where a GPU broke is not taken off another node.
+    free = Counter[tuple[taints.Taint, ...]]()
+    for pool in counted:
+        free[pool.taints] += max(pool.count - others[pool.key], 0)
     return GpuType(
         name=name,
         product=min(pool.product for pool in pools),
         memory_gib=max(pool.memory_gib or 0.0 for pool in pools) or None,
         total=sum(pool.count for pool in counted),
-        # Node by node: what is held where a GPU broke is not taken off another node.
-        free=sum(max(pool.count - others[pool.key], 0) for pool in counted),
+        free=free.total(),
+        by_taints=free,
         held_on_closed=sum(min(own[pool.key], pool.count) for pool in running),
         coarse=all(pool.coarse for pool in pools),
     )

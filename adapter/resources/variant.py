@@ -79,6 +79,7 @@ class VariantSource:
         prefilling: endpoints that prefill for others of the same replicas, whose requests they share.
         beside: group of each endpoint of several pods; empty where that group is not ready whole.
         closed: GPUs of its device that no pod of a variant may use, with the reason; empty without any.
+        narrowed: device type that counts for a device type of which its pods tolerate only some nodes.
         gpus: whole GPUs of one replica; 0 where it has slices or shares of one; None where unknown.
         endpoints: URLs whose metrics text is scraped, one per server: a replica may have several.
         pods: names of the pods behind `endpoints`, in the same order; empty where unknown.
@@ -142,6 +143,7 @@ class VariantSource:
     reference: scale.Reference = NO_REFERENCE
     target_uid: str = ""
     own_accelerator: fleet.Accelerator | None = None
+    narrowed: Mapping[str, str] = field(default_factory=dict)
     scaler: hpa.Scaler | None = None
     mismatch: str = ""
     unselected: str = ""
@@ -374,10 +376,9 @@ def _pod_problems(target: Target | None, unit: fleet.Accelerator | None) -> tupl
 def _replicas(notes: Mapping[str, str], target: Target | None, endpoints: tuple[str, ...]) -> int:
     """Replicas by the annotation, else by the scale target, else one per endpoint."""
     replicas = parse_count(notes, REPLICAS)
-    if replicas is None and target is not None:
-        replicas = target.replicas
-    if replicas is not None:
-        return replicas
+    known = replicas if replicas is not None or target is None else target.replicas
+    if known is not None:
+        return known
     if not endpoints:
         raise errors.InputError(
             f"metadata.annotations: neither {ENDPOINTS} nor {REPLICAS} is set, and there is no"
@@ -390,9 +391,8 @@ def _scale_to_zero(
     source: VariantSource, spec: schemas.VariantAutoscalingSpec, *, configured: bool | None
 ) -> bool | None:
     """Whether it may go to zero: by annotation, else by WVA's ConfigMap, else by a minimum of 0."""
-    if source.scale_to_zero is not None:
-        return source.scale_to_zero
-    return True if configured is None and spec.min_replicas == 0 else configured
+    configured = True if configured is None and spec.min_replicas == 0 else configured
+    return configured if source.scale_to_zero is None else source.scale_to_zero
 
 
 def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | None:

@@ -9,6 +9,7 @@ from adapter.planning import fleet as fleets
 from adapter.planning.groups import EVERY, Budget, without_role
 from adapter.planning.options import AcceleratorOption
 from optimizer.placement.problem import Resource
+from optimizer.problem import kinds
 
 
 def namespace_of(variant: fleets.Variant) -> str:
@@ -67,7 +68,7 @@ class Ceilings:
                 _Counted(Resource(f"capacity {kind}", 0.0, "devices"), kind)
                 for kind in sorted(kinds)
             ]
-        self.capacities = len(counted)
+        self.capacities, self._within = len(counted), fleet.within
         subjects = _Subjects(fleet)
         for budget in fleet.budgets:
             for subject in subjects.of(budget):
@@ -84,14 +85,19 @@ class Ceilings:
 
     def uses(self, option: AcceleratorOption, namespace: str) -> tuple[tuple[int, float], ...]:
         """What one replica of an option takes of each resource."""
+        device = option.accelerator.device_type
+        devices = kinds(option.variant.narrowed.get(device, device), self._within)
+        number = float(option.profile.accelerator_count * option.accelerator.multiplicity)
+        types = {index for kind in devices for index in self._by_type.get(kind, ())}
         indices = [
-            *self._by_type.get(option.accelerator.device_type, ()),
+            *types,
             *self._by_subject.get(("installation", ""), ()),
             *self._by_subject.get(("namespace", namespace), ()),
             *self._by_subject.get(("class", without_role(option.variant.service_class)), ()),
         ]
         amounts = (
-            (index, self._counted[index].amount(option, namespace)) for index in sorted(indices)
+            (index, number if index in types else self._counted[index].amount(option, namespace))
+            for index in sorted(indices)
         )
         return tuple((index, amount) for index, amount in amounts if amount)
 

@@ -223,6 +223,7 @@ class _Answer:
         given = problem.Problem(
             variants=tuple(self._of(name) for name in names),
             capacity=self._fleet.capacity,
+            within=self._fleet.within,
             policy=self._fleet.settings.policy,
             transition_factor=self._fleet.settings.transition_factor,
         )

@@ -91,16 +91,13 @@ class Admission:
         """`nodes`: taints of each."""
         by_node = set(nodes)
         there = {taint for taints in by_node for taint in taints}
-        admitting: dict[Toleration, set[Taint]] = {}
+        self._admitting = admitting = dict[Toleration, set[Taint]]()
         for taint in there:
             for key, value, effect in itertools.product(
                 ("", taint.key), (None, taint.value), ("", taint.effect)
             ):
                 admitting.setdefault(Toleration(key, value, effect), set()).add(taint)
-        admitted = {
-            frozenset[Taint]().union(*(admitting.get(item, ()) for item in tolerations))
-            for tolerations in pods
-        }
+        admitted = {self.tolerated(tolerations) for tolerations in pods}
         self._blocking = {
             taints: min(
                 [
@@ -111,6 +108,10 @@ class Admission:
             )
             for taints in by_node
         }
+
+    def tolerated(self, tolerations: Tolerations) -> frozenset[Taint]:
+        """The taints of these nodes that a pod tolerates."""
+        return frozenset[Taint]().union(*(self._admitting.get(item, ()) for item in tolerations))
 
     def blocking(self, taints: tuple[Taint, ...]) -> tuple[Taint, ...]:
         """What keeps pods away from a node with these taints; none where a pod tolerates all."""

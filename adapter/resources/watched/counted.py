@@ -11,12 +11,8 @@ from adapter.resources import gpus, variant
 from adapter.resources.devices.asked import device_types, own_devices
 from adapter.resources.inputs import Inputs, Reader
 from adapter.resources.serving import owners
-
-Name = tuple[str, str]
-"""Namespace and name of a pod."""
-
-Pods = Mapping[tuple[str, Reference], frozenset[Name]]
-"""Pods whose devices are those of a scale target, by its namespace and reference."""
+from adapter.resources.watched import narrowed
+from adapter.resources.watched.narrowed import Name, Pods, Tolerated
 
 
 def holding(
@@ -32,7 +28,11 @@ def holding(
 
 
 def inputs(
-    reader: Reader, take: Callable[..., gpus.Inventory], pods: Pods, config_namespace: str
+    reader: Reader,
+    take: Callable[..., gpus.Inventory],
+    pods: Pods,
+    tolerated: Tolerated,
+    config_namespace: str,
 ) -> Inputs:
     """The inputs with their capacity.
 
@@ -40,6 +40,7 @@ def inputs(
         reader: has read all objects.
         take: `gpus.take` of what the cluster has, without `variant_pods`.
         pods: pods of the scale targets of all variants, used or not.
+        tolerated: tolerations of these pods and of templates.
         config_namespace: namespace of the prices.
 
     """
@@ -50,10 +51,12 @@ def inputs(
     asked = {**{reader.counted_as.get(device, device): at for device, at in own.items()}, **asked}
     reader.closed = inventory.closed()
     known = reader.inputs()
-    if strange := _strange(known, inventory, inventory.given(asked), pods):
+    given = inventory.given(asked)
+    if strange := _strange(known, inventory, given, pods):
         inventory = take(variant_pods=theirs - strange)
     capacity, problems = inventory.capacity(asked)
-    return replace(known, capacity=capacity, problems=(*known.problems, *problems))
+    known = replace(known, capacity=capacity, problems=(*known.problems, *problems))
+    return narrowed.applied(known, inventory, given, pods, tolerated)
 
 
 def _strange(
@@ -73,5 +76,5 @@ def _strange(
         pod
         for target, names in pods.items()
         for pod in names
-        if not inventory.held.get(pod, frozenset()) <= planned.get(target, set())
+        if not {name for name, _ in inventory.held.get(pod, ())} <= planned.get(target, set())
     )

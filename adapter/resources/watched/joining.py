@@ -109,7 +109,7 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
                 inventory.take,
                 seen.nodes.values(),
                 [pod for _, pod in seen.pods],
-                tolerations=variant_pods.tolerations,
+                tolerations=set[taints.Tolerations]().union(*variant_pods.tolerations.values()),
                 allocation=dra.allocation(
                     (item for _, item in seen.slices),
                     (item for _, item in seen.claims),
@@ -117,6 +117,7 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
                 ),
             ),
             variant_pods.pods,
+            variant_pods.tolerations,
             scope.config_namespace,
         )
         if scope.limited
@@ -176,7 +177,7 @@ class _VariantPods:
     """Pods whose devices are those of scale targets, by target; labels by namespace, tolerations."""
 
     pods: dict[tuple[str, Reference], frozenset[tuple[str, str]]] = field(default_factory=dict)
-    tolerations: set[taints.Tolerations] = field(default_factory=set)
+    tolerations: dict[tuple[str, Reference], set[taints.Tolerations]] = field(default_factory=dict)
     labels: dict[str, list[Mapping[str, str]]] = field(default_factory=dict)
 
 
@@ -199,7 +200,10 @@ def _read_targets(reader: joined.Reader, seen: Seen, by_label: pods.ByLabel) -> 
                 deployments.get((namespace, reference.name)) if reference.is_deployment else None
             )
             template = _template(deployment)
-            variant_pods.tolerations.add(template.get("tolerations", ()))
+            tolerations = {pod["tolerations"] for pod in matching}
+            if deployment is not None:
+                tolerations.add(template.get("tolerations", ()))
+            variant_pods.tolerations[namespace, reference] = tolerations
             labelled = variant_pods.labels.setdefault(namespace, [])
             labelled += [pod["metadata"]["labels"] for pod in matching]
             # A variant at zero replicas has a template only.

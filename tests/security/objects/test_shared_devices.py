@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -52,8 +53,9 @@ def read(
     price: str = "",
     more: Sequence[Object] = (),
     others: Mapping[tuple[str, Reference], Scale] | None = None,
+    nodes: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
 ) -> inputs.Inputs:
-    """The objects of all of them, beside one node; `price`: the device of the only row; `more`: pods."""
+    """The objects of all of them, beside a node or `nodes`; `price`: device of the only row; `more`: pods."""
     key = [(item["metadata"]["namespace"], "v") for item, _, _ in tenants]
     rows = {"row": f'{{"device": "{price}", "cost": 40}}'} if price else {}
     configs: Items = [
@@ -68,7 +70,7 @@ def read(
             ((pod["metadata"]["namespace"], pod["metadata"]["name"]), pods.trimmed(pod))
             for pod in (*running, *more)
         ],
-        nodes={("", "a"): gpus.trimmed(node("a", "8", {PRODUCT: product, MEMORY: "81559"}))},
+        nodes=nodes or {("", "a"): gpus.trimmed(node("a", "8", {PRODUCT: product, MEMORY: "81559"}))},
         configs=configs,
         scalers=[], slices=[], claims=[], rules=[], pickers=[], ported=[],
         monitors=[], service_monitors=[], services=[], others=others or {},

@@ -1,0 +1,138 @@
+"""Devices of tainted nodes: they count for those whose pods tolerate the taints, and for nobody else.
+
+Who tolerates only a part of the nodes of a device type has a type of its own, with the devices of that part.
+These are among those of the wider type, where they count too: nobody has a device twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from adapter.kube.scale import Reference
+from adapter.resources import gpus
+from adapter.resources.devices import taints
+from adapter.resources.inputs import Inputs
+from adapter.resources.variant import VariantSource
+
+Name = tuple[str, str]
+"""Namespace and name of a pod."""
+
+Target = tuple[str, Reference]
+"""Namespace and reference of a scale target."""
+
+Pods = Mapping[Target, frozenset[Name]]
+"""Pods whose devices are those of a scale target."""
+
+Tolerated = Mapping[Target, AbstractSet[taints.Tolerations]]
+"""Tolerations of a scale target's pods and template; none where neither is known."""
+
+MOST_TYPES = 8
+"""Most such types of one namespace; its further variants have the nodes that are not tainted."""
+
+_Open = frozenset[tuple[taints.Taint, ...]]
+"""Taints of each kind of nodes whose devices somebody may use."""
+
+_PLAIN: _Open = frozenset({()})
+
+
+def applied(
+    known: Inputs,
+    inventory: gpus.Inventory,
+    given: Mapping[str, str],
+    pods: Pods,
+    tolerated: Tolerated,
+) -> Inputs:
+    """The inputs with such types.
+
+    Args:
+        known: with what everybody may use together, by device type.
+        inventory: what there is.
+        given: name of the GPU type that a device type means.
+        pods: pods of the scale targets.
+        tolerated: their tolerations.
+
+    """
+    by_type = {item.name: item.by_taints for item in inventory.types}
+    whole: dict[str, _Open] = {
+        device: frozenset(by_type[name])
+        for device, name in given.items()
+        if any(by_type.get(name, ()))
+    }
+    if not whole:
+        return known
+    admission = taints.Admission((each for item in whole.values() for each in item), ())
+    kept: dict[tuple[str, _Open], int] = Counter()
+    opened: dict[str, dict[str, _Open]] = {}
+    by_namespace: dict[str, set[tuple[str, _Open]]] = defaultdict(set)
+    for source in known.variants:
+        target = source.namespace, source.reference
+        free = [admission.tolerated(each) for each in tolerated.get(target, ())]
+        mine = by_namespace[source.namespace]
+        for device in _devices(known, source) & whole.keys() if free else ():
+            part = frozenset(
+                item for item in whole[device] if any(each.issuperset(item) for each in free)
+            )
+            if part == whole[device]:
+                continue
+            if (device, part) not in mine and len(mine) >= MOST_TYPES:
+                part = _PLAIN & whole[device]
+            mine.add((device, part))
+            opened.setdefault(source.key, {})[device] = part
+            # What runs where new pods may not go any more stays there.
+            kept[device, part] += sum(
+                count
+                for pod in pods.get(target, ())
+                for (name, at), count in inventory.held.get(pod, {}).items()
+                if name == given[device] and at not in part
+            )
+    return _with_types(known, {d: by_type[given[d]] for d in whole}, kept, opened)
+
+
+def _devices(known: Inputs, source: VariantSource) -> set[str]:
+    """Device types that a variant may be planned on."""
+    named = {source.accelerator, *(item.accelerator for item in source.profiles)}
+    units = (known.accelerator_named.get(name) for name in named)
+    return {item.device_type for item in units if item is not None}
+
+
+def _with_types(
+    known: Inputs,
+    free: Mapping[str, Mapping[tuple[taints.Taint, ...], int]],
+    kept: Mapping[tuple[str, _Open], int],
+    opened: Mapping[str, Mapping[str, _Open]],
+) -> Inputs:
+    """The inputs with the types of these parts; `opened`: parts by variant key and device type."""
+    capacity, within = dict(known.capacity or {}), dict[str, str]()
+    names: dict[tuple[str, _Open], str] = {}
+    # The widest first: what a part is within is there already.
+    for device, part in sorted(
+        kept, key=lambda item: (item[0], -len(item[1]), str(sorted(map(str, item[1]))))
+    ):
+        wider = [other for (of, other) in names if of == device and other > part]
+        parent = names[device, min(wider, key=len)] if wider else device
+        name = _name(device, frozenset(free[device]) - part)
+        while name in capacity:
+            name += "'"
+        names[device, part] = name
+        count = sum(free[device][item] for item in part) + kept[device, part]
+        capacity[name], within[name] = min(count, capacity[parent]), parent
+    variants = tuple(
+        replace(
+            source,
+            narrowed={device: names[device, part] for device, part in opened[source.key].items()},
+        )
+        if source.key in opened
+        else source
+        for source in known.variants
+    )
+    return replace(known, variants=variants, capacity=capacity, within=within)
+
+
+def _name(device: str, closed: _Open) -> str:
+    """Name of a type in messages: the device without the nodes of some taints."""
+    keys = sorted({str(taint) for item in closed for taint in item})
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return f"{device} without nodes tainted by {', '.join(keys[:3])}{more}"

@@ -1,0 +1,130 @@
+"""Tainted nodes count for those whose pods tolerate the taints: a tenant's template opens them for nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from adapter.controller import stabilization
+from adapter.resources import gpus, inputs
+from optimizer import solvers
+from optimizer.problem import Candidate, Problem, VariantCandidates
+from tests.adapter.resources.gpu_nodes import PRODUCT, Object, node
+from tests.security.objects.test_shared_devices import (
+    DEVICE,
+    MEMORY,
+    bound,
+    read,
+    tenant,
+)
+
+ANY = [{"operator": "Exists"}]
+TAINT = {"key": "dedicated", "value": "x", "effect": "NoSchedule"}
+OTHER = {"key": "spot", "value": "", "effect": "NoSchedule"}
+
+
+def nodes(**taints: list[dict[str, str]]) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+    """Nodes of 8 GPUs each, with these taints."""
+    labels: dict[str, str] = {PRODUCT: DEVICE, MEMORY: "81559"}
+    return {
+        ("", name): gpus.trimmed(node(name, "8", labels, taints=given))
+        for name, given in taints.items()
+    }
+
+
+def tolerating(namespace: str, tolerations: list[Any], *, count: int = 1) -> tuple[Object, ...]:
+    variant, workload, pod = tenant(namespace, DEVICE, count=count)
+    spec = workload["spec"]
+    template = {
+        **spec["template"],
+        "spec": {**spec["template"]["spec"], "tolerations": tolerations},
+    }
+    pod = {**pod, "spec": {**pod["spec"], "tolerations": tolerations}}
+    return variant, {**workload, "spec": {**spec, "template": template}}, pod
+
+
+def room(known: inputs.Inputs) -> dict[str, int]:
+    """Devices that a variant of each namespace has by itself."""
+    assert known.capacity is not None
+    room = {}
+    for source in known.variants:
+        device, number = stabilization.devices(known, source, source.accelerator)
+        assert number
+        room[source.namespace] = known.capacity[device]
+    return room
+
+
+def test_one_template_opens_tainted_nodes_for_nobody_else() -> None:
+    """With `operator: Exists` in it, the nodes that only it may use counted for all."""
+    there = nodes(a=[], b=[TAINT])
+    assert room(read(tenant("m", DEVICE, count=1), nodes=there)) == {"m": 8}
+    known = read(tenant("m", DEVICE, count=1), tolerating("t", ANY), nodes=there)
+    assert room(known) == {"m": 8, "t": 16}
+
+
+@pytest.mark.parametrize("key", ["dedicated", "nvidia.com/gpu"])
+def test_nodes_that_are_all_tainted_count_for_who_tolerates_them(key: str) -> None:
+    """As in a cluster of one tenant, whose GPU nodes have a taint each."""
+    taint = {**TAINT, "key": key}
+    there = nodes(a=[taint], b=[taint])
+    known = read(
+        tolerating("m", [{"key": key, "operator": "Exists"}]), tolerating("n", ANY), nodes=there
+    )
+    assert room(known) == {"m": 16, "n": 16}
+    assert known.within == {}
+
+
+def test_each_has_the_nodes_that_it_tolerates() -> None:
+    known = read(
+        tolerating("a", [{"key": "dedicated", "operator": "Exists"}]),
+        tolerating("b", [{"key": "spot", "operator": "Exists"}]),
+        tenant("m", DEVICE, count=1),
+        nodes=nodes(a=[], b=[TAINT], c=[OTHER], d=[TAINT, OTHER]),
+    )
+    # Nobody tolerates both.
+    assert room(known) == {"a": 16, "b": 16, "m": 8}
+    assert sorted(known.within.values()).count(DEVICE) == 2
+
+
+def test_what_runs_on_a_node_that_is_tainted_later_stays_its_own() -> None:
+    """Its replicas would be taken away else, where another tenant tolerates the taint."""
+    variant, workload, pod = tenant("m", DEVICE, count=6)
+    running = bound(pod)
+    for there, others in ((nodes(a=[TAINT]), 8), (nodes(a=[TAINT, OTHER], b=[OTHER]), 14)):
+        spot = tolerating("t", [{"key": "spot", "operator": "Exists"}])
+        tolerant = tolerating("t", ANY) if others == 8 else spot
+        known = read((variant, workload, running), tolerant, nodes=there)
+        assert room(known) == {"m": 6, "t": others}
+
+
+@pytest.mark.parametrize("solver", ["greedy", "branch-and-bound"])
+@pytest.mark.parametrize("policy", ["None", "PriorityExhaustive", "PriorityRoundRobin"])
+@pytest.mark.parametrize("first", ["narrow", "wide"])
+def test_a_plan_gives_no_device_twice(solver: Any, policy: Any, first: str) -> None:
+    """Devices of the narrower type are among those of the wider one, whoever comes first."""
+
+    def wanting(name: str, device: str, priority: int) -> VariantCandidates:
+        several = tuple(
+            Candidate(f"x{devices}", 12 // devices, 1, 1.0, 1.0, 1.0, 1.0, "", device, devices)
+            for devices in (1, 2)
+        )
+        return VariantCandidates(name=name, candidates=several, priority=priority)
+
+    plan = solvers.solve(
+        Problem(
+            variants=(
+                wanting("narrow", "part", 1 + (first == "wide")),
+                wanting("wide", "all", 1 + (first == "narrow")),
+            ),
+            capacity={"all": 16, "part": 8},
+            within={"part": "all"},
+            policy=policy,
+        ),
+        solver,
+    )
+    taken = {name: item.devices for name, item in plan.allocations.items()}
+    assert taken["narrow"] <= 8
+    assert sum(taken.values()) <= 16
+    assert sum(taken.values()) == (12 if policy == "None" else 16)
