@@ -97,7 +97,7 @@ def _next(parts: Sequence[Part], left: float, *, demand_rps: float, routing: Rou
     What was given up and still serves stays where replicas that are ready are too few.
     """
     if left > 0:
-        stepped = _unmoved(parts, left)
+        stepped = transitions.unmoved(parts, left, demand_rps=demand_rps, routing=routing)
     else:
         stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
     return transitions.recalled(stepped, parts, demand_rps=demand_rps, routing=routing)
@@ -135,19 +135,6 @@ def _move_since(
         routing=item.state.routing,
     )
     return cycle.now if record.move_since is None or not lasts else record.move_since
-
-
-def _unmoved(parts: Sequence[Part], left: float) -> Step:
-    """What there is, while a move of load may be due to a chance in what replicas seem to carry."""
-    return Step(
-        replicas={part.key: part.target for part in parts},
-        reasons={
-            part.key: f"{part.target} instead of {part.planned}: load moves between variants in {left:.0f} s,"
-            " if that is still cheaper then"
-            for part in parts
-            if part.planned != part.target
-        },
-    )
 
 
 def _stepped(

@@ -121,6 +121,38 @@ def step(
     return Step(replicas=replicas, reasons=reasons)
 
 
+def unmoved(parts: Sequence[Part], left: float, *, demand_rps: float, routing: Routing) -> Step:
+    """What there is, while a move of load may be due to a chance in what replicas seem to carry.
+
+    What the others carry the demand without goes all the same: it waits for nothing to replace it.
+
+    Args:
+        parts: The variants of one group.
+        left: Seconds until the move may begin.
+        demand_rps: Requests per second that the group was planned for.
+        routing: How requests reach the replicas.
+
+    """
+    stays = [replace(part, planned=min(part.planned, part.target)) for part in parts]
+    present = {part.key: part.target for part in parts}
+    needed = min(demand_rps, carried(parts, present, routing, demand_rps))
+    replicas = dict(present)
+    # Without demand every last one would be too many.
+    for part in sorted(stays, key=_dearest_first) if needed > 0 else ():
+        replicas[part.key] = _lowered(
+            part, stays, replicas, routing, needed=needed, demand_rps=demand_rps
+        )
+    return Step(
+        replicas=replicas,
+        reasons={
+            part.key: f"{replicas[part.key]} instead of {part.planned}: load moves between variants in"
+            f" {left:.0f} s, if that is still cheaper then"
+            for part in parts
+            if part.planned != replicas[part.key]
+        },
+    )
+
+
 def recalled(before: Step, parts: Sequence[Part], *, demand_rps: float, routing: Routing) -> Step:
     """The step with replicas that were given up, where load has come that what is ready does not carry.
 
