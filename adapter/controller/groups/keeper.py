@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 import structlog
 
@@ -77,7 +78,12 @@ class Groups:
         self._groups = {
             group.name: group for group in inputs.groups if group.named or settings.model_groups
         }
-        self._records = {name: self._records.get(name, GroupRecord()) for name in self._groups}
+        self._records = {
+            name: _configured(
+                self._records.get(name, GroupRecord()), _configuration(group, inputs, settings)
+            )
+            for name, group in self._groups.items()
+        }
         self._by_member = {
             key: name for name, group in self._groups.items() for key in group.members
         }
@@ -245,6 +251,54 @@ class Groups:
                 continue
             targets |= stepped
         return targets
+
+
+_of_variant = attrgetter(
+    "service_class",
+    "targets",
+    "profiles",
+    "min_replicas",
+    "max_replicas",
+    "keep_accelerator",
+    "scale_to_zero",
+    "routing",
+    "membership",
+    "interruptible",
+    "interruptible_share",
+    "own_accelerator",
+)
+_of_settings = attrgetter(
+    "policy",
+    "budgets",
+    "routing",
+    "interruptible_share",
+    "stability_margin",
+    "scale_to_zero",
+    "keep_accelerator",
+)
+
+
+def _configuration(group: ModelGroup, inputs: Inputs, settings: LoopSettings) -> object:
+    """What people have set that the plan of a group depends on: variants, class, prices and settings."""
+    members = frozenset(group.members)
+    sources = [source for source in inputs.variants if source.key in members]
+    names = sorted({item.accelerator for source in sources for item in source.profiles})
+    return (
+        group,
+        [_of_variant(source) for source in sources],
+        [inputs.accelerator_named.get(name) for name in names],
+        [c.priority for c in inputs.service_classes if c.name == group.service_class],
+        _of_settings(settings),
+    )
+
+
+def _configured(record: GroupRecord, configuration: object) -> GroupRecord:
+    """The record with what is set now; what replicas carried says nothing once they must serve otherwise."""
+    if record.configuration == configuration:
+        return record
+    record = replace(record, configuration=configuration)
+    first = record.since is None
+    return record if first else replace(record, reconfigured=True, move_since=None, worths=())
 
 
 def with_rates(

@@ -109,6 +109,8 @@ class GroupRecord:
         carried: Whether the replicas that were asked for before the last cycle carry its demand.
         move_since: Monotonic time since which the plan has moved load between variants that carry it; None
             where it does not.
+        configuration: What people have set that its plan depends on; None before the first objects.
+        reconfigured: Whether that has changed, and no plan since was one that moves no load.
         worths: What replicas carried within the time in which a move has to pay for itself, oldest first.
         feedback: What its misses of SLO targets ask of its plan.
         returns: How long load stayed away that fell and came back.
@@ -129,6 +131,8 @@ class GroupRecord:
     changed_at: float | None = None
     carried: bool = False
     move_since: float | None = None
+    configuration: object = None
+    reconfigured: bool = False
     worths: tuple[Worths, ...] = ()
     feedback: Feedback = field(default_factory=Feedback)
     returns: Returns = field(default_factory=Returns)

@@ -73,7 +73,7 @@ def step(
     carried = transitions.carries(parts, demand_rps=demand_rps, routing=routing)
     record = replace(record, worths=_worths(record, item, parts, cycle))
     move_since = _move_since(record, item, parts, cycle) if carried else None
-    left = 0.0 if move_since is None else move_since + MOVE_SECONDS - cycle.now
+    left = 0.0 if _changed(record, item) else _left(move_since, cycle.now)
     stepped = _next(parts, left, demand_rps=demand_rps, routing=routing)
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
     stepped = _served_first(_steady(stepped, parts, item, cycle), parts, records)
@@ -84,11 +84,25 @@ def step(
         since=since,
         carried=carried,
         move_since=move_since,
+        reconfigured=record.reconfigured and (move_since is not None or not _changed(record, item)),
     )
     return record, {
         key: _target(key, stepped, records[key], chosen.candidate.accelerator)
         for key, chosen in decided.items()
     }
+
+
+def _left(move_since: float | None, now: float) -> float:
+    """Seconds until a move may begin that has been planned since then; 0 without one."""
+    return 0.0 if move_since is None else move_since + MOVE_SECONDS - now
+
+
+def _changed(record: GroupRecord, item: PlannedGroup) -> bool:
+    """Whether people have changed what this plan depends on, which is no chance: load moves at once.
+
+    Where they did after it was planned, the next one counts.
+    """
+    return record.reconfigured and record.configuration == item.record.configuration
 
 
 def _next(parts: Sequence[Part], left: float, *, demand_rps: float, routing: Routing) -> Step:

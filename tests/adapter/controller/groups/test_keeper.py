@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from adapter.collector.gateway import Rates
+from adapter.controller.groups import keeper
 from adapter.controller.groups.demanded import Cycle
 from adapter.controller.groups.keeper import GroupPlan, Groups
+from adapter.controller.groups.state import GroupRecord, Worths
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
-from adapter.planning.groups import Ceiling
+from adapter.planning import fleet
+from adapter.planning.groups import Budget, Ceiling
 from adapter.planning.plan import Plan
 from adapter.resources.inputs import Inputs
 from adapter.resources.model_groups import forming
@@ -44,3 +50,48 @@ def test_ceilings_are_those_of_the_plan_that_was_stepped_to() -> None:
     groups = Groups()
     assert groups.step(GroupPlan(), Plan(decisions={}, ceilings=ceilings), {}, _cycle()) == {}
     assert groups.ceilings == ceilings
+
+
+SOURCES = (source("a/x"), source("a/y"))
+INPUTS = Inputs(variants=SOURCES, groups=forming.form(SOURCES).groups)
+CLASS = fleet.ServiceClass(name=SOURCES[0].service_class, priority=1, targets={})
+BUDGET = Budget(name="all", scope="installation", cost=90.0)
+
+
+def _after(
+    since: float | None, variants: Iterable[VariantSource], settings: LoopSettings, **more: Any
+) -> GroupRecord:
+    """The record after other objects and settings."""
+    (group,) = INPUTS.groups
+    before = keeper._configured(GroupRecord(), keeper._configuration(group, INPUTS, LoopSettings()))
+    before = replace(before, since=since, move_since=5.0, worths=(Worths(5.0, {"a/x": 1.0}),))
+    inputs = replace(INPUTS, variants=tuple(variants), **more)
+    return keeper._configured(before, keeper._configuration(group, inputs, settings))
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings", "more"),
+    [
+        ({"max_replicas": 3}, {}, {}),
+        ({"targets": fleet.Targets(itl_ms=9.0)}, {}, {}),
+        ({}, {"policy": "None"}, {}),
+        ({}, {"budgets": (BUDGET,)}, {}),
+        ({}, {}, {"service_classes": (CLASS,)}),
+    ],
+)
+def test_what_people_change_is_known(variant: Any, settings: Any, more: Any) -> None:
+    """Bounds, targets, policy, budgets and priorities; what replicas carried is of the time before."""
+    variants = (replace(SOURCES[0], **variant), SOURCES[1])
+    record = _after(0.0, variants, LoopSettings(**settings), **more)
+    assert record.reconfigured
+    assert (record.worths, record.move_since) == ((), None)
+
+
+def test_what_changes_by_itself_is_nothing_that_people_change() -> None:
+    """Pods and replicas of a variant, other variants, and the first objects of a process."""
+    moved = replace(SOURCES[0], replicas=7, spec_replicas=7, pods=("x-1",), startup_seconds=9.0)
+    record = _after(0.0, (moved, SOURCES[1], source("b/z")), LoopSettings())
+    assert not record.reconfigured
+    assert record.worths
+    changed = (replace(SOURCES[0], max_replicas=3), SOURCES[1])
+    assert not _after(None, changed, LoopSettings()).reconfigured

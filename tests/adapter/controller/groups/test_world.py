@@ -97,6 +97,24 @@ async def test_the_cheaper_variant_carries_the_demand_of_both(tmp_path: Path) ->
         assert "cents per 1,000 requests" in text
 
 
+async def test_a_price_that_people_change_moves_load_at_once(tmp_path: Path) -> None:
+    """It is no chance in what a replica seems to carry: others are asked for in the next cycle."""
+    async with grouped(tmp_path, dear=0) as (world, endpoints):
+        await until(lambda: ready(world, "cheap") == 3)
+        cycles = endpoints.loop.cycles
+        await until(lambda: endpoints.loop.cycles >= cycles + 3)
+        costs = worlds.manifests()[0]
+        costs["data"]["G2"] = costs["data"]["G2"].replace("23.00", "90.00")
+        world.api.put(CORE, "configmaps", costs)
+        changed_at = world.clock.monotonic()
+        await until(lambda: replicas(world, "dear") >= 3)
+        assert world.clock.monotonic() - changed_at <= GROUPED.interval + 2.0 * worlds.SPEED
+        # What serves stays until they are ready.
+        assert ready(world, "cheap") == 3
+        await until(lambda: replicas(world, "cheap") == 0)
+        assert ready(world, "dear") >= 3
+
+
 async def test_the_limit_of_spot_is_that_of_the_annotation(tmp_path: Path) -> None:
     """The smallest share that a variant of the group names holds for the group, and explanations say it."""
     notes = {"llmd.ai/interruptible": "true", "llmd.ai/interruptible-share": "30%"}
