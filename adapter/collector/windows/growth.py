@@ -181,13 +181,32 @@ def _alone(before: PodMetrics, after: PodMetrics) -> float:
     measured = before.generation_tokens[1]
     if measured < _MEASURED:
         return 0.0
+    ended = after.finished - before.finished
     usual = max(before.finished / measured, 1.0)
-    known = (
-        usual * (after.generation_tokens[1] - measured),
-        after.ttft[1] - before.ttft[1] + max(before.running - after.running, 0.0),
-        after.prompt_tokens[1] - before.prompt_tokens[1] + max(before.stock - after.stock, 0.0),
+    begun = after.ttft[1] - before.ttft[1] + max(before.running - after.running, 0.0)
+    lengths = usual * (after.generation_tokens[1] - measured)
+    prompts = after.prompt_tokens[1] - before.prompt_tokens[1]
+    # Who is given up in the queue has no tokens.
+    if lengths == ended and after.ttft[1] > 0 and not (before.waiting or after.waiting):
+        lengths = _by_tokens(before, after, otherwise=lengths)
+        prompts = 0.0 if prompts == ended else prompts
+    return ended - max(begun, lengths, prompts + max(before.stock - after.stock, 0.0))
+
+
+def _by_tokens(before: PodMetrics, after: PodMetrics, *, otherwise: float) -> float:
+    """Requests that ended, by tokens as they were generated and prefilled, and the usual numbers of these.
+
+    Lengths that are counted with a request that ends are no second count of it: both run ahead together.
+    `otherwise`: where tokens are not counted as they come.
+    """
+    if after.generated is None or before.generated is None:
+        return otherwise
+    (tokens, measured), (inputs, prompted) = before.generation_tokens, before.prompt_tokens
+    prefilled = after.cached_tokens[1] - before.cached_tokens[1]
+    return max(
+        (after.generated - before.generated) * measured / tokens if tokens > 0 else 0.0,
+        prefilled * prompted / inputs if inputs > 0 else 0.0,
     )
-    return after.finished - before.finished - max(known)
 
 
 def _queued(before: PodMetrics, after: PodMetrics) -> float:

@@ -173,6 +173,11 @@ def _of_counters(server: Server, pods: int) -> Iterator[Case]:
                 continue  # it may be true
             if counters and (fault != "half absent" or len(names) > 1):
                 yield case(fault=fault, what=what, page=page)
+    if server.at_one_event and pods == PODS:
+        names = tuple(name for what in server.at_one_event for name in server.counters_of(what))
+        for fault, factor in {"lags by half": 0.5, "doubles": 2.0, "trebles": 3.0}.items():
+            page = faults.moved(names, _growing(factor))
+            yield case(fault=fault, what=" and ".join(server.at_one_event), page=page)
     everything = tuple(name for what in server.inputs for name in server.counters_of(what))
     jump = faults.moved(everything, lambda value, before: value + 40.0 * max(before, 100.0))
     yield case(fault="jump", what="all counters", page=jump, lasts=True)

@@ -35,6 +35,7 @@ class Server:
             be true: longer answers, and requests whose clients went away where the tokens of these are not
             counted.
         counted_twice: Counters of requests that another input of the page counts too.
+        at_one_event: Inputs that are counted at one moment of a request, and so may be wrong together.
         names_model: Whether its series have the label `model_name`.
         apart_seconds: Seconds by which the load of each pod is later than that of the one before it; not 0
             where requests come by chance, so that the target is not the same all the time either.
@@ -48,6 +49,7 @@ class Server:
     gauges: tuple[str, ...] = ("running", "waiting")
     certain: tuple[str, ...] = ("finished",)
     counted_twice: tuple[str, ...] = ("finished",)
+    at_one_event: tuple[str, ...] = ()
     names_model: bool = True
     apart_seconds: float = 0.0
 
@@ -123,6 +125,7 @@ VLLM = Server(
         "KV cache": "vllm:kv_cache_usage_perc",
     },
     certain=("finished", "first tokens"),
+    at_one_event=("finished", "prompt tokens", "output tokens"),
 )
 
 

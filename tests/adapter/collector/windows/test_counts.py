@@ -57,6 +57,47 @@ def test_lengths_that_fall_behind_lower_no_rate(*, timed: bool) -> None:
     assert rate_by_counts(rates, share=1.0, timed=timed) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_lengths_that_are_counted_with_a_request_are_no_second_count_of_it(
+    *, at_once: bool
+) -> None:
+    """Both run ahead, or catch up at once; tokens are generated, and prompts prefilled, as usual."""
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 181, 10):
+        ended = 0.5 * second
+        more = 20.0 * (second > 150) if at_once else 0.5 * max(second - 120, 0)
+        one = replace(
+            page(ended + more, running=2),
+            ttft=(0.2 * ended, ended),
+            itl=(0.02 * 99 * ended, 99 * ended),
+            generated=100 * ended,
+            cached_tokens=(0.0, 10 * ended),
+        )
+        window.add("a", one, now=second)
+    traffic = window.traffic(now=180)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(0.5, rel=0.08)
+
+
+def test_requests_that_are_given_up_in_the_queue_are_arrivals() -> None:
+    """A server that counts them as ended, with lengths, has no tokens of theirs."""
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 181, 10):
+        served = 0.5 * second
+        one = replace(
+            page(served, running=2, waiting=9),
+            finished=2 * served,
+            generation_tokens=(100 * served, 2 * served),
+            prompt_tokens=(20 * served, 2 * served),
+            generated=100 * served,
+            cached_tokens=(0.0, 10 * served),
+        )
+        window.add("a", one, now=second)
+    traffic = window.traffic(now=180)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(1.0)
+
+
 def rate_by_counts(rates: Mapping[str, float], *, share: float, timed: bool) -> float:
     """The rate that is seen of one request in two seconds, of which a share has lengths.
 
