@@ -161,13 +161,21 @@ def _several(page: PodMetrics) -> bool:
     return page.started_at is None and page.generated is not None
 
 
-def over_pages(first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool = True) -> str:
-    """What contradicts on two pages of one process with others between them; empty for nothing.
+def over_pages(pages: deque[PodMetrics], *, timed: bool) -> str:
+    """What contradicts on the last of these pages of one process and the first; empty for nothing.
 
-    What may differ between two pages by chance adds up over several where it is wrong. `timed`: whether the
-    server times the tokens of all requests. `queued`: whether requests waited on any of these pages, so that
-    some may have been given up then.
+    What may differ between two pages by chance adds up over several where it is wrong. A gauge that is of
+    some seconds before may miss on one page those that have just begun: the second page has to say so too.
+    `timed`: whether the server times the tokens of all requests.
     """
+    queued = any(page.waiting > 0 for page in pages)
+    firsts = islice(pages, 2 if pages[-1].idle_seconds > 0 else 1)
+    odds = [_over(first, pages[-1], timed=timed, queued=queued) for first in firsts]
+    return odds[0] if all(odds) else ""
+
+
+def _over(first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool) -> str:
+    """As `over_pages`. `queued`: whether requests waited, so that some may have been given up then."""
     begun, ended = last.ttft[1] - first.ttft[1], last.finished - first.finished
     if begun < 0 or ended < 0:
         return ""  # it began anew in between

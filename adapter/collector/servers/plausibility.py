@@ -283,10 +283,8 @@ def _note(address: _Address, page: PodMetrics, now: float) -> None:
 
 
 def _over_pages(address: _Address) -> str:
-    """What contradicts on its last page and one some pages before; empty for nothing."""
-    first, timed = address.recent[0], address.residence.timed
-    queued = any(page.waiting > 0 for page in address.recent)
-    odd = consistency.over_pages(first, address.page, timed=timed, queued=queued)
+    """What contradicts on its last page and some before; empty for nothing."""
+    odd = consistency.over_pages(address.recent, timed=address.residence.timed)
     return address.patience.within(odd)
 
 

@@ -111,6 +111,19 @@ def test_bursts_that_a_late_gauge_misses_are_no_first_tokens_of_before(every: in
     assert said(pages) == []
 
 
+@pytest.mark.parametrize("every", [4, 6, 12])
+def test_those_of_a_burst_that_a_late_gauge_misses_ended_after_they_began(every: int) -> None:
+    """Also where the first page that is compared is the one on which they had begun."""
+    pages, begun, timed = [], 1000.0, 99000.0
+    for at in range(120):
+        begun += 20.0 * (at % every == 0)
+        timed += 20.0 * (5 * (at % every == 0) + 94 * (at % every == 1))
+        ended = begun - 20.0 * (at % every == 0)
+        one = sglang(ended, tokens=100 * ended, timed=timed, running=0)
+        pages.append(replace(one, ttft=(0.05 * begun, begun)))
+    assert said(pages) == []
+
+
 def test_errors_and_clients_that_go_away_are_no_first_tokens_of_before() -> None:
     """Each a tenth of the requests, by chance: the ones end without a first token, the others do not end."""
     random = np.random.default_rng(5)
