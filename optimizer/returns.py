@@ -19,7 +19,8 @@ from itertools import pairwise
 from typing import TypeVar
 
 LEAST_FALL = 0.2
-"""Share of its level that load must fall by to be away, and up to which it is back."""
+"""Share of its level that load must fall by to be away, and up to which it is back; it also is where its
+arrivals need as many replicas as before."""
 
 LEAST_REPLICAS = 2.0
 """Replicas of which it must leave no need: one more or less may be the noise of the rate."""
@@ -175,7 +176,9 @@ def seen(
             return replace(after, replicas=most, away_at=now)
         return after
     away = now - before.away_at
-    if _fallen(rate_rps, before.level_rps) < LEAST_FALL:
+    # The level may be a peak of seconds, or of shorter requests: what needs all its replicas is back.
+    taken = 0 < before.replicas <= latest.replicas
+    if taken or _fallen(rate_rps, before.level_rps) < LEAST_FALL:
         times = (*_recent(before.times, now), Away(now, away))
         return replace(after, away_at=None, back_at=now, peak=replicas, times=times)
     if away > MOST_WINDOWS * window:

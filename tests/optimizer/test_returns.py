@@ -174,3 +174,21 @@ def test_nothing_is_held_longer_where_no_load_came_back(window: float) -> None:
     returns, now = after(ONCE_MORE)
     assert holds(returns, now=now, window=0.0) == ()
     assert holds(returns, now=now + REMEMBERED_SECONDS, window=WINDOW) == ()
+
+
+def test_load_that_needs_all_replicas_again_is_back_below_a_peak_of_seconds() -> None:
+    """Of 9 requests a second at the first peak, 6 of longer prompts take its 9 replicas: a return."""
+    returns, now = after(((200.0, 9), (200.0, 4)))
+    assert returns.away_at is not None
+    for _ in range(2):
+        now += STEP
+        returns = seen(returns, 6.0, 9, queued=False, now=now, window=WINDOW)
+    assert returns.away_at is None
+    assert len(returns.times) == 1
+
+
+def test_what_only_a_queue_needs_is_no_return() -> None:
+    """Replicas that work a queue off are not those of the arrivals."""
+    returns, now = after(((200.0, 9), (200.0, 4)))
+    returns = seen(returns, 6.0, 9, queued=True, lasting=6, now=now + STEP, window=WINDOW)
+    assert returns.away_at is not None
