@@ -169,7 +169,8 @@ def seen(
         level = max((min(a.rate_rps, b.rate_rps) for a, b in pairwise(loads)), default=0.0)
         most = max((item.replicas for item in loads), default=0) or after.peak
         fallen = _fallen(rate_rps, level)
-        if fallen >= LEAST_FALL and fallen * most >= LEAST_REPLICAS:
+        unneeded = not 0 < most <= latest.replicas
+        if unneeded and fallen >= LEAST_FALL and fallen * most >= LEAST_REPLICAS:
             stay = Stay(now, now - back_at, level, most)
             stays = (*_recent(before.stays, now), stay)
             after = replace(after, level_rps=level, lowest_rps=rate_rps, stays=stays)

@@ -192,3 +192,13 @@ def test_what_only_a_queue_needs_is_no_return() -> None:
     returns, now = after(((200.0, 9), (200.0, 4)))
     returns = seen(returns, 6.0, 9, queued=True, lasting=6, now=now + STEP, window=WINDOW)
     assert returns.away_at is not None
+
+
+def test_load_that_is_back_with_all_its_replicas_is_not_away_again_at_once() -> None:
+    """The window still has the higher rate from before, but nothing is given back."""
+    returns, now = after(((200.0, 9), (30.0, 4)))
+    for _ in range(5):
+        now += STEP
+        returns = seen(returns, 6.0, 9, queued=False, now=now, window=WINDOW)
+        assert returns.away_at is None
+    assert len(returns.times) == 1
