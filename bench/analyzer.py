@@ -7,10 +7,11 @@ to its decisions, without capacity: `bench/optimizer.py` has it with one.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from adapter.planning import plan as planning
+from adapter.planning.fleet import Routing
 from analyzer import capacity, queueing
 from analyzer.engine import sizing
 from analyzer.engine.columns import Engine
@@ -84,16 +86,10 @@ def singles() -> None:
             max_queue=10 * max_batch,
         )
         rate = 0.7 * replica.max_rate_rps
-        analyze = measured(lambda replica=replica, rate=rate: queueing.analyze(replica, rate), 50)  # type: ignore[misc]
-        size = measured(
-            lambda replica=replica: capacity.size(replica, ttft_ms=500, itl_ms=40),  # type: ignore[misc]
-            30,
-        )
+        analyze = measured(functools.partial(queueing.analyze, replica, rate), 50)
+        size = measured(functools.partial(capacity.size, replica, ttft_ms=500, itl_ms=40), 30)
         replicas, targets = fleet(1000, max_batch)
-        batch = measured(
-            lambda replicas=replicas, targets=targets: capacity.size_all(replicas, **targets),  # type: ignore[misc]
-            5,
-        )
+        batch = measured(functools.partial(capacity.size_all, replicas, **targets), 5)
         print(
             f"{max_batch:>9}  {text(analyze, 1e6, 0):>22}  {text(size, 1e6, 0):>24}"
             f"  {text(batch, 1e6 / 1000, 1):>22}  {size[0] / batch[0] * 1000:>8.0f}x"
@@ -116,8 +112,8 @@ def engines() -> None:
         )
         means, tails = (
             measured(
-                lambda engine=engine, percentile=percentile: sizing.size_engine(  # type: ignore[misc]
-                    engine, ttft_ms=500, itl_ms=25, percentile=percentile
+                functools.partial(
+                    sizing.size_engine, engine, ttft_ms=500, itl_ms=25, percentile=percentile
                 ),
                 100,
             )
@@ -135,8 +131,8 @@ def fleets() -> None:
             for variants in (100, 1_000, 10_000):
                 replicas, targets = fleet(variants * ACCELERATORS, max_batch)
                 times = measured(
-                    lambda replicas=replicas, targets=targets, percentile=percentile: (  # type: ignore[misc]
-                        capacity.size_all(replicas, **targets, percentile=percentile)
+                    functools.partial(
+                        capacity.size_all, replicas, **targets, percentile=percentile
                     ),
                     5 if variants < 10_000 else 3,
                 )
@@ -153,15 +149,16 @@ def steps() -> None:
     print(
         f"\n{'variants x 4':>12}  {'model':>8}  {'routing':>12}  {'plan, seconds':>24}  {'ms/variant':>10}"
     )
-    for name, by_steps, routing in (
+    kinds: Sequence[tuple[str, bool, Routing]] = (
         ("lines", False, "random"),
         ("lines", False, "least-loaded"),
         ("steps", True, "random"),
-    ):
+    )
+    for name, by_steps, routing in kinds:
         for variants in (1, 100, 1_000, 10_000):
-            given = planned_fleets.fleet(variants, steps=by_steps, routing=routing)  # type: ignore[arg-type]
+            given = planned_fleets.fleet(variants, steps=by_steps, routing=routing)
             times = planned_fleets.cpu_seconds(
-                lambda given=given: planning.plan(given),  # type: ignore[misc]
+                functools.partial(planning.plan, given),
                 3 if variants > 1_000 else 7,
             )
             print(

@@ -9,9 +9,12 @@ with their reasons; the second one the solvers alone. CPU time of the process.
 
 from __future__ import annotations
 
+import argparse
+import functools
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from adapter.planning import plan as planning
+from adapter.planning.fleet import Fleet
 from bench import planned_fleets
 from optimizer import branch_and_bound, greedy, unlimited
 from optimizer.problem import (
@@ -27,6 +31,7 @@ from optimizer.problem import (
     Problem,
     SaturationPolicy,
     Solution,
+    SolverName,
     VariantCandidates,
 )
 
@@ -80,12 +85,14 @@ def problem(count: int, share: float, policy: SaturationPolicy = "None") -> Prob
     return Problem(variants=tuple(variants), capacity=capacity, policy=policy, time_limit_s=60)
 
 
-def timed(solve: object, given: Problem, repeats: int) -> tuple[Solution, str]:
+def timed(
+    solve: Callable[[Problem], Solution], given: Problem, repeats: int
+) -> tuple[Solution, str]:
     """The plan, and median (min..max) of the seconds."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
-        solution: Solution = solve(given)  # type: ignore[operator]
+        solution: Solution = solve(given)
         times.append(time.process_time() - start)
     return solution, f"{statistics.median(times):.3f} ({min(times):.3f}..{max(times):.3f})"
 
@@ -101,14 +108,15 @@ def steps(largest: int) -> None:
             free = planned_fleets.fleet(count, steps=by_steps)
             tight = planned_fleets.tight(free)
             cells = []
-            for given, solver, repeats in (
+            runs: Sequence[tuple[Fleet, SolverName, int]] = (
                 (free, "unlimited", 7),
                 (tight, "greedy", 7),
                 (tight, "branch-and-bound", 3),
-            ):
-                solved = planned_fleets.solved_by(given, solver)  # type: ignore[arg-type]
+            )
+            for given, solver, repeats in runs:
+                solved = planned_fleets.solved_by(given, solver)
                 middle, low, high = planned_fleets.cpu_seconds(
-                    lambda solved=solved: planning.plan(solved),  # type: ignore[misc]
+                    functools.partial(planning.plan, solved),
                     1 if count > 1_000 else repeats,
                 )
                 cells.append(f"{middle:.3f} ({low:.3f}..{high:.3f})")
@@ -147,4 +155,9 @@ def main(largest: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5_000)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "largest", nargs="?", type=int, default=5_000, metavar="VARIANTS",
+        help="largest fleet of the second table; the first has twice as many (default: 5000)",
+    )  # fmt: skip
+    main(parser.parse_args().largest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ Form = Literal["json", "yaml"]
 
 JSON, YAML = "application/json", "application/yaml"
 AVAILABLE = (JSON, YAML)
+_FORMS: Mapping[str, Form] = {"*/*": "json", JSON: "json", YAML: "yaml"}
 DISCOVERY_GROUP = "apidiscovery.k8s.io"
 DISCOVERY_KIND = "APIGroupDiscoveryList"
 
@@ -52,7 +54,7 @@ def accepted(header: str, *, discovery: bool = False) -> Accepted:
     for part in sorted(parts, key=_weight, reverse=True):
         kind, *parameters = (piece.strip() for piece in part.split(";"))
         given = dict(piece.partition("=")[::2] for piece in parameters)
-        form: Form | None = {"*/*": "json", JSON: "json", YAML: "yaml"}.get(kind)  # type: ignore[assignment]
+        form = _FORMS.get(kind)
         if form is None:
             continue
         if "as" in given:

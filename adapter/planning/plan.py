@@ -11,6 +11,7 @@ import contextlib
 import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from adapter.planning import candidates
 from adapter.planning import fleet as fleets
@@ -137,7 +138,7 @@ def _placed(fleet: fleets.Fleet) -> Plan:
     for name, decision in decisions.items():
         group, cut = joint.owners.get(name, ""), joint.cut_by.get(name, ())
         share = joint.shares.get(name)
-        changes: dict[str, object] = {"group": group, "share": share, "cut_by": cut}
+        changes: dict[str, Any] = {"group": group, "share": share, "cut_by": cut}
         reason = decision.reason
         if group:
             served = joint.groups[group].served
@@ -155,7 +156,7 @@ def _placed(fleet: fleets.Fleet) -> Plan:
                 reason = f"TTFT {chosen.ttft_ms:.0f} ms, ITL {chosen.itl_ms:.1f} ms; {reason}"
             reason = "; ".join(filter(None, (f"carries {share:.0%} of group {group}", reason)))
         reason = "; ".join([reason, *(str(item) for item in cut)])
-        decisions[name] = replace(decision, reason=reason, **changes)  # type: ignore[arg-type]
+        decisions[name] = replace(decision, reason=reason, **changes)
     plan_ = _plan(decisions, dict(joint.set_aside), joint.solution)
     return replace(plan_, groups=joint.groups, ceilings=joint.ceilings)
 

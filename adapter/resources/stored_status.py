@@ -105,8 +105,10 @@ def _count(value: object) -> int | None:
 
 def published(status: object) -> Published | None:
     """Decision that a `.status` holds; None if there is no valid one."""
+    if not isinstance(status, dict):
+        return None
     try:
-        allocation = status["desiredOptimizedAlloc"]  # type: ignore[index] # what is no mapping has none
+        allocation = status["desiredOptimizedAlloc"]
         replicas = allocation["numReplicas"]
         if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 0:
             return None
