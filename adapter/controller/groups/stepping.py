@@ -215,13 +215,16 @@ def _returns(
     if need is None:
         return record.returns
     planned = sum(part.planned for part in parts)
+    # What is held for the window is planned too, and is no need of this cycle.
+    held = max(decision.demand_rpm / 60.0, need.rate_rps)
+    needed = math.ceil(planned * need.rate_rps / held) if held > 0 else planned
     windows = [demanded.window(cycle.sources[part.key], cycle.settings) for part in parts]
     return returns.seen(
         record.returns,
         need.arrivals_rps,
-        planned,
+        needed,
         queued=need.in_flight > 0,
-        lasting=math.ceil(decision.arriving * planned),
+        lasting=math.ceil(decision.arriving * needed),
         now=cycle.now,
         window=max(windows),
     )
