@@ -20,16 +20,22 @@ class Gateway:
     def __init__(self, *, models: int, routing: Routing) -> None:
         self._routing = routing
         self._ready: list[list[FleetServer]] = [[] for _ in range(models)]
+        self._alike = [True] * models  # whether all ready servers have the same max_requests
         self._queues: list[deque[Request]] = [deque() for _ in range(models)]
         self._turns = [itertools.count() for _ in range(models)]
 
     def add(self, server: FleetServer, model: int) -> None:
         """Route requests of the model to this server from now on."""
         self._ready[model].append(server)
+        self._compare(model)
 
     def remove(self, server: FleetServer, model: int) -> None:
         """Route no more requests to this server."""
         self._ready[model].remove(server)
+        self._compare(model)
+
+    def _compare(self, model: int) -> None:
+        self._alike[model] = len({server.max_requests for server in self._ready[model]}) <= 1
 
     def servers(self) -> Iterator[FleetServer]:
         """Ready servers of all models."""
@@ -57,11 +63,13 @@ class Gateway:
             server.run(at_ms)
             server.offer(request, at_ms)
         else:
+            # Servers that are alike are in the order of their loads, without a division for each.
+            alike = self._alike[request.model]
             least, chosen = math.inf, ready[0]
             for server in ready:
                 if server.next_ms < at_ms:
                     server.run(at_ms)
-                load = server.load / server.max_requests
+                load = server.load if alike else server.load / server.max_requests
                 if load < least:
                     least, chosen = load, server
             chosen.offer(request, at_ms)
