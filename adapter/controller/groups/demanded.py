@@ -283,13 +283,17 @@ def _rate(
     cycle: Cycle,
 ) -> SizingRate:
     settings = cycle.settings
+    rates, out = settings.rates, record.outage
+    if out is not None and out.ended is None:
+        # An outage is to cost a cycle and a start-up: what waits by then is to be served within the cycle.
+        rates = replace(rates, drain_seconds=min(rates.drain_seconds, settings.interval))
     return demand.sizing_rate(
         anchor,
         traffic,
         gateway_rps=at.rate_rps,
         trend=record.trend,
         work=record.work,
-        settings=settings.rates,
+        settings=rates,
         window_seconds=settings.collection.window,
         interval_seconds=settings.interval,
         now=cycle.now,
