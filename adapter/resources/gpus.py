@@ -23,9 +23,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from adapter.resources.annotations import ACCELERATOR_LABEL
 from adapter.resources.devices import dra, in_use, neuron, products, taints
 from adapter.resources.devices.by_product import ByProduct
 from adapter.resources.devices.held import devices
+from adapter.resources.devices.left_out import MOST_NAMED, LeftOut, clauses, several
 from adapter.resources.gpu_vendors import (
     INVALID,
     SLICE,
@@ -64,30 +66,6 @@ class GpuType:
     held_on_closed: int
     coarse: bool = False
     by_taints: Mapping[tuple[taints.Taint, ...], int] = field(default_factory=dict)
-
-
-MOST_NAMED = 32
-"""Most types of GPUs that a message names; drivers may publish a product for each device."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
-    """GPUs of a node that are not counted.
-
-    Attributes:
-        node: name of the node; empty for devices that are of no single one.
-        what: type of the GPUs, or the resource name where the type is unknown.
-
-    """
-
-    node: str
-    gpus: int
-    what: str
-    why: str
-
-    def __str__(self) -> str:
-        where = f"node {self.node}" if self.node else "ResourceSlices"
-        return f"{where}: {self.gpus} {self.what} not counted: {self.why}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +118,8 @@ class Inventory:
         # Each GPU is given once.
         for device in alike.in_turn(asked):
             matching = alike.meant(device)
-            problem = _problem(matching, closed) if matching else nothing
+            problem = _problem(matching, closed) if matching else ""
+            problem = problem or several(alike.unclear(device)) or ("" if matching else nothing)
             if not problem and matching[0].name in taken:
                 same = taken[matching[0].name]
                 problem = f"is the same GPU as {same!r}, which has all of them; write both alike"
@@ -154,11 +133,20 @@ class Inventory:
         """Device types under which the GPUs of others are counted, as `ByProduct.counted_as`."""
         return ByProduct(self.types).counted_as(priced, others)
 
-    def closed(self) -> dict[str, str]:
-        """GPUs that no pod of a variant may use, as a clause, by device type."""
-        by_type = self._closed()
+    def closed(self, asked: Iterable[str] = ()) -> dict[str, str]:
+        """GPUs that no pod of a variant may use, as a clause, by device type.
+
+        Those of the types `asked` that may be one of several kinds are of none.
+        """
+        by_type, alike = self._closed(), ByProduct(self.types)
+        unclear = {device: several(alike.unclear(device)) for device in asked}
         return {
-            item.name: _and(by_type[item.name]).removeprefix("; ")
+            device: f"its GPU {device!r} {why}, in metadata.labels[{ACCELERATOR_LABEL}] or as the device of"
+            " its row"
+            for device, why in unclear.items()
+            if why
+        } | {
+            item.name: clauses(by_type[item.name]).removeprefix("; ")
             for item in self.types
             if item.name in by_type
         }
@@ -174,20 +162,19 @@ class Inventory:
         # Resources have a slash, which labels cannot have.
         unnamed = [item for item in self.left_out if "/" in item.what]
         if not self.types:
-            return f"is no GPU of the nodes; they have none with a name{_and(unnamed)}"
+            return f"is no GPU of the nodes; they have none with a name{clauses(unnamed)}"
         named = list(self.total)
         more = [f"and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
         names = ", ".join([*named[:MOST_NAMED], *more])
-        return f"is no GPU of the nodes; they have {names}; write one of these{_and(unnamed)}"
+        return f"is no GPU of the nodes; they have {names}; write one of these{clauses(unnamed)}"
 
 
 def _problem(matching: Sequence[GpuType], closed: Mapping[str, list[LeftOut]]) -> str:
     """Why none can be had of a device type with these matches."""
     if len(matching) > 1:
-        names = " or ".join(item.name for item in matching[:MOST_NAMED])
-        return f"may be {names}; write the one that is meant"
+        return several([item.name for item in matching])
     if matching[0].total + matching[0].held_on_closed == 0:
-        return f"is on no node that takes pods{_and(closed.get(matching[0].name, ()))}"
+        return f"is on no node that takes pods{clauses(closed.get(matching[0].name, ()))}"
     return ""
 
 
@@ -390,9 +377,3 @@ def _type(name: str, pools: Sequence[_Pool], others: in_use.Held, own: in_use.He
         held_on_closed=sum(min(own[pool.key], pool.count) for pool in running),
         coarse=all(pool.coarse for pool in pools),
     )
-
-
-def _and(left_out: Sequence[LeftOut]) -> str:
-    """Some of them, to go on with a sentence."""
-    more = [f"and {len(left_out) - 3} more"] if len(left_out) > 3 else []
-    return "".join(f"; {item}" for item in [*left_out[:3], *more])

@@ -74,13 +74,21 @@ class ByProduct(Generic[Kind]):
 
     def _only(self, device: str) -> str | None:
         """Name of the only type of which a device type says less, such as `H100` of one of that chip."""
-        sharing = {
+        sharing = self._alike(device)
+        return sharing.pop() if len(sharing) == 1 else None
+
+    def _alike(self, device: str) -> set[str]:
+        return {
             item.name
             for chip in products.chips(device)
             for item in self._by_chip.get(chip, {}).values()
             if products.alike(device, item.product, item.memory_gib)
         }
-        return sharing.pop() if len(sharing) == 1 else None
+
+    def unclear(self, device: str) -> list[str]:
+        """Names of the types that a device type may mean, as `H100` of two kinds; empty for one."""
+        names = {item.name for item in self.meant(device)} or self._alike(device)
+        return sorted(names) if len(names) > 1 else []
 
     def matching(self, device: str) -> list[Kind]:
         """Types that a device type may mean, by the surest way in which any is meant."""

@@ -49,7 +49,7 @@ def inputs(
     asked, own = device_types(reader, config_namespace), own_devices(reader)
     reader.counted_as = inventory.counted_as(asked, own)
     asked = {**{reader.counted_as.get(device, device): at for device, at in own.items()}, **asked}
-    reader.closed = inventory.closed()
+    reader.closed = inventory.closed(asked)
     known = reader.inputs()
     given = inventory.given(asked)
     if strange := _strange(known, inventory, given, pods):

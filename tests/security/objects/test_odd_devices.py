@@ -10,7 +10,7 @@ import pytest
 
 from adapter.kube import scale
 from adapter.resources import gpus, inputs
-from adapter.resources.devices import asked, dra, products, taints
+from adapter.resources.devices import asked, dra, left_out, products, taints
 from adapter.resources.variant import Target
 from tests.fuzz import neighbours
 
@@ -43,7 +43,7 @@ def inventory() -> gpus.Inventory:
             for name in names
         ),
         left_out=tuple(
-            gpus.LeftOut(node="n", gpus=1, what=Counted(name), why="cordoned") for name in names
+            left_out.LeftOut(node="n", gpus=1, what=Counted(name), why="cordoned") for name in names
         ),
     )
 
@@ -58,7 +58,7 @@ def test_products_are_not_compared_with_each_other() -> None:
 def test_a_message_names_few_products() -> None:
     """That an accelerator's device is none of thousands."""
     _, (problem,) = inventory().capacity({"A100": "ConfigMap prices"})
-    assert f"and {MANY - gpus.MOST_NAMED} more" in problem
+    assert f"and {MANY - left_out.MOST_NAMED} more" in problem
     assert len(problem) < 1000
 
 

@@ -121,6 +121,22 @@ def test_two_spellings_share_what_there_is() -> None:
     assert known.capacity == {DEVICE: 8}
 
 
+@pytest.mark.parametrize("price", ["", "H100"])
+def test_a_label_that_may_be_one_of_two_kinds_is_told(price: str) -> None:
+    """Neither has its GPUs, and the condition of the variant says what to write where."""
+    there = {
+        ("", name): gpus.trimmed(node(name, "8", {PRODUCT: name, MEMORY: "81559"}))
+        for name in (DEVICE, "NVIDIA-H100-NVL")
+    }
+    known = read(tenant(VICTIM, "", count=1, label="H100"), price=price, nodes=there)
+    (source,) = known.variants
+    may_be = f"'H100' may be {DEVICE} or NVIDIA-H100-NVL; write the one that is meant"
+    assert may_be in source.closed
+    assert LABEL in source.closed
+    assert any(may_be in problem for problem in known.problems)
+    assert read(tenant(VICTIM, "", count=1, label="H100"), price=price).variants[0].closed == ""
+
+
 @pytest.mark.parametrize("product", ["NVIDIA-H100-PCIe", "NVIDIA-H100-PCIe-79GB", "H100-PCIe"])
 def test_nobody_takes_the_gpus_of_a_row(product: str) -> None:
     """A size that the label of the memory allows was another spelling, which came first by name."""
