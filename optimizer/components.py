@@ -8,7 +8,7 @@ from optimizer.problem import Problem, VariantCandidates, kinds
 
 
 def demands(
-    variants: Sequence[VariantCandidates], within: Mapping[str, str] | None = None
+    variants: Sequence[VariantCandidates], within: Mapping[str, tuple[str, ...]] | None = None
 ) -> dict[str, int]:
     """Devices by type that the variants could take together; `within`: as of a problem."""
     total: dict[str, int] = {}

@@ -39,7 +39,7 @@ def best(
     columns: Columns,
     capacity: Mapping[str, int],
     goals: Sequence[FloatArray],
-    within: Mapping[str, str],
+    within: Mapping[str, tuple[str, ...]],
 ) -> FloatArray | None:
     """Values of the columns in the best plan; None where there are too many plans, or none.
 
@@ -48,7 +48,7 @@ def best(
         columns: what a variant can get.
         capacity: devices by type, of types that run short.
         goals: weights of the columns in what is minimized, one goal after another.
-        within: wider type of a device type, as of the problem.
+        within: wider types of a device type, as of the problem.
 
     """
     full, part = len(columns.full), len(columns.part)
@@ -97,7 +97,9 @@ def _options(must: Sequence[bool], columns: Columns) -> list[FloatArray]:
     return [np.array(options).reshape(-1, most.size) for options in rows]
 
 
-def _used(columns: Columns, capacity: Mapping[str, int], within: Mapping[str, str]) -> FloatArray:
+def _used(
+    columns: Columns, capacity: Mapping[str, int], within: Mapping[str, tuple[str, ...]]
+) -> FloatArray:
     """Devices by type and column."""
     full, part = len(columns.full), len(columns.part)
     used = np.zeros((len(capacity), columns.most.size))

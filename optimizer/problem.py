@@ -98,7 +98,7 @@ class Problem:
     Attributes:
         variants: variants with unique names.
         capacity: devices by type, a type that is not named has none; None means without end.
-        within: wider type of a type whose devices are among those of it, which count there too.
+        within: all wider types of a type, whose devices are among those of each and count there too.
         policy: saturation policy, which shares devices when not everyone can be served.
         delayed_best_effort: greedy hands out leftovers after all priorities, not after each.
         transition_factor: penalty for switching accelerators, as a share of the sum of both costs.
@@ -109,7 +109,7 @@ class Problem:
 
     variants: tuple[VariantCandidates, ...]
     capacity: Mapping[str, int] | None = None
-    within: Mapping[str, str] = field(default_factory=dict)
+    within: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     policy: SaturationPolicy = "None"
     delayed_best_effort: bool = False
     transition_factor: float = TRANSITION_FACTOR
@@ -117,12 +117,9 @@ class Problem:
     gap: float = 1e-6
 
 
-def kinds(kind: str, within: Mapping[str, str]) -> tuple[str, ...]:
+def kinds(kind: str, within: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """A device type and all wider ones that count its devices too."""
-    known = [kind]
-    while (wider := within.get(known[-1])) is not None:
-        known.append(wider)
-    return tuple(known)
+    return (kind, *within.get(kind, ()))
 
 
 class Allocation(NamedTuple):

@@ -229,7 +229,7 @@ class Fleet:
 
     Attributes:
         capacity: devices by device type; a type that is not named has none. None: unlimited.
-        within: wider device type of a type whose devices are among those of it, which count there too.
+        within: all wider device types of a type, whose devices are among those of each and count there too.
         settings: settings of the planning step.
         groups: variants that share one demand; their own loads are not looked at.
         budgets: ceilings that no plan exceeds.
@@ -240,7 +240,7 @@ class Fleet:
     service_classes: tuple[ServiceClass, ...]
     variants: tuple[Variant, ...]
     capacity: Mapping[str, int] | None = None
-    within: Mapping[str, str] = field(default_factory=dict)
+    within: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settings: Settings = Settings()
     groups: tuple[Group, ...] = ()
     budgets: tuple[Budget, ...] = ()

@@ -73,7 +73,7 @@ class Inputs:
         groups: variants that share one demand.
         gateways: namespace and metrics URL of the endpoint pickers that serve variants.
         capacity: devices by device type; None: unlimited.
-        within: wider device type of a type whose devices are among those of it, which count there too.
+        within: all wider device types of a type, whose devices are among those of each and count there too.
         digest: changes whenever a file changes.
         accelerator_named: accelerators by name; of equal names the first.
 
@@ -91,7 +91,7 @@ class Inputs:
     groups: tuple[forming.ModelGroup, ...] = ()
     gateways: tuple[tuple[str, str], ...] = ()
     capacity: Mapping[str, int] | None = None
-    within: Mapping[str, str] = field(default_factory=dict)
+    within: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     digest: str = ""
     accelerator_named: Mapping[str, fleet.Accelerator] = field(init=False, compare=False)
 

@@ -74,7 +74,7 @@ def inputs(*variants: VariantSource) -> Inputs:
         variants=variants,
         groups=forming.form(variants).groups,
         capacity={"a": 8, "part": 4},
-        within={"part": "a"},
+        within={"part": ("a",)},
     )
 
 

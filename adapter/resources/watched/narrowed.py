@@ -37,6 +37,9 @@ _Open = frozenset[tuple[taints.Taint, ...]]
 
 _PLAIN: _Open = frozenset({()})
 
+_Running = Counter[tuple[taints.Taint, ...] | None]
+"""Devices that pods have on nodes where new ones of theirs may not go, by the taints of these."""
+
 
 def applied(
     known: Inputs,
@@ -64,7 +67,7 @@ def applied(
     if not whole:
         return known
     admission = taints.Admission((each for item in whole.values() for each in item), ())
-    kept: dict[tuple[str, _Open], int] = Counter()
+    kept: dict[tuple[str, _Open], _Running] = defaultdict(Counter)
     opened: dict[str, dict[str, _Open]] = {}
     by_namespace: dict[str, set[tuple[str, _Open]]] = defaultdict(set)
     for source in known.variants:
@@ -82,12 +85,11 @@ def applied(
             mine.add((device, part))
             opened.setdefault(source.key, {})[device] = part
             # What runs where new pods may not go any more stays there.
-            kept[device, part] += sum(
-                count
-                for pod in pods.get(target, ())
-                for (name, at), count in inventory.held.get(pod, {}).items()
-                if name == given[device] and at not in part
-            )
+            running = kept[device, part]
+            for pod in pods.get(target, ()):
+                for (name, at), count in inventory.held.get(pod, {}).items():
+                    if name == given[device] and at not in part:
+                        running[at] += count
     return _with_types(known, {d: by_type[given[d]] for d in whole}, kept, opened)
 
 
@@ -101,24 +103,33 @@ def _devices(known: Inputs, source: VariantSource) -> set[str]:
 def _with_types(
     known: Inputs,
     free: Mapping[str, Mapping[tuple[taints.Taint, ...], int]],
-    kept: Mapping[tuple[str, _Open], int],
+    kept: Mapping[tuple[str, _Open], _Running],
     opened: Mapping[str, Mapping[str, _Open]],
 ) -> Inputs:
     """The inputs with the types of these parts; `opened`: parts by variant key and device type."""
-    capacity, within = dict(known.capacity or {}), dict[str, str]()
+    capacity, within = dict(known.capacity or {}), dict[str, tuple[str, ...]]()
     names: dict[tuple[str, _Open], str] = {}
+    running = [(of, inner, held) for (of, inner), held in kept.items() if held]
     # The widest first: what a part is within is there already.
     for device, part in sorted(
         kept, key=lambda item: (item[0], -len(item[1]), str(sorted(map(str, item[1]))))
     ):
-        wider = [other for (of, other) in names if of == device and other > part]
-        parent = names[device, min(wider, key=len)] if wider else device
+        # All of them: the nodes of one may be among those of two that are not among each other's.
+        wider = [name for (of, other), name in names.items() if of == device and other > part]
         name = _name(device, frozenset(free[device]) - part)
         while name in capacity:
             name += "'"
         names[device, part] = name
-        count = sum(free[device][item] for item in part) + kept[device, part]
-        capacity[name], within[name] = min(count, capacity[parent]), parent
+        # What runs elsewhere counts in each wider type, and so is among what there is of each.
+        count = sum(free[device][item] for item in part) + sum(
+            number
+            for of, inner, held in running
+            if of == device and inner <= part
+            for at, number in held.items()
+            if at not in part
+        )
+        within[name] = (*wider, device)
+        capacity[name] = min(count, *(capacity[each] for each in within[name]))
     variants = tuple(
         replace(
             source,

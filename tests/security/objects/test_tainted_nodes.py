@@ -85,7 +85,7 @@ def test_each_has_the_nodes_that_it_tolerates() -> None:
     )
     # Nobody tolerates both.
     assert room(known) == {"a": 16, "b": 16, "m": 8}
-    assert sorted(known.within.values()).count(DEVICE) == 2
+    assert sorted(map(len, known.within.values())) == [1, 1, 3]
 
 
 def test_what_runs_on_a_node_that_is_tainted_later_stays_its_own() -> None:
@@ -97,6 +97,46 @@ def test_what_runs_on_a_node_that_is_tainted_later_stays_its_own() -> None:
         tolerant = tolerating("t", ANY) if others == 8 else spot
         known = read((variant, workload, running), tolerant, nodes=there)
         assert room(known) == {"m": 6, "t": others}
+
+
+def test_what_runs_elsewhere_takes_nothing_from_wider_parts() -> None:
+    """It counted there, where its devices were not: another tenant had 2 of its 8."""
+    variant, workload, pod = tenant("m", DEVICE, count=6)
+    known = read(
+        (variant, workload, bound(pod)),
+        tolerating("t", [{"key": "spot", "operator": "Exists"}]),
+        tolerating("x", ANY),
+        nodes=nodes(a=[TAINT, OTHER], b=[OTHER]),
+    )
+    assert room(known) == {"m": 6, "t": 6 + 8, "x": 16}
+
+
+@pytest.mark.parametrize("solver", ["greedy", "branch-and-bound"])
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_devices_of_two_wider_parts_are_given_once(solver: Any, first: str) -> None:
+    """Nodes without taints are for both: what was given there to a third one counted for one of them."""
+    known = read(
+        tolerating("a", [{"key": "dedicated", "operator": "Exists"}]),
+        tolerating("b", [{"key": "spot", "operator": "Exists"}]),
+        tenant("m", DEVICE, count=1),
+        nodes=nodes(a=[], b=[TAINT], c=[OTHER]),
+    )
+    variants = []
+    for source in known.variants:
+        device, _ = stabilization.devices(known, source, source.accelerator)
+        priority = 1 if source.namespace == "m" else 2 if source.namespace == first else 3
+        wanted = Candidate("x", 20, 1, 1.0, 1.0, 1.0, 1.0, "", device, 1)
+        item = VariantCandidates(name=source.namespace, candidates=(wanted,), priority=priority)
+        variants.append(item)
+    problem = Problem(
+        variants=tuple(variants),
+        capacity=known.capacity,
+        within=known.within,
+        policy="PriorityExhaustive",
+    )
+    plan = solvers.solve(problem, solver)
+    taken = {name: item.devices for name, item in plan.allocations.items()}
+    assert taken == {"m": 8, "a": 8, "b": 8}
 
 
 @pytest.mark.parametrize("solver", ["greedy", "branch-and-bound"])
@@ -119,7 +159,7 @@ def test_a_plan_gives_no_device_twice(solver: Any, policy: Any, first: str) -> N
                 wanting("wide", "all", 1 + (first == "narrow")),
             ),
             capacity={"all": 16, "part": 8},
-            within={"part": "all"},
+            within={"part": ("all",)},
             policy=policy,
         ),
         solver,
