@@ -30,7 +30,7 @@ Tolerated = Mapping[Target, AbstractSet[taints.Tolerations]]
 """Tolerations of a scale target's pods and template; none where neither is known."""
 
 MOST_TYPES = 8
-"""Most such types of one namespace; its further variants have the nodes that are not tainted."""
+"""Most such types of a device type for one namespace; its further variants have the nodes without taints."""
 
 _Open = frozenset[tuple[taints.Taint, ...]]
 """Taints of each kind of nodes whose devices somebody may use."""
@@ -69,20 +69,20 @@ def applied(
     admission = taints.Admission((each for item in whole.values() for each in item), ())
     kept: dict[tuple[str, _Open], _Running] = defaultdict(Counter)
     opened: dict[str, dict[str, _Open]] = {}
-    by_namespace: dict[str, set[tuple[str, _Open]]] = defaultdict(set)
+    by_namespace: dict[tuple[str, str], set[_Open]] = defaultdict(set)
     for source in known.variants:
         target = source.namespace, source.reference
         free = [admission.tolerated(each) for each in tolerated.get(target, ())]
-        mine = by_namespace[source.namespace]
         for device in _devices(known, source) & whole.keys() if free else ():
             part = frozenset(
                 item for item in whole[device] if any(each.issuperset(item) for each in free)
             )
             if part == whole[device]:
                 continue
-            if (device, part) not in mine and len(mine) >= MOST_TYPES:
+            mine = by_namespace[source.namespace, device]
+            if part not in mine and len(mine) >= MOST_TYPES:
                 part = _PLAIN & whole[device]
-            mine.add((device, part))
+            mine.add(part)
             opened.setdefault(source.key, {})[device] = part
             # What runs where new pods may not go any more stays there.
             running = kept[device, part]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from adapter.controller import stabilization
 from adapter.resources import gpus, inputs
+from adapter.resources.devices import taints
+from adapter.resources.watched import narrowed
 from optimizer import solvers
 from optimizer.problem import Candidate, Problem, VariantCandidates
 from tests.adapter.resources.gpu_nodes import PRODUCT, Object, node
@@ -25,12 +28,12 @@ TAINT = {"key": "dedicated", "value": "x", "effect": "NoSchedule"}
 OTHER = {"key": "spot", "value": "", "effect": "NoSchedule"}
 
 
-def nodes(**taints: list[dict[str, str]]) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+def nodes(**tainted: list[dict[str, str]]) -> Mapping[tuple[str, str], Mapping[str, Any]]:
     """Nodes of 8 GPUs each, with these taints."""
     labels: dict[str, str] = {PRODUCT: DEVICE, MEMORY: "81559"}
     return {
         ("", name): gpus.trimmed(node(name, "8", labels, taints=given))
-        for name, given in taints.items()
+        for name, given in tainted.items()
     }
 
 
@@ -97,6 +100,47 @@ def test_what_runs_on_a_node_that_is_tainted_later_stays_its_own() -> None:
         tolerant = tolerating("t", ANY) if others == 8 else spot
         known = read((variant, workload, running), tolerant, nodes=there)
         assert room(known) == {"m": 6, "t": others}
+
+
+def test_parts_of_many_types_of_gpus_are_told_apart() -> None:
+    """Beyond 8 types a variant had only nodes without taints: none, where all GPU nodes have one."""
+    own, other = (taints.Taint(key, "", "NoSchedule") for key in ("dedicated", "spot"))
+    known = read(tenant("m", DEVICE, count=1), nodes=nodes(a=[]))
+    (source,) = known.variants
+    unit = known.accelerator_named[source.accelerator]
+    names = [f"GPU-{number}" for number in range(2 * narrowed.MOST_TYPES)]
+    types = (
+        gpus.GpuType(
+            name=name,
+            product=name,
+            memory_gib=None,
+            total=16,
+            free=16,
+            held_on_closed=0,
+            by_taints={(own,): 8, (own, other): 8},
+        )
+        for name in names
+    )
+    known = narrowed.applied(
+        replace(
+            known,
+            accelerators=tuple(replace(unit, name=name, device_type=name) for name in names),
+            variants=tuple(
+                replace(source, name=name, accelerator=name, own_accelerator=None) for name in names
+            ),
+            capacity=dict.fromkeys(names, 16),
+        ),
+        gpus.Inventory(types=tuple(types), left_out=()),
+        dict(zip(names, names, strict=True)),
+        {},
+        {("m", source.reference): {(taints.Toleration("dedicated", None, ""),)}},
+    )
+    assert known.capacity is not None
+    rooms = [
+        known.capacity[item.narrowed[name]]
+        for item, name in zip(known.variants, names, strict=True)
+    ]
+    assert rooms == [8] * len(names)
 
 
 def test_what_runs_elsewhere_takes_nothing_from_wider_parts() -> None:
