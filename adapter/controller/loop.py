@@ -186,6 +186,7 @@ class ControlLoop:
 
     def _use(self, inputs: Inputs) -> None:
         changed = self._written.changes(inputs)
+        self._early.serve(self._written.namespaces)
         if self._leading:
             self._early.request(changed)
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
@@ -356,6 +357,11 @@ class _Written:
 
     def __init__(self) -> None:
         self._last: dict[str, list[object]] = {}
+
+    @property
+    def namespaces(self) -> frozenset[str]:
+        """Namespaces that had variants at the last call, used or refused."""
+        return frozenset(self._last) - {EVERYBODY}
 
     def changes(self, inputs: Inputs) -> frozenset[str]:
         """Namespaces where it differs from that of the last call; `EVERYBODY` where it is of none alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from dataclasses import replace
@@ -141,6 +142,43 @@ async def test_who_asks_for_cycles_without_end_leaves_time_to_others(asking: int
     # A cycle for others begins when the last one has ended and been paid for.
     late = [min(at for at in begun if at >= asked) - asked for asked in waited[1:]]
     assert max(late) <= (1.0 + 1.0 / early.SHARE) * CYCLE_SECONDS + 2.0 * DEBOUNCE_SECONDS
+
+
+async def begun_by(namespaces: tuple[str, ...]) -> int:
+    """Cycles that one namespace has begun by asking all the time, beside others that ask for none."""
+    cycles, number = early.EarlyCycles(), 0
+    cycles.serve(namespaces)
+    now = asyncio.get_running_loop().time
+    ends_at = now() + 300.0
+    while now() < ends_at:
+        cycles.request(namespaces[:1])
+        if await cycles.wait(1.0):
+            number += 1
+            asked = cycles.begin()
+            await asyncio.sleep(CYCLE_SECONDS)
+            cycles.took(CYCLE_SECONDS, asked)
+    return number
+
+
+async def test_a_namespace_that_is_alone_has_the_time_of_all() -> None:
+    """Its load rises for minutes: cycles that take time from nobody came at a quarter of it."""
+    alone, beside = await begun_by(("a",)), await begun_by(("a", "b"))
+    assert alone * CYCLE_SECONDS >= early.SHARE * 300.0
+    assert beside * CYCLE_SECONDS <= early.NAMESPACE_SHARE * 300.0 + early.NAMESPACE_SECONDS + 2.0
+
+
+async def test_what_rounding_leaves_of_a_wait_is_none() -> None:
+    """A clock that does not pass so little had it wait for ever, without a pause."""
+    looks = itertools.count()
+
+    def standing() -> float:
+        assert next(looks) < 100
+        return 1e6
+
+    cycles = early.EarlyCycles(standing)
+    cycles.took(early.NAMESPACE_SECONDS + 1e-12, ["a"])
+    cycles.request(["a"])
+    assert await cycles.wait(10.0)
 
 
 def written_as(namespace: str, number: int) -> VariantSource:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 EVERYBODY = ""
 """Namespace of what is no tenant's alone: prices, classes, devices."""
@@ -18,7 +18,10 @@ NAMESPACE_SHARE, NAMESPACE_SECONDS = 0.25, 5.0
 """Share of the time that cycles may take which one namespace asks for, and seconds that it may save up."""
 
 SHARE, SECONDS = 0.5, 10.0
-"""The same of all of them."""
+"""The same of all of them, and of a namespace that is alone."""
+
+SHORTEST_WAIT = 1e-3
+"""Seconds for which nothing waits: what rounding leaves of a wait would never pass on a clock that stands."""
 
 
 class _Budget:
@@ -54,11 +57,16 @@ class EarlyCycles:
         self._each: dict[str, _Budget] = {}
         self._asking: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
+        self._shared = True
 
     @property
     def requested(self) -> bool:
         """Whether a cycle is asked for since the last one began."""
         return bool(self._asking)
+
+    def serve(self, namespaces: Collection[str]) -> None:
+        """Serve these namespaces: one that is alone takes no time from others, and may have all."""
+        self._shared = len(namespaces) > 1
 
     def request(self, namespaces: Iterable[str]) -> None:
         """Ask for a cycle."""
@@ -88,7 +96,7 @@ class EarlyCycles:
         ends_at = self._clock() + seconds
         while (left := ends_at - self._clock()) > 0.0:
             due = self._due()
-            if due <= 0.0:
+            if due <= SHORTEST_WAIT:
                 return True
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
@@ -99,5 +107,8 @@ class EarlyCycles:
     def _due(self) -> float:
         """Seconds until a cycle that is asked for may start; infinite where none is."""
         now = self._clock()
-        each = (self._each[name].wait(now) if name in self._each else 0.0 for name in self._asking)
-        return max(min(each, default=float("inf")), self._all.wait(now))
+        if not self._asking:
+            return float("inf")
+        waits = [self._each[name].wait(now) for name in self._asking if name in self._each]
+        held = self._shared and len(waits) == len(self._asking)
+        return max(min(waits) if held else 0.0, self._all.wait(now))
