@@ -49,7 +49,7 @@ class _Repairs:
 
     def due(self, now: float) -> bool:
         """Whether they may be put right again."""
-        return self.number < AT_ONCE or now - self.at >= self._wait()
+        return self.number < AT_ONCE or abs(now - self.at) >= self._wait()
 
     def one_more(self, now: float) -> _Repairs:
         """With one of this moment; after a long time without any they are counted anew."""
@@ -246,11 +246,14 @@ class StatusWriter:
         ):
             return
         seen, uid = str(item["metadata"]["resourceVersion"]), str(item["metadata"].get("uid"))
+        if record.uid != uid:
+            self._records[key] = record = replace(record, repairs=_NONE, owned=_NONE)
         ours = record.status if record.uid == uid and not self._in_flight[key] else None
+        repairs = record.repairs
         if ours and not variant_status.differs(ours, after, refresh_seconds=self._refresh, now=now):
-            if not record.repairs.due(now):
+            if not repairs.due(now):
                 return
-            self._records[key] = record = replace(record, repairs=record.repairs.one_more(now))
+            repairs = repairs.one_more(now)
         version = record.version if record.uid == uid and record.seen == seen else seen
         newest = partial(self._is_newest, key, turn)
         self._in_flight[key] += 1
@@ -265,7 +268,8 @@ class StatusWriter:
             return
         if newest():
             version = str((written.get("metadata") or {}).get("resourceVersion"))
-            record = replace(self._records.get(key, record), stored=written.get("status") or {})
+            stored, record = written.get("status") or {}, self._records.get(key, record)
+            record = replace(record, stored=stored, repairs=repairs)
             self._records[key] = replace(record, uid=uid, status=after, seen=seen, version=version)
         self._succeeded(key, "status")
         self._events.add(key, uid, before, after)
@@ -279,10 +283,7 @@ class StatusWriter:
         if isinstance(error, NotFound):
             return  # the variant was deleted meanwhile
         record = self._records.get(key, _Record())
-        text = advice.explained(error)
-        if isinstance(error, Forbidden) and part not in record.problems:
-            # An API server that has just started refuses what its RBAC rules allow.
-            text = str(error)
+        text = _explained(error, again=part in record.problems)
         if record.problems.get(part) != text:
             log.warning(
                 "write failed; retrying at the next reconcile cycle",
@@ -300,9 +301,9 @@ class StatusWriter:
 
     async def _own(self, source: VariantSource) -> None:
         """Add the scale target as an owner, so that the variant is deleted with it."""
-        item, record, now = self._watched(source.key), self._records[source.key], self._now()
-        if item is None or not self._leads() or not record.owned.due(now):
-            return
+        item, record = self._watched(source.key), self._records.get(source.key)
+        if not (item and record and record.owned.due(self._now()) and self._leads()):
+            return  # the variant may have gone while its status was on its way
         try:
             added = await self._requests.own(source, item["metadata"])
         except ApiError as error:
@@ -311,7 +312,13 @@ class StatusWriter:
         self._succeeded(source.key, "ownerReferences")
         if added:
             record = self._records.get(source.key, record)
-            self._records[source.key] = replace(record, owned=record.owned.one_more(now))
+            self._records[source.key] = replace(record, owned=record.owned.one_more(self._now()))
+
+
+def _explained(error: ApiError, *, again: bool) -> str:
+    """What is said of a write that failed; `again`: so did the one before."""
+    # An API server that has just started refuses what its RBAC rules allow.
+    return str(error) if isinstance(error, Forbidden) and not again else advice.explained(error)
 
 
 def _current(item: Mapping[str, Any], record: _Record) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from adapter.app.managed_targets import ManagedTargets
 from adapter.controller.live.events import EventWriter
 from adapter.controller.status_writer import StatusWriter
 from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError, NotFound
 from adapter.resources import stored_status
 from adapter.resources.stored_status import Decided
 from tests.adapter.controller.live.test_status_order import OneVariant, state
@@ -28,14 +30,22 @@ class Changed(OneVariant):
 
     Attributes:
         webhook: Changes what is written, by the number of writes so far.
+        failing: What it answers to every request; None where it serves them.
+        uid: UID of the object from now on.
 
     """
+
+    failing: ApiError | None = None
+    uid = "u"
 
     def __init__(self, webhook: Change = lambda status, _: status) -> None:
         super().__init__()
         self.webhook = webhook
 
     async def request(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        if self.failing is not None:
+            await asyncio.sleep(self.late.pop(0) if self.late else 0.0)
+            raise self.failing
         written = await super().request(method, path, **more)
         if method == "PATCH":
             written["status"] = self.webhook(written["status"], len(self.written))
@@ -44,7 +54,7 @@ class Changed(OneVariant):
     def change(self, change: Change, number: int) -> None:
         """What a controller does to the status that is there."""
         version = int(self.item["metadata"]["resourceVersion"]) + 1
-        metadata = {**self.item["metadata"], "resourceVersion": str(version)}
+        metadata = {"uid": self.uid, "resourceVersion": str(version)}
         self.item = {"metadata": metadata, "status": change(self.item["status"], number)}
 
 
@@ -112,6 +122,60 @@ async def test_who_changes_ours_after_every_write_has_ever_fewer_answers() -> No
     assert len(api.written) <= 12
     await written.write(state(3), ())
     assert api.written[-1] == 3
+
+
+@pytest.mark.virtual_time
+async def test_repairs_of_an_object_that_is_gone_do_not_count() -> None:
+    """Another of its name waited for its turn; and so did all for as long as a clock went back."""
+    now, api = [1e9], Changed()
+    written = writer(api, lambda: now[0])
+
+    async def repaired(number: int) -> int:
+        before = len(api.written)
+        api.change(stamped, number)
+        await written.write(state(2), ())
+        return len(api.written) - before
+
+    await written.write(state(2), ())
+    assert [await repaired(number) for number in range(4)] == [1, 1, 1, 0]
+    now[0] -= HOUR
+    assert await repaired(4) == 1
+    assert await repaired(5) == 0
+    api.uid, api.item = "v", {"metadata": {"uid": "v", "resourceVersion": "100"}}
+    await written.write(state(2), ())
+    assert await repaired(6) == 1
+
+
+@pytest.mark.virtual_time
+async def test_a_variant_that_goes_while_its_status_is_written_has_no_owner() -> None:
+    """It was no error: the log had a traceback for each."""
+    api = Changed()
+    written = StatusWriter(
+        api, identity="a", watched=lambda _: api.item, leads=lambda: True, refresh_seconds=60.0,
+        owner_references=True,
+    )  # fmt: skip
+    (one,) = state(2).values()
+    api.late, api.failing = [20.0], NotFound("gone", code=404)
+    with structlog.testing.capture_logs() as logs:
+        await written.write({"n/v": replace(one, source=replace(one.source, target_uid="t"))}, ())
+        await written.write({}, ())
+        await asyncio.sleep(60.0)
+    assert (api.written, logs) == ([], [])
+
+
+@pytest.mark.virtual_time
+async def test_repairs_that_fail_do_not_count() -> None:
+    """An API server that refuses for some cycles had what others changed stay for a minute more."""
+    api = Changed()
+    written = writer(api)
+    await written.write(state(2), ())
+    api.change(stamped, 0)
+    api.failing = ApiError("no leader", code=500)
+    for _ in range(CYCLES):
+        await written.write(state(2), ())
+    api.failing = None
+    await written.write(state(2), ())
+    assert api.written == [2, 2]
 
 
 @pytest.mark.parametrize(
