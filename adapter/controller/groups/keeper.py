@@ -91,7 +91,15 @@ class Groups:
     def forget(self) -> None:
         """Forget what this process planned before: another one has decided since."""
         self._records = {
-            name: replace(item, since=None, demands=(), raised_at=None, changed_at=None)
+            name: replace(
+                item,
+                since=None,
+                demands=(),
+                raised_at=None,
+                changed_at=None,
+                move_since=None,
+                reconfigured=False,
+            )
             for name, item in self._records.items()
         }
 
@@ -265,7 +273,6 @@ _of_variant = attrgetter(
     "membership",
     "interruptible",
     "interruptible_share",
-    "own_accelerator",
 )
 _of_settings = attrgetter(
     "policy",
@@ -286,6 +293,8 @@ def _configuration(group: ModelGroup, inputs: Inputs, settings: LoopSettings) ->
     return (
         group,
         [_of_variant(source) for source in sources],
+        # The rest of what only a variant prices is what its pods show.
+        [own.unit_cost if (own := source.own_accelerator) else None for source in sources],
         [inputs.accelerator_named.get(name) for name in names],
         [c.priority for c in inputs.service_classes if c.name == group.service_class],
         _of_settings(settings),

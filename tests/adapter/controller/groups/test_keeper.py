@@ -95,3 +95,33 @@ def test_what_changes_by_itself_is_nothing_that_people_change() -> None:
     assert record.worths
     changed = (replace(SOURCES[0], max_replicas=3), SOURCES[1])
     assert not _after(None, changed, LoopSettings()).reconfigured
+
+
+def test_gpus_that_pods_show_are_nothing_that_people_change() -> None:
+    """The first pod says how many GPUs the price of a variant is for; another price is people's."""
+    (group,) = INPUTS.groups
+    own = fleet.Accelerator(name="unknown@40", device_type="unknown", unit_cost=40.0)
+    shown = replace(own, name="8xH100@40", device_type="H100", multiplicity=8)
+    known = [
+        keeper._configuration(
+            group,
+            replace(INPUTS, variants=(replace(SOURCES[0], own_accelerator=item), SOURCES[1])),
+            LoopSettings(),
+        )
+        for item in (own, shown, replace(own, unit_cost=41.0))
+    ]
+    assert known[0] == known[1] != known[2]
+
+
+def test_a_new_leader_moves_no_load_for_what_was_changed_before() -> None:
+    """Another replica has decided since: a move waits as after a start."""
+    groups = Groups()
+    groups.apply_inputs(INPUTS, LoopSettings())
+    groups._records = {
+        name: replace(item, since=1.0, move_since=2.0) for name, item in groups._records.items()
+    }
+    changed = replace(INPUTS, variants=(replace(SOURCES[0], max_replicas=3), SOURCES[1]))
+    groups.apply_inputs(changed, LoopSettings())
+    groups.forget()
+    (record,) = groups._records.values()
+    assert (record.since, record.move_since, record.reconfigured) == (None, None, False)
