@@ -126,7 +126,7 @@ def lines(variants: Mapping[str, Any]) -> list[str]:
     change = f" ({(ours - present) / present:+.1%})" if present > 0 else ""
     return [
         *table,
-        f"cost of all: {present:.0f} / {ours:.0f} cents{change}",
+        f"cost of all: {_number(present)} / {_number(ours)} cents{change}",
         "",
         *NOTE.splitlines(),
     ]
@@ -136,18 +136,31 @@ def _cells(item: Mapping[str, Any]) -> tuple[str, ...]:
     present, ours = item["present"], item["ours"]
     more, fewer = item["moreReplicas"], item["fewerReplicas"]
     different = [
-        f"{part['share']:.0%} of the time {word}, by up to {part['most']}"
+        f"{_part(part['share'])} of the time {word}, by up to {part['most']}"
         for word, part in (("more", more), ("fewer", fewer))
         if part["most"] > 0
     ]
     return (
-        f"{item['hours']:.1f}",
+        f"{item['hours']:.{1 if item['hours'] >= 1 else 2}f}",
         f"{present['meanReplicas']:.2f} / {ours['meanReplicas']:.2f}",
-        f"{present['costCents']:.0f} / {ours['costCents']:.0f}",
+        f"{_number(present['costCents'])} / {_number(ours['costCents'])}",
         f"{_share(present['attainment'])} / {_share(ours['attainment'])}",
         "; ".join(different) or "never",
     )
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+    if value is None:
+        return "-"
+    return f"{value:.1%}" if value == 1 or value < 0.9995 else "> 99.9%"  # rounding hides no miss
+
+
+def _part(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else "< 1%"
+
+
+def _number(cents: float) -> str:
+    """Cents with three digits where they are few: a first minute costs less than one of them."""
+    if 0 < cents < 0.01:
+        return "< 0.01"
+    return f"{cents:.{0 if cents >= 100 or cents == 0 else 1 if cents >= 10 else 2}f}"
