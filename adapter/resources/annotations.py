@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar, get_args
 
@@ -53,7 +54,25 @@ ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
 _DECLARED = {item.annotation: item for item in all_declarations() if item.annotation}
 """Settings that an annotation overrides, whose bounds are those of the annotation too."""
 
+_NAMED = re.compile(r"metadata\.annotations\[([^\]]+)\]")
+
 Word = TypeVar("Word", bound=str)
+
+
+def with_owner(problem: str, of_target: Collection[str], target: object) -> str:
+    """The problem of a variant, with the scale target named where an annotation stands there alone.
+
+    Args:
+        problem: Text that names annotations as fields.
+        of_target: Names of annotations that the scale target has and the variant has not.
+        target: Scale target, as messages name it.
+
+    """
+
+    def named(match: re.Match[str]) -> str:
+        return f"{match[0]} of {target}" if match[1] in of_target else match[0]
+
+    return _NAMED.sub(named, problem)
 
 
 def parse_number(notes: Mapping[str, str], name: str) -> float | None:

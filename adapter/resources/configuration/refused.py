@@ -25,6 +25,7 @@ from adapter.resources.annotations import (
     parse_flag,
     parse_number,
     parse_one_of,
+    with_owner,
 )
 from adapter.resources.model_groups import membership
 from adapter.settings.control import SOURCES
@@ -87,4 +88,6 @@ def all_problems(
             read({**of_target, **item.metadata.annotations})
         except errors.InputError as other:
             texts.append(str(other))
-    return "; ".join(dict.fromkeys(texts))
+    alone = of_target.keys() - item.metadata.annotations.keys()
+    owner = variant.reference(item)
+    return "; ".join(with_owner(text, alone, owner) for text in dict.fromkeys(texts))

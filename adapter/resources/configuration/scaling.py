@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from adapter import errors
 from adapter.kube import scale
 from adapter.resources import hpa, schemas
-from adapter.resources.annotations import MAX_REPLICAS, MIN_REPLICAS, parse_count
+from adapter.resources.annotations import MAX_REPLICAS, MIN_REPLICAS, parse_count, with_owner
 from adapter.resources.configuration import unknown
 from adapter.resources.configuration.scalers import Scalers
 
@@ -60,13 +60,15 @@ def of_variant(
     namespace = variant.metadata.namespace
     scaler, ambiguity = hpa.of_target(scalers.of_target(namespace, target), target, served)
     minimum, maximum = _bounds(variant, notes, scaler)
+    warnings = (*unknown.notes(notes), *_beyond(variant, notes, scaler))
+    of_target = notes.keys() - variant.metadata.annotations.keys()
     return Scaling(
         scaler=scaler,
         minimum=minimum,
         maximum=maximum,
         ambiguity=ambiguity,
         mismatch=_mismatch(target, scalers.of_another_target(namespace, target, served)),
-        warnings=(*unknown.notes(notes), *_beyond(variant, notes, scaler)),
+        warnings=tuple(with_owner(text, of_target, target) for text in warnings),
     )
 
 

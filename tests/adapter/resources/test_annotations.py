@@ -161,6 +161,42 @@ def test_all_annotations_that_cannot_be_used_are_named_at_once() -> None:
         },
     )  # fmt: skip
     (refused,) = reader.inputs().refused
-    for name in wrong.keys() - {SCALE_TO_ZERO} | {"llmd.ai/replicas"}:
+    for name in wrong.keys() - {SCALE_TO_ZERO}:
         assert refused.message.count(f"metadata.annotations[{name}]: ") == 1, name
+    assert "metadata.annotations[llmd.ai/replicas] of Deployment v: must be" in refused.message
     assert SCALE_TO_ZERO not in refused.message
+
+
+def test_an_annotation_of_the_scale_target_alone_is_named_with_it() -> None:
+    """Who looks for a mistyped one on the VariantAutoscaling would not find it."""
+    reader = inputs.Reader()
+    row = "name: Premium\npriority: 1\ndata:\n  - {model: m, slo-tpot: 24, slo-ttft: 500}\n"
+    classes = {"kind": "ConfigMap", "metadata": {"name": CLASSES}, "data": {"premium": row}}
+    reader.read_object("", {"apiVersion": "v1", **classes})
+    on_deployment = {
+        "llmd.ai/max-replica": "4", "llmd.ai/min-replica": "1", "llmd.ai/replicas": "1",
+    }  # fmt: skip
+    given = {"namespace": "n", "name": "v"}
+    reader.read_object(
+        "",
+        {
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {**given, "annotations": on_deployment},
+        },
+    )  # fmt: skip
+    reader.read_object(
+        "",
+        {
+            "apiVersion": "llmd.ai/v1alpha1", "kind": "VariantAutoscaling",
+            "metadata": {**given, "annotations": {"llmd.ai/min-replica": "2"}},
+            "spec": {"modelID": "m", "scaleTargetRef": {"name": "v"}, "variantCost": "1"},
+        },
+    )  # fmt: skip
+    (source,) = reader.inputs().variants
+    named = [
+        text.partition(": is not known")[0] for text in source.warnings if "is not known" in text
+    ]
+    assert sorted(named) == [
+        "metadata.annotations[llmd.ai/max-replica] of Deployment v",
+        "metadata.annotations[llmd.ai/min-replica]",
+    ]
