@@ -144,6 +144,7 @@ def seen(
     *,
     queued: bool,
     lasting: int = 0,
+    alike: bool = True,
     now: float,
     window: float,
 ) -> Returns:
@@ -155,6 +156,7 @@ def seen(
         replicas: Replicas that were recommended.
         queued: Whether a queue asked for some of them.
         lasting: Replicas that the arrivals asked for by themselves, where it did; 0 where that is not known.
+        alike: Whether one replica does as much as another, so that their number says what load needs.
         now: Seconds, not less than before.
         window: Stabilization window, seconds.
 
@@ -169,7 +171,7 @@ def seen(
         level = max((min(a.rate_rps, b.rate_rps) for a, b in pairwise(loads)), default=0.0)
         most = max((item.replicas for item in loads), default=0) or after.peak
         fallen = _fallen(rate_rps, level)
-        unneeded = not 0 < most <= latest.replicas
+        unneeded = not (alike and 0 < most <= latest.replicas)
         if unneeded and fallen >= LEAST_FALL and fallen * most >= LEAST_REPLICAS:
             stay = Stay(now, now - back_at, level, most)
             stays = (*_recent(before.stays, now), stay)
@@ -178,7 +180,7 @@ def seen(
         return after
     away = now - before.away_at
     # The level may be a peak of seconds, or of shorter requests: what needs all its replicas is back.
-    taken = 0 < before.replicas <= latest.replicas
+    taken = alike and 0 < before.replicas <= latest.replicas
     if taken or _fallen(rate_rps, before.level_rps) < LEAST_FALL:
         times = (*_recent(before.times, now), Away(now, away))
         return replace(after, away_at=None, back_at=now, peak=replicas, times=times)

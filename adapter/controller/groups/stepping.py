@@ -74,7 +74,8 @@ def step(
     record = replace(record, worths=_worths(record, item, parts, cycle))
     move_since = _move_since(record, item, parts, cycle) if carried else None
     left = 0.0 if _changed(record, item) else _left(move_since, cycle.now)
-    stepped = _next(parts, left, demand_rps=demand_rps, routing=routing)
+    lost = any(limit.replicas is not None for limit in record.limits.values())
+    stepped = _next(parts, left, demand_rps=demand_rps, routing=routing, lost=lost)
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
     stepped = _served_first(_steady(stepped, parts, item, cycle), parts, records)
     record = replace(
@@ -105,13 +106,17 @@ def _changed(record: GroupRecord, item: PlannedGroup) -> bool:
     return record.reconfigured and record.configuration == item.record.configuration
 
 
-def _next(parts: Sequence[Part], left: float, *, demand_rps: float, routing: Routing) -> Step:
+def _next(
+    parts: Sequence[Part], left: float, *, demand_rps: float, routing: Routing, lost: bool
+) -> Step:
     """The next step; `left`: seconds until a move of load between variants that carry it may begin.
 
+    `lost`: whether replicas of a variant do not come, for which others were asked for in a hurry.
     What was given up and still serves stays where replicas that are ready are too few.
     """
     if left > 0:
-        stepped = transitions.unmoved(parts, left, demand_rps=demand_rps, routing=routing)
+        surplus_rps = demand_rps if lost else None
+        stepped = transitions.unmoved(parts, left, demand_rps=surplus_rps, routing=routing)
     else:
         stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
     return transitions.recalled(stepped, parts, demand_rps=demand_rps, routing=routing)
@@ -215,16 +220,14 @@ def _returns(
     if need is None:
         return record.returns
     planned = sum(part.planned for part in parts)
-    # What is held for the window is planned too, and is no need of this cycle.
-    held = max(decision.demand_rpm / 60.0, need.rate_rps)
-    needed = math.ceil(planned * need.rate_rps / held) if held > 0 else planned
     windows = [demanded.window(cycle.sources[part.key], cycle.settings) for part in parts]
     return returns.seen(
         record.returns,
         need.arrivals_rps,
-        needed,
+        planned,
         queued=need.in_flight > 0,
-        lasting=math.ceil(decision.arriving * needed),
+        lasting=math.ceil(decision.arriving * planned),
+        alike=False,  # and what is held for the window is planned too
         now=cycle.now,
         window=max(windows),
     )

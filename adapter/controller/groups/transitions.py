@@ -121,27 +121,30 @@ def step(
     return Step(replicas=replicas, reasons=reasons)
 
 
-def unmoved(parts: Sequence[Part], left: float, *, demand_rps: float, routing: Routing) -> Step:
+def unmoved(
+    parts: Sequence[Part], left: float, *, demand_rps: float | None, routing: Routing
+) -> Step:
     """What there is, while a move of load may be due to a chance in what replicas seem to carry.
 
-    What the others carry the demand without goes all the same: it waits for nothing to replace it.
+    Where a demand is given, what the others carry it without goes all the same: nothing is to replace it.
 
     Args:
         parts: The variants of one group.
         left: Seconds until the move may begin.
-        demand_rps: Requests per second that the group was planned for.
+        demand_rps: Requests per second that the group was planned for; None keeps all that there is.
         routing: How requests reach the replicas.
 
     """
     stays = [replace(part, planned=min(part.planned, part.target)) for part in parts]
     present = {part.key: part.target for part in parts}
-    needed = min(demand_rps, carried(parts, present, routing, demand_rps))
     replicas = dict(present)
     # Without demand every last one would be too many.
-    for part in sorted(stays, key=_dearest_first) if needed > 0 else ():
-        replicas[part.key] = _lowered(
-            part, stays, replicas, routing, needed=needed, demand_rps=demand_rps
-        )
+    if demand_rps:
+        needed = min(demand_rps, carried(parts, present, routing, demand_rps))
+        for part in sorted(stays, key=_dearest_first) if needed > 0 else ():
+            replicas[part.key] = _lowered(
+                part, stays, replicas, routing, needed=needed, demand_rps=demand_rps
+            )
     return Step(
         replicas=replicas,
         reasons={

@@ -46,16 +46,14 @@ def after(record: GroupRecord, rate_rps: float, now: float) -> GroupRecord:
     need = demanded.sized(
         record, SOURCES, traffic, AtGateway(), ordered=1, partial=False, cycle=cycle(now)
     )
-    planned_rps = max([rate_rps, *(item.floor.rate_rps for item in need.demands)])
-    number = math.ceil(planned_rps)
-    decision = replace(DECISION, demand_rpm=60.0 * planned_rps)
+    number = math.ceil(max([rate_rps, *(item.floor.rate_rps for item in need.demands)]))
     item = PlannedGroup(record=record, group=None, variants={}, state=STATE, need=need)
     parts = [part("a/x", number, number), part("a/y", 0, 0)]
     floor = Floor(replicas={"a/x": number}, part=1.0, rate_rps=rate_rps)
     return replace(
         record,
         demands=(*need.demands, Demanded(now, floor)),
-        returns=stepping._returns(record, item, parts, decision=decision, cycle=cycle(now)),
+        returns=stepping._returns(record, item, parts, decision=DECISION, cycle=cycle(now)),
     )
 
 

@@ -90,7 +90,7 @@ def test_what_replicas_carried_is_remembered_while_a_move_pays_for_itself() -> N
 def test_until_then_what_there_is_stays() -> None:
     """Neither the old replicas go nor new ones come, and both variants say why."""
     parts = [part("a", 0, 2), part("b", 2, 0), part("c", 1, 1)]
-    step = stepping._next(parts, 20.0, demand_rps=3.0, routing="least-loaded")
+    step = stepping._next(parts, 20.0, demand_rps=3.0, routing="least-loaded", lost=True)
     assert step.replicas == {"a": 2, "b": 0, "c": 1}
     assert step.reasons.keys() == {"a", "b"}
     assert "moves between variants in 20 s" in step.reasons["a"]
@@ -99,12 +99,14 @@ def test_until_then_what_there_is_stays() -> None:
 def test_what_the_others_carry_the_demand_without_goes_before_a_move() -> None:
     """Sixteen came for a queue that is gone, and six carry what comes: two of another kind would, for less.
 
-    Those six stay until load moves, and all sixteen while the six do not serve yet, or nothing is offered.
+    Those six stay until load moves, and all sixteen while the six do not serve yet, nothing is offered, or
+    all variants have the replicas that they asked for.
     """
     for ready, demand, left in ((16, 6.0, 6), (5, 6.0, 16), (16, 0.0, 16), (16, 20.0, 16)):
         parts = [part("slow", 0, 16, ready), part("fast", 2, 0, rate_rps=4.0, cost=15.0)]
-        step = stepping._next(parts, 20.0, demand_rps=demand, routing="least-loaded")
-        assert step.replicas == {"slow": left, "fast": 0}
+        for lost, kept in ((True, left), (False, 16)):
+            step = stepping._next(parts, 20.0, demand_rps=demand, routing="least-loaded", lost=lost)
+            assert step.replicas == {"slow": kept, "fast": 0}
 
 
 def test_a_queue_that_is_worked_off_soon_asks_for_nothing() -> None:
