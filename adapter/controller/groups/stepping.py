@@ -74,8 +74,7 @@ def step(
     record = replace(record, worths=_worths(record, item, parts, cycle))
     move_since = _move_since(record, item, parts, cycle) if carried else None
     left = 0.0 if _changed(record, item) else _left(move_since, cycle.now)
-    lost = any(limit.replicas is not None for limit in record.limits.values())
-    stepped = _next(parts, left, demand_rps=demand_rps, routing=routing, lost=lost)
+    stepped = _next(parts, left, demand_rps=demand_rps, routing=routing, lost=_lost(record))
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
     stepped = _served_first(_steady(stepped, parts, item, cycle), parts, records)
     record = replace(
@@ -104,6 +103,11 @@ def _changed(record: GroupRecord, item: PlannedGroup) -> bool:
     Where they did after it was planned, the next one counts.
     """
     return record.reconfigured and record.configuration == item.record.configuration
+
+
+def _lost(record: GroupRecord) -> bool:
+    """Whether replicas that a variant asked for do not come."""
+    return any(limit.replicas is not None for limit in record.limits.values())
 
 
 def _next(
