@@ -54,7 +54,7 @@ ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
 _DECLARED = {item.annotation: item for item in all_declarations() if item.annotation}
 """Settings that an annotation overrides, whose bounds are those of the annotation too."""
 
-_NAMED = re.compile(r"metadata\.annotations\[([^\]]+)\]")
+_NAMED = re.compile(r"metadata\.annotations\[([^\[\]]+)\]")
 
 Word = TypeVar("Word", bound=str)
 

@@ -72,9 +72,11 @@ def _strange(
         units = (known.accelerator_named.get(name) for name in named)
         devices = {given.get(item.device_type, "") for item in units if item is not None}
         planned.setdefault((source.namespace, source.reference), set()).update(devices)
-    return frozenset(
+    # Two variants may name the same pods, of which one is used.
+    used = {
         pod
         for target, names in pods.items()
         for pod in names
-        if not {name for name, _ in inventory.held.get(pod, ())} <= planned.get(target, set())
-    )
+        if {name for name, _ in inventory.held.get(pod, ())} <= planned.get(target, set())
+    }
+    return frozenset[Name]().union(*pods.values()) - used

@@ -151,7 +151,8 @@ def test_the_annotation_is_read(objects: Path) -> None:
     path.write_text(yaml.safe_dump(deployment))
     contents = folder.read(objects)
     assert contents.variants == ()
-    assert 'llmd.ai/tune]: must be "true" or "false", not \'maybe\'' in contents.problems[0]
+    said = 'llmd.ai/tune] of Deployment vllme-deployment: must be "true" or "false", not \'maybe\''
+    assert said in contents.problems[0]
 
 
 def test_serve_knows_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
