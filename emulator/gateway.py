@@ -27,14 +27,14 @@ class Gateway:
     def add(self, server: FleetServer, model: int) -> None:
         """Route requests of the model to this server from now on."""
         self._ready[model].append(server)
-        self._compare(model)
+        self._note_alike(model)
 
     def remove(self, server: FleetServer, model: int) -> None:
         """Route no more requests to this server."""
         self._ready[model].remove(server)
-        self._compare(model)
+        self._note_alike(model)
 
-    def _compare(self, model: int) -> None:
+    def _note_alike(self, model: int) -> None:
         self._alike[model] = len({server.max_requests for server in self._ready[model]}) <= 1
 
     def servers(self) -> Iterator[FleetServer]:

@@ -38,8 +38,8 @@ from optimizer.problem import (
     Termination,
     VariantCandidates,
     allocate,
-    kinds,
     penalty,
+    with_wider,
 )
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _cheapest(problem: Problem, capacity: Mapping[str, int]) -> dict[str, Alloca
     allocations: dict[str, Allocation] = {}
     for variant in problem.variants:
         best = min(variant.candidates, key=lambda c: (_price(c, variant, factor), c.accelerator))
-        for kind in kinds(best.device_type, problem.within) if best.devices else ():
+        for kind in with_wider(best.device_type, problem.within) if best.devices else ():
             if kind in free_capacity:
                 free_capacity[kind] -= best.demand
         allocations[variant.name] = allocate(variant, best, best.replicas, factor)
@@ -213,7 +213,7 @@ class _Program:
     def _room(self, candidate: Candidate) -> float:
         if candidate.devices == 0:
             return np.inf
-        types = kinds(candidate.device_type, self._problem.within)
+        types = with_wider(candidate.device_type, self._problem.within)
         free = (self._capacity[kind] for kind in types if kind in self._capacity)
         return min((count // candidate.devices for count in free), default=np.inf)
 
@@ -298,7 +298,7 @@ class _Program:
         taking = [(column, item, item.demand) for column, (_, item) in enumerate(self._full)]
         taking += [(at, item, item.devices) for at, (_, item) in enumerate(self._part, full + part)]
         for column, candidate, count in taking:
-            for kind in kinds(candidate.device_type, self._problem.within) if count else ():
+            for kind in with_wider(candidate.device_type, self._problem.within) if count else ():
                 if kind in row_of:
                     rows.append(row_of[kind])
                     columns.append(column)

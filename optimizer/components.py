@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from optimizer.problem import Problem, VariantCandidates, kinds
+from optimizer.problem import Problem, VariantCandidates, with_wider
 
 
 def demands(
@@ -15,7 +15,7 @@ def demands(
     for variant in variants:
         most: dict[str, int] = {}
         for candidate in variant.candidates:
-            for kind in kinds(candidate.device_type, within or {}):
+            for kind in with_wider(candidate.device_type, within or {}):
                 most[kind] = max(most.get(kind, 0), candidate.demand)
         for kind, count in most.items():
             total[kind] = total.get(kind, 0) + count
@@ -40,7 +40,7 @@ def components(
     first: list[str | None] = []
     for variant in problem.variants:
         types = dict.fromkeys(c.device_type for c in variant.candidates if c.demand)
-        short = [k for item in types for k in kinds(item, problem.within) if k in linked]
+        short = [k for item in types for k in with_wider(item, problem.within) if k in linked]
         for kind in short[1:]:
             linked[root(kind)] = root(short[0])
         first.append(short[0] if short else None)

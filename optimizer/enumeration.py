@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.problem import Candidate, kinds
+from optimizer.problem import Candidate, with_wider
 
 FloatArray = NDArray[np.float64]
 
@@ -105,7 +105,11 @@ def _used(
     used = np.zeros((len(capacity), columns.most.size))
     for row, kind in enumerate(capacity):
         for column, (_, candidate) in enumerate(columns.full):
-            used[row, column] = candidate.demand * (kind in kinds(candidate.device_type, within))
+            used[row, column] = candidate.demand * (
+                kind in with_wider(candidate.device_type, within)
+            )
         for column, (_, candidate) in enumerate(columns.part, full + part):
-            used[row, column] = candidate.devices * (kind in kinds(candidate.device_type, within))
+            used[row, column] = candidate.devices * (
+                kind in with_wider(candidate.device_type, within)
+            )
     return used

@@ -13,8 +13,8 @@ from optimizer.problem import (
     Solution,
     VariantCandidates,
     best,
-    kinds,
     ranked,
+    with_wider,
 )
 
 HOLDERS = 3
@@ -110,7 +110,7 @@ def explain(
     used: dict[str, list[tuple[str, int]]] = {}
     for name, got in solution.allocations.items():
         if got.candidate is not None and got.devices:
-            for kind in kinds(got.candidate.device_type, problem.within):
+            for kind in with_wider(got.candidate.device_type, problem.within):
                 used.setdefault(kind, []).append((name, got.devices))
     held = {kind: _Held(holders) for kind, holders in used.items()}
     return {
@@ -185,7 +185,7 @@ def _shortage(
     capacity = problem.capacity or {}
     # Of the types that count its devices the one with the fewest left.
     device_type = min(
-        kinds(candidate.device_type, problem.within),
+        with_wider(candidate.device_type, problem.within),
         key=lambda kind: capacity.get(kind, 0) - held.get(kind, _NOBODY).total,
     )
     holders = held.get(device_type, _NOBODY)

@@ -22,8 +22,8 @@ from optimizer.problem import (
     Solution,
     VariantCandidates,
     allocate,
-    kinds,
     ranked,
+    with_wider,
 )
 
 
@@ -66,12 +66,14 @@ class _Run:
         """Replicas of the candidate that the free devices hold."""
         if self._endless or candidate.devices == 0:
             return candidate.replicas
-        free = min(self._free.get(kind, 0) for kind in kinds(candidate.device_type, self._within))
+        free = min(
+            self._free.get(kind, 0) for kind in with_wider(candidate.device_type, self._within)
+        )
         return int(free // candidate.devices)
 
     def _hold(self, candidate: Candidate, replicas: int) -> None:
         if not self._endless and candidate.devices:
-            for kind in kinds(candidate.device_type, self._within):
+            for kind in with_wider(candidate.device_type, self._within):
                 self._free[kind] -= replicas * candidate.devices
 
     def _take(self, entry: _Entry, candidate: Candidate, replicas: int) -> None:

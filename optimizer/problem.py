@@ -117,9 +117,9 @@ class Problem:
     gap: float = 1e-6
 
 
-def kinds(kind: str, within: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+def with_wider(device_type: str, within: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """A device type and all wider ones that count its devices too."""
-    return (kind, *within.get(kind, ()))
+    return (device_type, *within.get(device_type, ()))
 
 
 class Allocation(NamedTuple):

@@ -13,7 +13,7 @@ from adapter.planning import plan
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from optimizer import returns
-from optimizer.problem import kinds
+from optimizer.problem import with_wider
 from optimizer.returns import Returns
 from optimizer.stabilization import (
     Recommendation,
@@ -206,7 +206,7 @@ def release_devices(
         if source is None:
             continue
         device, number = devices(inputs, source, candidate.accelerator)
-        for kind in kinds(device, inputs.within):
+        for kind in with_wider(device, inputs.within):
             used[kind] = used.get(kind, 0) + number * target.replicas
             if target.replicas > candidate.replicas:
                 retained.setdefault(kind, []).append(key)
@@ -234,7 +234,7 @@ def free_capacity(inputs: Inputs, held: Iterable[VariantSource]) -> Mapping[str,
     for source in held:
         device, number = devices(inputs, source, source.accelerator)
         if device in free and number <= inputs.capacity[device]:
-            for kind in kinds(device, inputs.within):
+            for kind in with_wider(device, inputs.within):
                 free[kind] = max(free[kind] - number * _there(source), 0)
     return free
 
@@ -271,7 +271,7 @@ def within_capacity(
         if not number:
             continue
         needed = decision.candidate.replicas
-        types = kinds(device, inputs.within)
+        types = with_wider(device, inputs.within)
         given = min(needed, *(remaining.get(kind, 0) // number for kind in types))
         for kind in types:
             remaining[kind] = remaining.get(kind, 0) - given * number

@@ -1,8 +1,8 @@
-"""When a reconcile cycle starts before its interval is over, and who has it start.
+"""Reconcile cycles that start before their interval is over: who requests them, and how often they may.
 
-A cycle is of all variants. Whoever may write an object, or serve a metrics page, can ask for one again and
-again, so cycles between the intervals have a budget of time, in all and for each namespace that asks: a
-namespace that has spent its own waits, and the requests of others start a cycle as before.
+A reconcile cycle plans all variants. Whoever may write an object, or serve a metrics page, can request one
+again and again. So early cycles have a budget of time, in total and for each namespace that requests them:
+once a namespace has spent its own, its requests wait, and those of others still start a cycle.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable
 
 EVERYBODY = ""
-"""Namespace of what is no tenant's alone: prices, classes, devices."""
+"""Stands for a namespace where a change is of no tenant alone: prices, service classes, devices."""
 
 NAMESPACE_SHARE, NAMESPACE_SECONDS = 0.25, 5.0
-"""Share of the time that cycles may take which one namespace asks for, and seconds that it may save up."""
+"""Share of real time that early cycles requested by one namespace may take, and most seconds saved up."""
 
 SHARE, SECONDS = 0.5, 10.0
-"""The same of all of them, and of a namespace that is alone."""
+"""The same for all namespaces together, and for the only one."""
 
 SHORTEST_WAIT = 1e-3
 """Seconds for which nothing waits: what rounding leaves of a wait would never pass on a clock that stands."""
@@ -61,7 +61,7 @@ class EarlyCycles:
 
     @property
     def requested(self) -> bool:
-        """Whether a cycle is asked for since the last one began."""
+        """Whether a reconcile cycle has been requested since the last one began."""
         return bool(self._asking)
 
     def serve(self, namespaces: Collection[str]) -> None:
@@ -105,7 +105,7 @@ class EarlyCycles:
         return False
 
     def _due(self) -> float:
-        """Seconds until a cycle that is asked for may start; infinite where none is."""
+        """Seconds until a requested reconcile cycle may start; infinite without a request."""
         now = self._clock()
         if not self._asking:
             return float("inf")

@@ -78,9 +78,11 @@ class Groups:
         self._groups = {
             group.name: group for group in inputs.groups if group.named or settings.model_groups
         }
+        sources = {source.key: source for source in inputs.variants}
         self._records = {
             name: _configured(
-                self._records.get(name, GroupRecord()), _configuration(group, inputs, settings)
+                self._records.get(name, GroupRecord()),
+                _configuration(group, sources, inputs, settings),
             )
             for name, group in self._groups.items()
         }
@@ -285,16 +287,20 @@ _of_settings = attrgetter(
 )
 
 
-def _configuration(group: ModelGroup, inputs: Inputs, settings: LoopSettings) -> object:
+def _configuration(
+    group: ModelGroup,
+    sources: Mapping[str, VariantSource],
+    inputs: Inputs,
+    settings: LoopSettings,
+) -> object:
     """What people have set that the plan of a group depends on: variants, class, prices and settings."""
-    members = frozenset(group.members)
-    sources = [source for source in inputs.variants if source.key in members]
-    names = sorted({item.accelerator for source in sources for item in source.profiles})
+    members = [sources[key] for key in group.members if key in sources]
+    names = sorted({item.accelerator for source in members for item in source.profiles})
     return (
         group,
-        [_of_variant(source) for source in sources],
+        [_of_variant(source) for source in members],
         # The rest of what only a variant prices is what its pods show.
-        [own.unit_cost if (own := source.own_accelerator) else None for source in sources],
+        [own.unit_cost if (own := source.own_accelerator) else None for source in members],
         [inputs.accelerator_named.get(name) for name in names],
         [c.priority for c in inputs.service_classes if c.name == group.service_class],
         _of_settings(settings),

@@ -9,7 +9,7 @@ from adapter.planning import fleet as fleets
 from adapter.planning.groups import EVERY, Budget, without_role
 from adapter.planning.options import AcceleratorOption
 from optimizer.placement.problem import Resource
-from optimizer.problem import kinds
+from optimizer.problem import with_wider
 
 
 def namespace_of(variant: fleets.Variant) -> str:
@@ -86,7 +86,7 @@ class Ceilings:
     def uses(self, option: AcceleratorOption, namespace: str) -> tuple[tuple[int, float], ...]:
         """What one replica of an option takes of each resource."""
         device = option.accelerator.device_type
-        devices = kinds(option.variant.narrowed.get(device, device), self._within)
+        devices = with_wider(option.variant.narrowed.get(device, device), self._within)
         number = float(option.profile.accelerator_count * option.accelerator.multiplicity)
         types = {index for kind in devices for index in self._by_type.get(kind, ())}
         indices = [

@@ -70,10 +70,10 @@ def controlled(metadata: Mapping[str, Any]) -> bool:
 def holding_for(
     pods: Iterable[Mapping[str, Any]], workload: Owner, replicas: int
 ) -> list[Mapping[str, Any]]:
-    """Of the pods that a scale target's selector matches, those whose devices are its replicas' own.
+    """The pods that hold devices as replicas of a scale target, out of those that its selector matches.
 
-    A selector may say the labels of Jobs, or of pods that somebody made by hand: these keep their devices
-    whatever is decided for the target. Where it is not known whose a pod is, there are as many as `replicas`.
+    A selector may also match pods of Jobs, or pods that somebody created by hand: these keep their devices
+    whatever is decided for the target. Of pods whose owner is not known, at most `replicas` count.
     """
     matching = [pod for pod in pods if pod["owner"] in {None, workload} or _may_be(pod, workload)]
     if any(pod.get("controlled") for pod in matching):

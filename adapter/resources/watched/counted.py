@@ -1,4 +1,4 @@
-"""Devices that there are for the variants, where these are limited: whoever holds some in fact has them."""
+"""Devices that variants can be planned on under `--limited`: without those that other pods hold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def holding(
     reference: Reference,
     target: variant.Target | Unresolved,
 ) -> frozenset[Name]:
-    """Of the pods that a scale target's selector matches, those whose devices are its own."""
+    """The pods that hold devices as replicas of a scale target, out of those that its selector matches."""
     if isinstance(target, Unresolved):
         return frozenset()
     own = owners.holding_for(matching, (reference.kind, reference.name), target.replicas)

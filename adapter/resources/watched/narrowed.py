@@ -1,7 +1,7 @@
-"""Devices of tainted nodes: they count for those whose pods tolerate the taints, and for nobody else.
+"""Devices of tainted nodes: they count only for variants whose pods tolerate the taints.
 
-Who tolerates only a part of the nodes of a device type has a type of its own, with the devices of that part.
-These are among those of the wider type, where they count too: nobody has a device twice.
+A variant that tolerates only some nodes of a device type is planned on a narrower type, with the devices of
+these nodes. What is planned on the narrower type is taken off the wider one too: no device is planned twice.
 """
 
 from __future__ import annotations

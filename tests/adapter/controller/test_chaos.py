@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,67 +14,36 @@ from tests.adapter.controller import chaos_matrix as chaos
 from tests.adapter.controller import chaos_pickers, chaos_servers
 
 
-@pytest.mark.parametrize("origin", ["direct", "prometheus"])
-@pytest.mark.parametrize(
-    ("cases", "least"),
-    [
-        (lambda: faults.cases_of(chaos_servers.VLLM), 100),
-        (faults.cases_by_chance, 20),
-        (chaos_pickers.cases, 50),
-    ],
-    ids=[
-        "vLLM",
-        "by chance",
-        "picker",
-    ],
-)
-async def test_no_faulty_input_moves_the_target(
-    origin: chaos.Origin, cases: Callable[[], Iterable[faults.Case]], least: int, objects: Path
-) -> None:
-    """Each input by each fault at one pod or at all, read from the pods and from Prometheus."""
-    outcomes = await chaos.matrix(objects, origin, cases())
-    assert len(outcomes) > least
-    assert _moved(outcomes) == []
-
-
-@pytest.mark.parametrize("origin", ["direct", "prometheus"])
-@pytest.mark.parametrize("server", chaos_servers.SERVERS, ids=lambda server: server.name)
-async def test_no_odd_form_moves_the_target(
-    origin: chaos.Origin, server: chaos_servers.Server, objects: Path
-) -> None:
-    """Units, caches, clocks and other models, half of them from each source."""
-    outcomes = await chaos.matrix(objects, origin, _half(origin, forms.cases_of(server)))
-    assert len(outcomes) > 10
-    assert _moved(outcomes) == []
-
-
-@pytest.mark.parametrize("origin", ["direct", "prometheus"])
-@pytest.mark.parametrize(
-    "server",
-    [server for server in chaos_servers.SERVERS if server is not chaos_servers.VLLM],
-    ids=lambda server: server.name,
-)
-async def test_no_faulty_input_of_other_servers_moves_the_target(
-    origin: chaos.Origin, server: chaos_servers.Server, objects: Path
-) -> None:
-    """The faults at other servers than vLLM, half of them from each source."""
-    outcomes = await chaos.matrix(objects, origin, _half(origin, faults.cases_of(server)))
-    assert len(outcomes) > 50
-    assert _moved(outcomes) == []
-
-
-def _half(origin: chaos.Origin, cases: Iterable[faults.Case]) -> list[faults.Case]:
+def _half(cases: Callable[[], Iterable[faults.Case]], origin: chaos.Origin) -> list[faults.Case]:
     """Every second case, other ones from each source; `make chaos` has all from both."""
-    return list(cases)[origin == "prometheus" :: 2]
+    return list(cases())[origin == "prometheus" :: 2]
 
 
-def _moved(outcomes: Iterable[chaos.Outcome]) -> list[str]:
-    """The cases whose target moved, one line each."""
-    return [
+_CASES: dict[str, tuple[Callable[[chaos.Origin], Iterable[faults.Case]], int]] = {
+    "vLLM": (lambda _: faults.cases_of(chaos_servers.VLLM), 100),
+    "by chance": (lambda _: faults.cases_by_chance(), 20),
+    "picker": (lambda _: chaos_pickers.cases(), 50),
+}
+for _server in chaos_servers.SERVERS:
+    _CASES[f"forms of {_server.name}"] = partial(_half, partial(forms.cases_of, _server)), 10
+    _CASES.setdefault(_server.name, (partial(_half, partial(faults.cases_of, _server)), 50))
+"""Cases from a source, and a number that there are more of; of most servers each source has half of them."""
+
+
+@pytest.mark.parametrize("origin", ["direct", "prometheus"])
+@pytest.mark.parametrize("name", _CASES)
+async def test_no_faulty_input_moves_the_target(
+    origin: chaos.Origin, name: str, objects: Path
+) -> None:
+    """Each input by each fault at one pod or at all, and odd forms: units, caches, clocks, other models."""
+    cases, least = _CASES[name]
+    outcomes = await chaos.matrix(objects, origin, cases(origin))
+    assert len(outcomes) > least
+    assert [
         f"{item.case.name}: {item.shown} became {item.least} to {item.most}: {item.said}"
         for item in outcomes
         if not item.holds
-    ]
+    ] == []
 
 
 @pytest.mark.parametrize("origin", ["direct", "prometheus"])

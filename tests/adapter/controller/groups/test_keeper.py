@@ -58,15 +58,22 @@ CLASS = fleet.ServiceClass(name=SOURCES[0].service_class, priority=1, targets={}
 BUDGET = Budget(name="all", scope="installation", cost=90.0)
 
 
+def _configuration(inputs: Inputs, settings: LoopSettings) -> object:
+    """What people have set for the group of these objects."""
+    (group,) = INPUTS.groups
+    return keeper._configuration(
+        group, {item.key: item for item in inputs.variants}, inputs, settings
+    )
+
+
 def _after(
     since: float | None, variants: Iterable[VariantSource], settings: LoopSettings, **more: Any
 ) -> GroupRecord:
     """The record after other objects and settings."""
-    (group,) = INPUTS.groups
-    before = keeper._configured(GroupRecord(), keeper._configuration(group, INPUTS, LoopSettings()))
+    before = keeper._configured(GroupRecord(), _configuration(INPUTS, LoopSettings()))
     before = replace(before, since=since, move_since=5.0, worths=(Worths(5.0, {"a/x": 1.0}),))
     inputs = replace(INPUTS, variants=tuple(variants), **more)
-    return keeper._configured(before, keeper._configuration(group, inputs, settings))
+    return keeper._configured(before, _configuration(inputs, settings))
 
 
 @pytest.mark.parametrize(
@@ -99,12 +106,10 @@ def test_what_changes_by_itself_is_nothing_that_people_change() -> None:
 
 def test_gpus_that_pods_show_are_nothing_that_people_change() -> None:
     """The first pod says how many GPUs the price of a variant is for; another price is people's."""
-    (group,) = INPUTS.groups
     own = fleet.Accelerator(name="unknown@40", device_type="unknown", unit_cost=40.0)
     shown = replace(own, name="8xH100@40", device_type="H100", multiplicity=8)
     known = [
-        keeper._configuration(
-            group,
+        _configuration(
             replace(INPUTS, variants=(replace(SOURCES[0], own_accelerator=item), SOURCES[1])),
             LoopSettings(),
         )
