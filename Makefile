@@ -8,8 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 COVERAGE ?=
-# One process more than CPUs, as many tests wait for servers.
-WORKERS ?= $(shell python3 -c 'import os; print((os.cpu_count() or 1) + 1)')
+WORKERS ?= auto
 # A test module stays with one process: its fixtures are made once.
 PYTEST := $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 

@@ -14,20 +14,22 @@ from tests.adapter.controller import chaos_matrix as chaos
 from tests.adapter.controller import chaos_pickers, chaos_servers
 
 
-def _half(cases: Callable[[], Iterable[faults.Case]], origin: chaos.Origin) -> list[faults.Case]:
-    """Every second case, other ones from each source; `make chaos` has all from both."""
-    return list(cases())[origin == "prometheus" :: 2]
+def _every(
+    step: int, cases: Callable[[], Iterable[faults.Case]], origin: chaos.Origin
+) -> list[faults.Case]:
+    """One of so many cases, other ones from each source; `make chaos` has all from both."""
+    return list(cases())[(origin == "prometheus") * step // 2 :: step]
 
 
 _CASES: dict[str, tuple[Callable[[chaos.Origin], Iterable[faults.Case]], int]] = {
-    "vLLM": (lambda _: faults.cases_of(chaos_servers.VLLM), 100),
+    "vLLM": (partial(_every, 2, partial(faults.cases_of, chaos_servers.VLLM)), 50),
     "by chance": (lambda _: faults.cases_by_chance(), 20),
     "picker": (lambda _: chaos_pickers.cases(), 50),
 }
+"""Cases from a source, and a number that there are more of."""
 for _server in chaos_servers.SERVERS:
-    _CASES[f"forms of {_server.name}"] = partial(_half, partial(forms.cases_of, _server)), 10
-    _CASES.setdefault(_server.name, (partial(_half, partial(faults.cases_of, _server)), 50))
-"""Cases from a source, and a number that there are more of; of most servers each source has half of them."""
+    _CASES[f"forms of {_server.name}"] = partial(_every, 4, partial(forms.cases_of, _server)), 5
+    _CASES.setdefault(_server.name, (partial(_every, 4, partial(faults.cases_of, _server)), 20))
 
 
 @pytest.mark.parametrize("origin", ["direct", "prometheus"])
