@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from analyzer.errors import InvalidParameterError
 
@@ -30,6 +31,9 @@ constant Poisson rates at dt from 5 to 30 s; a test repeats that."""
 LEADS = (30.0, 60.0, 120.0, 240.0)
 """Leads in seconds over which forecasts are compared with what came; none is made beyond the longest."""
 
+LONG_LEADS = (480.0, 960.0)
+"""Longer ones, over which only changes of the level are recorded: no trend is a forecast that far ahead."""
+
 PROOFS = 3
 """Forecasts over a lead that must have come due before it is proven."""
 
@@ -44,6 +48,16 @@ RECENT_CHANGES = 16
 
 MOST_CHANGE = 0.2
 """Largest share of the level that counts as a usual change: a step is none that comes again and again."""
+
+SURE = 1.5
+"""Multiple of what chance shows by which a mean square of changes must exceed it to be taken further ahead:
+over `RECENT_CHANGES` that overlap, constant rates show as much at one look of a hundred."""
+
+MOST_TIMES = 4.0
+"""Times the lead that changes were seen over, up to which their variance is taken to grow with the lead."""
+
+FORGOTTEN_SECONDS = 3600.0
+"""Time constant with which the highest level that was seen is forgotten."""
 
 RECENT_PROOFS = 6
 """Number of forecasts over which their errors are averaged."""
@@ -72,6 +86,7 @@ class Lead:
         mean: their mean, requests per second.
         square: their mean square, less what chance shows; requests per second, squared.
         level: mean level that they were seen at, requests per second.
+        chance: their mean square by chance alone; requests per second, squared.
 
     """
 
@@ -84,6 +99,7 @@ class Lead:
     mean: float = 0.0
     square: float = 0.0
     level: float = 0.0
+    chance: float = 0.0
 
     @property
     def proven(self) -> bool:
@@ -104,6 +120,7 @@ class State:
         count: observations so far.
         dispersion: variance of the counts over their mean; 1 for Poisson arrivals.
         last: the last two rates, the newest first.
+        highest: highest level that was seen, requests per second; it is forgotten within hours.
         leads: how good its forecasts were, by lead, the shortest first.
 
     """
@@ -116,7 +133,8 @@ class State:
     count: int = 1
     dispersion: float = 1.0
     last: tuple[float, ...] = ()
-    leads: tuple[Lead, ...] = tuple(Lead(seconds=seconds) for seconds in LEADS)
+    highest: float = 0.0
+    leads: tuple[Lead, ...] = tuple(Lead(seconds=seconds) for seconds in (*LEADS, *LONG_LEADS))
 
     @property
     def proven_seconds(self) -> float:
@@ -170,7 +188,11 @@ def update(before: State | None, rate: float, *, at: float) -> State:
         dispersion=before.dispersion if stepped else _dispersion(before, rate, step, noise_gain),
         last=(rate,) if stepped else (rate, before.last[0]),
     )
-    return replace(after, leads=tuple(_compared(lead, after, rate) for lead in before.leads))
+    return replace(
+        after,
+        highest=_highest(before.highest, after),
+        leads=tuple(_compared(lead, after, rate) for lead in before.leads),
+    )
 
 
 def usual_change(state: State, seconds: float, *, chance: float = 0.0) -> float:
@@ -180,15 +202,76 @@ def usual_change(state: State, seconds: float, *, chance: float = 0.0) -> float:
     fallen below the level that the changes were seen at, they are taken to have shrunk with it. `chance` is
     the mean square that chance shows at the present level beside that of the arrivals.
     """
-    known = [lead for lead in state.leads if lead.changes >= RECENT_CHANGES // 2]
+    known = [lead for lead in _known(state) if lead.seconds <= LEADS[-1]]
     if not known:
         return 0.0
     lead = min(known, key=lambda item: abs(item.seconds - seconds))
-    shrunk = min(state.level / lead.level, 1.0) if lead.level > 0 else 1.0
+    return math.sqrt(_variance(lead, state.level, chance))
+
+
+def room(state: State, seconds: float, *, errors: float, chance: float = 0.0) -> float:
+    """What the rate may rise by within a lead, by what it did before; requests per second.
+
+    Within the longest of `LEADS` that is the usual change. Of what it changes by further, until the end of a
+    longer lead, as many standard deviations count as `errors` says: the demand of the lead time of an
+    inventory, at the quantile of the newsvendor (Arrow, Harris and Marschak, "Optimal Inventory Policy",
+    Econometrica 19, 1951), which is the share of the time for which the replicas should suffice.
+
+    Until changes over so long a lead were seen, their variance is taken to grow with it, as that of a random
+    walk does, where it is more than chance for certain. Once they were, a rate that keeps coming back to its
+    level has no further changes. Nor is there room for what was never seen: with the usual change it reaches
+    the highest level that was, which is near when the load is low, and here already at a peak.
+
+    Args:
+        state: What was learned of the rate.
+        seconds: The lead.
+        errors: Standard deviations of the further change.
+        chance: As for `usual_change`.
+
+    """
+    usual = usual_change(state, seconds, chance=chance)
+    if seconds <= LEADS[-1]:
+        return usual
+    wide = math.hypot(usual, errors * math.sqrt(_further(state, seconds, chance)))
+    return min(wide, usual + max(state.highest - state.level, 0.0))
+
+
+def _further(state: State, seconds: float, chance: float) -> float:
+    """Variance of the changes over a lead, beyond that over the longest of `LEADS`; for certain."""
+    seen = [
+        (lead.seconds, _variance(lead, state.level, chance, sure=SURE)) for lead in _known(state)
+    ]
+    if not seen:
+        return 0.0
+    longest, variance = seen[-1]
+    if longest <= LEADS[-1]:
+        beyond = min(seconds, MOST_TIMES * longest) - LEADS[-1]
+        return variance * max(beyond, 0.0) / longest
+    pairs = list(pairwise(item for item in seen if item[0] >= LEADS[-1]))
+    if not pairs:
+        return 0.0
+    first, second = next((pair for pair in pairs if pair[1][0] >= seconds), pairs[-1])
+    slope = (second[1] - first[1]) / (second[0] - first[0])
+    return max(first[1] + slope * (seconds - first[0]) - pairs[0][0][1], 0.0)
+
+
+def _known(state: State) -> list[Lead]:
+    """Leads over which enough changes were seen, the shortest first."""
+    return [lead for lead in state.leads if lead.changes >= RECENT_CHANGES // 2]
+
+
+def _variance(lead: Lead, level: float, chance: float, *, sure: float = 0.0) -> float:
+    """Variance of the changes over a lead beyond chance, at the present level.
+
+    `sure` is the share of what chance shows that is not attributed to changes either.
+    """
+    shrunk = min(level / lead.level, 1.0) if lead.level > 0 else 1.0
     if shrunk <= 0:
         return 0.0
     # What chance shows is a variance of counts, which grows with the level.
-    return shrunk * math.sqrt(max(lead.square - lead.mean * lead.mean - chance / shrunk, 0.0))
+    by_chance = chance / shrunk
+    seen = lead.square - lead.mean * lead.mean - by_chance
+    return shrunk * shrunk * max(seen - sure * (lead.chance + by_chance), 0.0)
 
 
 def ahead(state: State, seconds: float) -> float | None:
@@ -210,13 +293,14 @@ def _compared(lead: Lead, state: State, rate: float) -> Lead:
         gain = max(1.0 / (lead.changes + 1), 1.0 / RECENT_CHANGES)
         lead = replace(lead, due=lead.due[1:])
         seen = state.level - item.by_level
-        if abs(seen) <= MOST_CHANGE * item.by_level:
+        if abs(seen) <= _most_change(lead.seconds) * item.by_level:
             chance = state.dispersion * item.by_level / LEVEL_SECONDS
             lead = replace(
                 lead,
                 changes=lead.changes + 1,
                 mean=lead.mean + gain * (seen - lead.mean),
                 square=lead.square + gain * (seen * seen - chance - lead.square),
+                chance=lead.chance + gain * (chance - lead.chance),
                 level=lead.level + gain * (item.by_level - lead.level),
             )
         if item.by_trend is None:
@@ -234,7 +318,21 @@ def _compared(lead: Lead, state: State, rate: float) -> Lead:
         return lead
     if state.count < LEAST_COUNT:
         return lead
-    return replace(lead, due=(*lead.due, Due(at, ahead(state, lead.seconds), state.level)))
+    by_trend = ahead(state, lead.seconds) if lead.seconds <= LEADS[-1] else None
+    return replace(lead, due=(*lead.due, Due(at, by_trend, state.level)))
+
+
+def _highest(before: float, state: State) -> float:
+    """Highest level so far, which fades into the present one; those of the first rates do not count."""
+    if state.count <= 2 * LEAST_COUNT:
+        return state.level
+    fading = math.exp(-state.step / FORGOTTEN_SECONDS)
+    return max(state.level, state.level + fading * (before - state.level))
+
+
+def _most_change(seconds: float) -> float:
+    """Largest share of the level that counts as a usual change over a lead: that of a random walk grows."""
+    return MOST_CHANGE * math.sqrt(max(seconds / LEADS[-1], 1.0))
 
 
 def _dispersion(before: State, rate: float, step: float, gain: float) -> float:

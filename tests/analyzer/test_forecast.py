@@ -171,3 +171,92 @@ def test_steps_are_no_usual_changes() -> None:
     states = run([3.0 if number // 20 % 2 == 0 else 9.0 for number in range(400)], 15)
     shares = [forecast.usual_change(state, 60) / state.level for state in states[200:]]
     assert np.mean(shares) < 0.15
+
+
+def wandering(share: float, *, seed: int, back_seconds: float = math.inf) -> list[float]:
+    """Rates around 40 a second, one each 15 s for two hours, that wander by `share` in 240 s.
+
+    `back_seconds` is the time within which they come back to their level.
+    """
+    kept = math.exp(-15.0 / back_seconds)
+    step = share * math.sqrt((1.0 - kept * kept) / 2.0 if kept < 1.0 else 15.0 / 240.0)
+    rng, away, rates = np.random.default_rng(seed), 0.0, []
+    for change in rng.normal(0.0, step, size=480):
+        away = kept * away + change
+        rates.append(float(rng.poisson(40.0 * math.exp(away) * 15)) / 15)
+    return rates
+
+
+def room_share(states: list[forecast.State], seconds: float) -> float:
+    """Mean room for so long a lead, as a share of the level."""
+    return float(
+        np.mean([forecast.room(item, seconds, errors=2.33) / item.level for item in states])
+    )
+
+
+@pytest.mark.parametrize("seed", [21, 22])
+def test_a_longer_lead_keeps_room_for_what_a_rate_may_rise_by(seed: int) -> None:
+    """A rate that wanders: no more than the usual change within four minutes, and more within ten."""
+    states = run(wandering(0.1, seed=seed), 15)[100:]
+    for state in states:
+        assert forecast.room(state, 240, errors=2.33) == forecast.usual_change(state, 240)
+    assert room_share(states, 330) > 1.05 * room_share(states, 240)
+    assert room_share(states, 630) > 1.3 * room_share(states, 330)
+
+
+def test_the_room_covers_most_rises_to_levels_seen_before() -> None:
+    """Far fewer moments precede such a rise beyond it than beyond the usual change of four minutes."""
+    beyond_room, beyond_usual = [], []
+    for seed in range(31, 35):
+        states = run(wandering(0.1, seed=seed), 15)
+        for state, later in zip(states[40:], states[40 + 630 // 15 :], strict=False):
+            if later.level > state.highest:
+                continue
+            rise = later.level - state.level
+            beyond_room.append(rise > forecast.room(state, 630, errors=2.33))
+            beyond_usual.append(rise > forecast.usual_change(state, 240))
+    assert np.mean(beyond_room) < 0.4 * np.mean(beyond_usual)
+
+
+def test_room_is_kept_before_so_long_a_lead_was_seen() -> None:
+    """Until the first changes over ten minutes are known, those over two and four say what they may be."""
+    states = run(wandering(0.1, seed=21)[:80], 15)
+    assert all(lead.changes < 8 for lead in states[-1].leads if lead.seconds > 240)
+    assert room_share(states[60:], 630) > 1.5 * room_share(states[60:], 240)
+
+
+@pytest.mark.parametrize("rate", [4.0, 40.0])
+def test_a_constant_rate_needs_no_room(rate: float) -> None:
+    """What chance shows is not taken further ahead, however long the lead is."""
+    for seed in (41, 42):
+        counts = np.random.default_rng(seed).poisson(rate * 15, size=400)
+        states = run([float(count) / 15 for count in counts], 15)[20:]
+        for seconds in (330.0, 630.0, 930.0):
+            assert room_share(states, seconds) < room_share(states, 240) + 0.005
+
+
+def test_a_rate_that_comes_back_needs_little_more_room_for_a_longer_lead() -> None:
+    """Once its changes over ten minutes were seen: they are about those over four."""
+    returning = run(wandering(0.05, seed=51, back_seconds=60.0), 15)[300:]
+    wanders = run(wandering(0.05, seed=51), 15)[300:]
+    assert room_share(returning, 630) < 2.0 * room_share(returning, 240)
+    assert room_share(wanders, 630) > 2.0 * room_share(wanders, 240)
+
+
+def test_the_room_ends_at_the_highest_level_seen() -> None:
+    """At a peak there is none beyond the usual change; below it, as much as leads there and that."""
+    for state in run(wandering(0.1, seed=21), 15)[40:]:
+        usual = forecast.usual_change(state, 630)
+        room = forecast.room(state, 630, errors=2.33)
+        assert usual <= room <= usual + state.highest - state.level + 1e-9
+    rates = [*wandering(0.1, seed=21)[:120], *(60.0 + 4.0 * index for index in range(60))]
+    peak = run(rates, 15)[-1]
+    assert peak.highest == peak.level
+    assert forecast.room(peak, 630, errors=2.33) == forecast.usual_change(peak, 630)
+
+
+def test_the_highest_level_is_forgotten() -> None:
+    """After hours at a lower one it is no measure of what may come."""
+    states = run([40.0] * 40 + [20.0] * 960, 15)
+    assert states[60].highest > 38.0
+    assert states[-1].highest < 21.0

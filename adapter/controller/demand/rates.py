@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from statistics import NormalDist
 
 from adapter.collector.traffic import Traffic
 from adapter.controller.demand import backlog as backlogs
@@ -139,8 +140,8 @@ def sizing_rate(
         if coming is not None and coming > rate > 0:
             rate = min(coming, GROWTH_LIMIT * rate)
             notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
-    spare, clauses = _spare(trend, work, settings, rate, seconds)
-    notes += clauses
+    learned = _Load(trend, work, source.targets.percentile)
+    spare, clauses = _spare(learned, settings, rate, seconds)
     rate += spare
     waits, clause = _backlog(queue, settings, rate, surge=_surges(traffic, certain))
     rate += waits.extra_rps
@@ -151,7 +152,7 @@ def sizing_rate(
         queued_at=waits.queued_at,
         surge=waits.surge,
         rising=settings.anticipate and rising(trend),
-        notes=(*notes, *clause),
+        notes=(*notes, *clauses, *clause),
     )
 
 
@@ -179,26 +180,49 @@ def _backlog(
 
 
 def _spare(
-    trend: forecast.State | None,
-    work: Work | None,
-    settings: RateSettings,
-    rate: float,
-    seconds: float,
+    load: _Load, settings: RateSettings, rate: float, seconds: float
 ) -> tuple[float, list[str]]:
-    """The rate that is kept spare: the headroom, or what the load usually changes by, with a clause then."""
+    """The rate that is kept spare: the headroom, or what the load may change by, with a clause then."""
     spare = settings.headroom * rate
-    change = _usual_change(trend, work, rate, seconds) if settings.anticipate else 0.0
-    if change <= spare or rate <= 0:
+    if rate <= 0 or not settings.anticipate:
         return spare, []
-    return change, [f"the load usually changes by {_rpm(change)} in {seconds:.0f} s"]
+    usual = load.usual_change(rate, seconds)
+    room = max(min(load.room(rate, seconds), (GROWTH_LIMIT - 1.0) * rate), usual)
+    if room <= spare:
+        return spare, []
+    if room > usual:
+        return room, [
+            f"room for a rise of {_rpm(room)} within {seconds:.0f} s, until a replica starts"
+        ]
+    return room, [f"the load usually changes by {_rpm(room)} in {seconds:.0f} s"]
 
 
-def _usual_change(
-    trend: forecast.State | None, work: Work | None, rate: float, seconds: float
-) -> float:
-    """Usual change of the load over so many seconds, as one of the rate, requests per second."""
-    change = 0.0 if trend is None else forecast.usual_change(trend, seconds)
-    return change if work is None else max(change, work.usual_change(seconds) * rate)
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What was learned of a variant's load, and the percentile that its targets bound; None: their means."""
+
+    trend: forecast.State | None
+    work: Work | None
+    percentile: float | None
+
+    def usual_change(self, rate: float, seconds: float) -> float:
+        """Usual change of the load over so many seconds, as one of the rate, requests per second."""
+        change = 0.0 if self.trend is None else forecast.usual_change(self.trend, seconds)
+        return change if self.work is None else max(change, self.work.usual_change(seconds) * rate)
+
+    def room(self, rate: float, seconds: float) -> float:
+        """What the load may rise by within so many seconds, as a rise of the rate, requests per second.
+
+        Replicas should suffice for the share of the time that the targets bound: those for a larger rise come
+        a start-up later, and until then all requests are late.
+        """
+        errors = 1.0
+        if self.percentile is not None:
+            errors = max(NormalDist().inv_cdf(self.percentile), errors)
+        room = 0.0 if self.trend is None else forecast.room(self.trend, seconds, errors=errors)
+        if self.work is None:
+            return room
+        return max(room, self.work.room(seconds, errors=errors) * rate)
 
 
 def _residence_seconds(traffic: Traffic, most_itl_ms: float) -> float:

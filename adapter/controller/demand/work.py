@@ -35,12 +35,19 @@ class Work:
 
     def usual_change(self, seconds: float) -> float:
         """Standard deviation of the change over so many seconds, beyond chance, as a share of the level."""
-        level = self.trend.level
-        if level <= 0:
-            return 0.0
+        return self._share(forecast.usual_change(self.trend, seconds, chance=self._chance))
+
+    def room(self, seconds: float, *, errors: float) -> float:
+        """What it may rise by within so many seconds (`forecast.room`), as a share of the level."""
+        return self._share(forecast.room(self.trend, seconds, errors=errors, chance=self._chance))
+
+    @property
+    def _chance(self) -> float:
         # The mean size of the last minute's requests is known as well as their number is large.
-        chance = self.variation * level / forecast.LEVEL_SECONDS
-        return forecast.usual_change(self.trend, seconds, chance=chance) / level
+        return self.variation * self.trend.level / forecast.LEVEL_SECONDS
+
+    def _share(self, change: float) -> float:
+        return change / self.trend.level if self.trend.level > 0 else 0.0
 
 
 def record(

@@ -143,6 +143,17 @@ def test_the_usual_change_over_a_start_is_spare() -> None:
     assert sized(traffic(1800, 1800), trend=restless, settings=reactive).rate_rps == 30.0
 
 
+def test_a_long_start_keeps_room_for_a_rise() -> None:
+    """A load that changed within minutes may change by more within a start-up of ten, and that is told."""
+    restless = trend_of([30.0 * (1.0 + 0.14 * math.sin(index / 3.2)) for index in range(60)])
+    short = sized(traffic(1800, 1800), trend=restless, startup=180.0)
+    long = sized(traffic(1800, 1800), trend=restless, startup=600.0)
+    assert 1.03 * short.rate_rps < long.rate_rps <= 60.0
+    assert "room for a rise of" in "; ".join(long.notes)
+    steady = trend_of([30.0] * 60)
+    assert sized(traffic(1800, 1800), trend=steady, startup=600.0).rate_rps == 30.0
+
+
 def test_a_rate_exceeds_the_forecast_only_by_more_than_noise() -> None:
     """Half as much again as was sized for does not, three times as much does, an old rate never does."""
     calm = trend_of([1.0] * 20)
