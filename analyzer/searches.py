@@ -1,6 +1,7 @@
 """Largest rates within one latency target, for many replicas at once; used by `capacity` only.
 
 A target is searched between FLOOR_SHARE mu(1), below which a replica is as good as idle, and an upper end.
+What an idle replica takes is no more than its target when it is as much (`allowed`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,33 @@ LIMIT_SHARE = 0.999
 FLOOR_SHARE = 0.001
 """Smallest rate looked at, as a share of mu(1)."""
 
+IDLE_TOLERANCE = 1e-6
+"""Share by which a latency may exceed what an idle replica takes where the target is just that.
+
+Below it, the latency says nothing about the rate: it rises with a power of the rate, and of a rise within
+some multiples of float noise (2e-16) no rate can be read.
+"""
+
+_NOISE = 1e-12
+"""Excess of an idle replica that counts as none: sums over a chain differ by that much at most."""
+
 TTFT, ITL = range(2)
 _TINY = 1e-300
+
+
+def allowed(at_floor: FloatArray | float) -> FloatArray:
+    """Excess over a target that still counts as none, of the shape of `at_floor`.
+
+    0, or what IDLE_TOLERANCE above an idle replica's latency exceeds the target by, if that is more: so the
+    largest rate rises with the target without a step, down to a target that is what an idle replica takes.
+
+    Args:
+        at_floor: Excess of an idle replica, as `Search` and `single.SingleReplica` compute it. Above float
+            noise the target is unreachable and nothing is allowed.
+
+    """
+    rise = np.maximum(at_floor + IDLE_TOLERANCE, 0.0)
+    return np.where(np.less_equal(at_floor, _NOISE), rise, 0.0)
 
 
 class Search:
@@ -48,13 +74,15 @@ class Search:
         everyone = np.arange(self._target_ms.size)
         high = np.full(self._target_ms.size, LIMIT_SHARE) if most is None else most
         at_floor = self._excess(self._floor, everyone)
-        at_limit = self._excess(high, everyone)
+        zero = allowed(at_floor)
+        at_floor = at_floor - zero
+        at_limit = self._excess(high, everyone) - zero
         loads = np.where(at_limit <= 0.0, high, self._floor)
         loads[at_floor > 0.0] = np.nan
         between = np.flatnonzero((at_floor <= 0.0) & (at_limit > 0.0))
         if between.size:
             loads[between] = find_roots(
-                lambda load, rows: self._excess(load, between[rows]),
+                lambda load, rows: self._excess(load, between[rows]) - zero[between[rows]],
                 self._floor[between],
                 high[between],
                 relative=1e-14,
@@ -76,7 +104,12 @@ class Search:
     def hold(self, load: FloatArray) -> BoolArray:
         """Whether the target holds at these loads, shape (M,)."""
         everyone = np.arange(self._target_ms.size)
-        return np.asarray(self._excess(np.maximum(load, self._floor), everyone) <= 0.0)
+        excess = self._excess(np.maximum(load, self._floor), everyone)
+        # Only so little can be allowed: the others need no look at the idle replica.
+        near = np.flatnonzero((excess > 0.0) & (excess <= 2.0 * IDLE_TOLERANCE))
+        if near.size:
+            excess[near] -= allowed(self._excess(self._floor[near], near))
+        return np.asarray(excess <= 0.0)
 
     def _excess(self, load: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
         """Logarithm of the latency over its target, or of the share that exceeds it over the allowed."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from analyzer.replicas import Replica
-from analyzer.searches import FLOOR_SHARE, LIMIT_SHARE
+from analyzer.searches import FLOOR_SHARE, LIMIT_SHARE, allowed
 
 _SMALLEST = 1e-300
 _RELATIVE = 1e-14
@@ -77,11 +77,14 @@ class SingleReplica:
 
     def largest_load(self, latency: Callable[[float], float], target_ms: float) -> float | None:
         """Largest load within a target; None where even an idle replica misses it."""
+        zero = 0.0
 
         def excess(load: float) -> float:
-            return math.log(max(latency(load) / target_ms, _SMALLEST))
+            return math.log(max(latency(load) / target_ms, _SMALLEST)) - zero
 
         at_floor = excess(self.floor)
+        zero = float(allowed(at_floor))
+        at_floor -= zero
         if at_floor > 0.0:
             return None
         at_limit = excess(LIMIT_SHARE)
