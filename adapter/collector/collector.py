@@ -277,9 +277,9 @@ class Collector:
     ) -> str:
         """What the sources say about pods without fresh metrics."""
         checks = item.plausibility
-        wrong = [f"{e}: {text}" for e in stale if (text := checks.problem(e) or checks.note(e))][:1]
-        if wrong:
-            return wrong[0]
+        said = ((e, checks.problem(e) or checks.note(e) or item.window.note(e)) for e in stale)
+        if wrong := next((f"{e}: {text}" for e, text in said if text), ""):
+            return wrong
         reasons = [text for e in stale if (text := self._pods.error(source.key, e))][:1]
         if item.queried:
             reasons.append(

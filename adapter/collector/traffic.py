@@ -240,12 +240,9 @@ class TrafficWindow:
         return sum(sample.page.waiting for sample in self._latest.values())
 
     def stale(self, endpoints: tuple[str, ...], *, now: float, after_seconds: float) -> list[str]:
-        """Pods without a sample of the last `after_seconds`."""
-        return [
-            endpoint
-            for endpoint in endpoints
-            if endpoint not in self._latest or now - self._latest[endpoint].at > after_seconds
-        ]
+        """Pods without a sample of the last `after_seconds`, or with a lone one since some did not count."""
+        known = {e: sample for e, sample in self._latest.items() if e not in self._suspended}
+        return [e for e in endpoints if e not in known or now - known[e].at > after_seconds]
 
     def _forget(self, now: float) -> float:
         """Drop what is older than the long window; return the time that rates are of."""

@@ -19,6 +19,8 @@ from adapter.collector.windows.latencies import NOTHING, LatencyWindow
 Rates = Iterable[tuple[float, float]]
 """Seconds and rates of parts of a window."""
 
+RESUMES = "pages before its last one did not count, so its load is known from the next one on"
+
 
 class PairedWindow(TrafficWindow):
     """The window of one variant's pods; of those that prefill for others apart."""
@@ -80,10 +82,19 @@ class PairedWindow(TrafficWindow):
         return max(super().waiting, self._prefill.waiting)
 
     def stale(self, endpoints: tuple[str, ...], *, now: float, after_seconds: float) -> list[str]:
-        """Pods without a sample of the last `after_seconds`."""
-        oldest = now - after_seconds
-        ages = {e: self.sampled_at(e) for e in endpoints}
-        return [e for e, at in ages.items() if at is None or at < oldest]
+        """Pods whose load is not known, as `TrafficWindow.stale`."""
+        apart = tuple(filter(self._apart, endpoints))
+        own = tuple(endpoint for endpoint in endpoints if endpoint not in apart)
+        stale = {
+            *super().stale(own, now=now, after_seconds=after_seconds),
+            *self._prefill.stale(apart, now=now, after_seconds=after_seconds),
+        }
+        return [endpoint for endpoint in endpoints if endpoint in stale]
+
+    def note(self, endpoint: str) -> str:
+        """Why the load of a pod that answers is not known; empty where it is."""
+        unknown = self.stale((endpoint,), now=0.0, after_seconds=math.inf)
+        return RESUMES if unknown and self.sampled_at(endpoint) is not None else ""
 
     def rate_since_last(self, *, at_least: float) -> tuple[float, float] | None:
         """Arrival rate since the last call that gave one, as `TrafficWindow.rate_since_last`."""

@@ -132,6 +132,22 @@ async def test_pods_that_all_hang_prove_nothing() -> None:
     assert not idle[-1].complete
 
 
+async def test_the_load_of_a_pod_is_not_known_from_its_first_page_after_a_doubt() -> None:
+    """Two pods serve 10 req/min each; the counters of one fell: its next page says nothing of its load."""
+
+    def page(at: int) -> str:
+        return served(5000 + at * 2.5 - 1500 * (at >= 8), running=1)
+
+    observations = await observed(16, a=page, b=lambda at: served(9000 + at * 2.5, running=1))
+    whole = [item for item in observations if item.complete and item.traffic is not None]
+    rates = [60 * item.traffic.arrival_rate_rps for item in whole if item.traffic is not None]
+    assert rates == pytest.approx([20.0] * len(rates), rel=0.1)
+    assert observations[7].complete
+    assert observations[-1].complete
+    said = [item.problem for item in observations if "known from the next one on" in item.problem]
+    assert len(said) == 1
+
+
 def covered(replicas: int, pods: tuple[str, ...], refused: set[str]) -> observation.Coverage:
     """Of pods that hold one server each by the endpoint `e0`, `e1`, ...; those refuse connections."""
     endpoints = tuple(f"e{at}" for at in range(len(pods)))
