@@ -8,7 +8,8 @@ is the one from before the fault.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -86,23 +87,27 @@ class _All:
         return True
 
 
-def _text(page: Page, case: Case, *, faulty: bool) -> str:
+def _text(page: Page, server: Server) -> str:
     """A page as it is written."""
-    text = text_of(page, {"model_name": scenario.MODEL} if case.server.names_model else {})
-    return case.written(text) if faulty and case.written is not None else text
+    return text_of(page, {"model_name": scenario.MODEL} if server.names_model else {})
 
 
-def _read(
-    text: str, server: Server, origin: Origin, endpoint: str, now: float
-) -> PodMetrics | None:
-    """A page as one of the sources reads it; None where it is refused."""
+@functools.lru_cache(maxsize=16)
+def _steady_text(server: Server, at: float) -> str:
+    """The page without a fault, which is that of most pods of most cases."""
+    return _text(server.steady(at), server)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(text: str, server: Server, origin: Origin, now: float) -> PodMetrics | None:
+    """A page as one of the sources reads it, whichever pod's it is; None where it is refused."""
     model = scenario.MODEL
     if origin == "direct":
         try:
-            return exposition.parse(text, model, endpoint)
+            return exposition.parse(text, model, "p")
         except exposition.ScrapeError:
             return None
-    target = {"namespace": "n", "pod": endpoint, "instance": endpoint, "job": "j"}
+    target = {"namespace": "n", "pod": "p", "instance": "p", "job": "j"}
     samples = []
     for name, labels, value in lines.read(text, _All()):
         own = {"quantity": "started_at"} if name == STARTED else {"__name__": name}
@@ -161,12 +166,19 @@ class _Moment:
         during = BEFORE <= self.cycle < BEFORE + DURING
         return during or case.always or (case.lasts and self.cycle >= BEFORE)
 
-    def page(self, case: Case, pod: int) -> Page | None:
-        """The page of a pod; None where it does not answer."""
-        later = pod * case.server.apart_seconds
-        if self.faulty(case) and pod < case.pods:
-            return case.page(self.at + later, self.since + later)
-        return case.server.steady(self.at + later)
+    def texts(self, case: Case) -> Iterator[str | None]:
+        """The page of each pod; None where it does not answer."""
+        faulty = case.pods if self.faulty(case) else 0
+        text: str | None = None
+        for pod in range(PODS):
+            later = pod * case.server.apart_seconds
+            if pod >= faulty:
+                text = _steady_text(case.server, self.at + later)
+            elif pod == 0 or later:
+                page = case.page(self.at + later, self.since + later)
+                text = page and _text(page, case.server)
+                text = case.written(text) if text and case.written is not None else text
+            yield text
 
     def picker(self, case: Case) -> Page | None:
         """The page of its picker, likewise."""
@@ -192,11 +204,8 @@ async def matrix(objects: Path, origin: Origin, cases: Iterable[Case]) -> list[O
             clock.at += SECONDS
             moment = _Moment(cycle=cycle, at=SECONDS * (cycle + 1), since=SECONDS * BEFORE)
             for case, variant in variants.items():
-                for pod, endpoint in enumerate(variant.endpoints):
-                    page = moment.page(case, pod)
-                    faulty = moment.faulty(case) and pod < case.pods
-                    text = page and _text(page, case, faulty=faulty)
-                    metrics = text and _read(text, case.server, origin, endpoint, clock.at)
+                for endpoint, text in zip(variant.endpoints, moment.texts(case), strict=True):
+                    metrics = text and _read(text, case.server, origin, clock.at)
                     if metrics:
                         collector.add(variant.key, endpoint, metrics, now=clock.at, source=origin)
             shown = {
