@@ -72,34 +72,63 @@ BACKFILL, GATEWAY, FLEET = 6, 1, 1
 MODEL, TEAM = "m", "team"
 STEADY_RPS = 2.0
 SPARES = tuple(f"spare-{index}" for index in range(20))
-EMULATED = ("a-0", "a-1", "b-0", "full-0", "again-0", "again-1", "ends-0")
+EMULATED = ("a-0", "a-1", "b-0", "full-0", "ends-0")
+LATER = ("again-0", "again-1")
+"""Pods that are scraped, and have a page once a test gives them one."""
 
 
 def steady(model: str, *, timestamp: str = "") -> Callable[[], str]:
     """A page of a server that gets STEADY_RPS, each request with 30 and 20 tokens."""
-    began = time.monotonic()
+    served = Served(model, timestamp=timestamp)
+    served.gets(STEADY_RPS)
+    return served.page
 
-    def page() -> str:
-        done = int((time.monotonic() - began) * SPEED * STEADY_RPS)
+
+class Served:
+    """The page of a server whose load changes, and which may begin anew; it is never behind its load.
+
+    Each request has 30 and 20 tokens.
+    """
+
+    def __init__(self, model: str, *, timestamp: str = "") -> None:
+        self._series = f'{{model_name="{model}",engine="0"}}'
+        self._timestamp = timestamp
+        self._process = ""
+        self._begun, self._at, self._rps = 0.0, time.monotonic(), 0.0
+
+    def gets(self, rps: float) -> None:
+        """That many requests per scenario second from now on, one of them at once."""
+        first = rps > 0 and self._rps == 0
+        self._begun, self._at = self._count() + first, time.monotonic()
+        self._rps = rps
+
+    def starts(self) -> None:
+        """A new process, whose page says so: nothing was served yet, and nothing comes."""
+        self._process = f"process_start_time_seconds {time.time()}\n"
+        self._begun, self._at, self._rps = 0.0, time.monotonic(), 0.0
+
+    def _count(self) -> float:
+        return self._begun + (time.monotonic() - self._at) * SPEED * self._rps
+
+    def page(self) -> str:
+        begun, running = int(self._count()), int(self._rps > 0)
+        done = begun - running
         values = {
-            "num_requests_running": 1,
-            "num_requests_waiting": 0,
-            "request_success_total": done,
-            "request_prompt_tokens_sum": 30 * done,
-            "request_prompt_tokens_count": done,
-            "request_generation_tokens_sum": 20 * done,
-            "request_generation_tokens_count": done,
-            "time_to_first_token_seconds_sum": 0.2 * (done + 1),
-            "time_to_first_token_seconds_count": done + 1,
-            "inter_token_latency_seconds_sum": 0.05 * 19 * done,
-            "inter_token_latency_seconds_count": 19 * done,
+            "vllm:num_requests_running": running,
+            "vllm:num_requests_waiting": 0,
+            "vllm:request_success_total": done,
+            "vllm:request_prompt_tokens_sum": 30 * done,
+            "vllm:request_prompt_tokens_count": done,
+            "vllm:request_generation_tokens_sum": 20 * done,
+            "vllm:request_generation_tokens_count": done,
+            "vllm:time_to_first_token_seconds_sum": 0.2 * begun,
+            "vllm:time_to_first_token_seconds_count": begun,
+            "vllm:inter_token_latency_seconds_sum": 0.05 * 19 * done,
+            "vllm:inter_token_latency_seconds_count": 19 * done,
         }
-        return "".join(
-            f'vllm:{name}{{model_name="{model}",engine="0"}} {value}{timestamp}\n'
-            for name, value in values.items()
+        return self._process + "".join(
+            f"{name}{self._series} {value}{self._timestamp}\n" for name, value in values.items()
         )
-
-    return page
 
 
 def varied(model: str) -> Callable[[], str]:
@@ -334,6 +363,10 @@ async def running_world(folder: Path) -> AsyncIterator[World]:
         labels = {"namespace": TEAM, "pod": name, **labels}
         targets.append(Target(address=pages.addresses[0], path=f"/{name}", **labels))
 
+    targets += [
+        Target(address=pages.addresses[0], path=f"/{name}", namespace=TEAM, pod=name)
+        for name in LATER
+    ]
     for name in RECORDED:
         paged(name, functools.partial(recorded, name))
     for name, path in GATEWAYS.items():

@@ -18,13 +18,15 @@ from adapter.collector.windows import discovery
 from tests.fakes import prometheus_server
 from tests.fakes.prometheus_world import (
     INTERVAL,
+    LATER,
     MARKS,
+    MODEL,
     SPARES,
     SPEED,
     STEADY_RPS,
     WINDOW,
+    Served,
     World,
-    load,
     rounds,
     traffic,
     until,
@@ -81,55 +83,63 @@ async def test_auto_asks_prometheus_for_pods_that_do_not_answer(
 
 async def test_restarts_and_departures_are_no_load(world: World) -> None:
     """A server that begins anew, and one that leaves, neither hide load nor make any, for either source."""
-    pods = ("again-0", "again-1")
-    everyone = {pod: f"{world.url(pod)}/metrics" for pod in pods}
-    source = variant("v", everyone)
+    pods = {pod: world.pages.url(pod) for pod in LATER}
+    source = variant("v", pods)
     less = dataclasses.replace(source, endpoints=source.endpoints[1:], pods=source.pods[1:])
+    again, other = (Served(MODEL) for _ in pods)
     rates: list[float] = []
-    async with (
-        world.emulated(pods[1]),
-        world.collecting([source], "direct", "prometheus") as collectors,
-    ):
+    # What is older than rates are taken over is stale, as by default.
+    async with world.collecting([source], "direct", "prometheus", stale_after=WINDOW) as collectors:
 
-        def good() -> bool:
-            """Whether both know all of it; notes what they say."""
-            seen = [collector.observe(source) for collector in collectors]
-            rates.extend(one.traffic.arrival_rate_rps for one in seen if one.traffic is not None)
-            return all(one.metrics == "MetricsFound" and one.complete for one in seen)
+        def shared(*, by_both: bool) -> float:
+            """Give both, or the other one alone, all of the load; the time of it."""
+            again.gets(STEADY_RPS / 2 if by_both else 0)
+            other.gets(STEADY_RPS / 2 if by_both else STEADY_RPS)
+            return time.monotonic()
 
-        async def after(seconds: float, rates_at_least: int = 0) -> None:
-            end = time.monotonic() + seconds / SPEED
-            await until(
-                collectors,
-                lambda: good() and time.monotonic() > end and len(rates) >= rates_at_least,
-            )
+        def observed() -> list[Observation]:
+            return [collector.observe(source) for collector in collectors]
 
-        async with world.emulated(pods[0]) as process:
-            await world.scraped(*pods)
-            task = asyncio.create_task(load(world, pods, 120, 1000).run())
-            # What was before the load is out of the window then.
-            await after(WINDOW + 2 * INTERVAL)
-            rates.clear()
-            process.kill()
-            await process.wait()
-        try:
-            async with world.emulated(pods[0]):
-                await after(30)
-                for collector in collectors:
-                    collector.use([less])
-                source = less
-            # A busy machine looks less often; the bounds below are of so many rates.
-            await after(WINDOW / 2, rates_at_least=8)
-            last = [traffic(item.observe(source)).arrival_rate_rps for item in collectors]
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-    # Requests that the killed server had are sent anew; until it is heard again, or gone, it is taken to
-    # get what it got before, which the other one gets by then.
-    slack = await world.slack()
-    assert min(rates) * 60 > (0.8 - slack) * 120
-    assert max(rates) * 60 < (1.5 + slack) * 120
-    assert [60 * rate for rate in last] == pytest.approx([120, 120], rel=0.1 + slack)
+        def known(after: float) -> bool:
+            """Whether both know all of it up to that time; notes what they say."""
+            seen = observed()
+            found = [one for one in seen if one.metrics == "MetricsFound" and one.complete]
+            rates.extend(traffic(one).arrival_rate_rps for one in found)
+            oldest = time.monotonic() - max(one.age_seconds for one in seen) / SPEED
+            return found == seen and oldest > after
+
+        for pod, served in zip(pods, (again, other), strict=True):
+            served.starts()
+            world.pages.pages[pod] = served.page
+        began = shared(by_both=True)
+        await world.scraped(*pods)
+        await until(collectors, lambda: known(began + WINDOW / SPEED))
+        world.pages.closed.add(LATER[0])
+        down = shared(by_both=False)
+        unseen = max(one.age_seconds for one in observed())
+        await world.prometheus.until(f'up{{pod="{LATER[0]}"}} == 0')
+        await until(
+            collectors, lambda: not known(math.inf) and time.monotonic() > down + 20 / SPEED
+        )
+        again.starts()
+        world.pages.closed.discard(LATER[0])
+        back = shared(by_both=True)
+        await until(collectors, lambda: known(back + 30 / SPEED))
+        # It serves to the end what it has, and leaves.
+        left = shared(by_both=False)
+        await until(collectors, lambda: known(left))
+        world.pages.closed.add(LATER[0])
+        for collector in collectors:
+            collector.use([less])
+        source = less
+        await until(collectors, lambda: known(left + WINDOW / 2 / SPEED))
+        last = [traffic(one).arrival_rate_rps for one in observed()]
+    # What the killed one, with half of the load, counted after it was heard last is lost with it.
+    slack = await world.slack() + unseen / (2 * WINDOW)
+    assert min(rates) > (0.9 - slack) * STEADY_RPS
+    # Until a killed server is heard again it is taken to get what it got before, which the other one gets.
+    assert max(rates) < (1.5 + slack) * STEADY_RPS
+    assert last == pytest.approx([STEADY_RPS] * 2, rel=0.1 + slack)
 
 
 async def test_a_pod_that_ends_makes_its_variant_stale(world: World) -> None:

@@ -245,6 +245,7 @@ async def test_pages_at_rest_are_equal(scene: Scene) -> None:
 )
 async def test_both_sources_agree_under_load(scene: Scene, quantity: str, share: float) -> None:
     """Direct scraping and Prometheus see the same of two pods under load, within the scrapes' offset."""
+    skip_if_late(scene, 1.0)
     loads = scene.after_a_window("a")
     assert len(loads) >= 5
     direct, prometheus = (
@@ -280,6 +281,7 @@ async def test_percentiles_of_prometheus_are_of_all_pods(scene: Scene, name: str
 @pytest.mark.parametrize("quantity", ["running", "kv_cache"])
 async def test_gauges_are_those_that_the_servers_have_shown(scene: Scene, quantity: str) -> None:
     """Of other moments than direct scraping's, but between the least and the most that it ever saw."""
+    skip_if_late(scene, 1.0)
     direct = [getattr(pair[0], quantity) for pair in scene.after_a_window("a")]
     prometheus = [getattr(pair[1], quantity) for pair in scene.after_a_window("a")]
     mean = statistics.fmean(prometheus)
