@@ -8,9 +8,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 COVERAGE ?=
-WORKERS ?= auto
-# A test module stays with one process: its fixtures are made once.
-PYTEST := $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
+# One process more than cores, as many tests wait for servers.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# A test module stays with one process: its fixtures are made once. tests/conftest.py says which come first.
+# Hundreds of programs that tests start would be compiled each anew where Python is told to keep no bytecode.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test fuzz pythons lint types imports check format bench chaos soak constraints clean help
 .DEFAULT_GOAL := help

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.conftest import FIRST
+
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = "__pycache__"
 
@@ -40,3 +42,9 @@ def test_named_folders_are_there() -> None:
     assert apart
     assert {folder for folder in apart if not (ROOT / "tests" / folder).is_dir()} == set()
     assert {folder for folder in apart if (ROOT / folder).is_dir()} == set()
+
+
+def test_modules_that_are_put_first_are_there() -> None:
+    """One that is renamed keeps its place in the order."""
+    assert len(set(FIRST)) == len(FIRST)
+    assert [name for name in FIRST if not (ROOT / "tests" / f"{name}.py").is_file()] == []
