@@ -29,8 +29,9 @@ pytest.importorskip("matplotlib", reason="pictures need matplotlib, which is an 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 NASTY = "<script>alert('$x^{2}$')</script> & \"quoted\""
+WIDTHS = (400, 800, 1100, 1440)
 MEASURE = """
-function measure(inside) {
+function measure(inside, width) {
   const meeting = [];
   for (const plot of inside.querySelectorAll('svg')) {
     const boxes = [...plot.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
@@ -42,7 +43,7 @@ function measure(inside) {
   }
   const beyond = [...inside.querySelectorAll('body *')].filter(
     item => item.getBoundingClientRect().right > inside.documentElement.clientWidth + 1);
-  document.getElementById('found').textContent = JSON.stringify({
+  document.getElementById('width-' + width).textContent = JSON.stringify({
     width: inside.scrollingElement.scrollWidth, height: inside.scrollingElement.scrollHeight,
     loaded: inside.defaultView.performance.getEntriesByType('resource').length,
     beyond: beyond.length, texts: inside.querySelectorAll('svg text').length, meeting});
@@ -80,18 +81,16 @@ def browse(folder: Path, html: str, *flags: str) -> str:
     return done.stdout
 
 
-def measured(folder: Path, html: str, width: int) -> Mapping[str, Any]:
-    """What a script finds out about a page in a frame of that width."""
-    outer = (
-        f'<pre id="found"></pre><script>{MEASURE}</script>'
-        f'<iframe onload="measure(this.contentDocument)" style="border:0;width:{width}px;height:900px"'
-        f' srcdoc="{escape(html)}"></iframe>'
+def measured(folder: Path, html: str) -> Mapping[int, Mapping[str, Any]]:
+    """What a script finds out about a page in frames of each width; a browser takes long to start."""
+    frames = "".join(
+        f'<pre id="width-{width}"></pre><iframe onload="measure(this.contentDocument, {width})"'
+        f' style="border:0;width:{width}px;height:900px" srcdoc="{escape(html)}"></iframe>'
+        for width in WIDTHS
     )
-    dom = browse(folder, outer, "--dump-dom")
-    measurement = re.search(r'<pre id="found">(.+?)</pre>', dom, re.DOTALL)
-    assert measurement
-    answer: Mapping[str, Any] = json.loads(unescape(measurement[1]))
-    return answer
+    dom = browse(folder, f"<script>{MEASURE}</script>{frames}", "--dump-dom")
+    measurements = re.findall(r'<pre id="width-(\d+)">(.+?)</pre>', dom, re.DOTALL)
+    return {int(width): json.loads(unescape(text)) for width, text in measurements}
 
 
 def printed(comparison: Comparison, width: int = 120) -> str:
@@ -130,13 +129,20 @@ def test_screenshot(tmp_path: Path, page: str, scheme: int) -> None:
     assert (pixels[0, 0].mean() > 128) == bool(scheme)
 
 
+@pytest.fixture(scope="module")
+def layouts(
+    tmp_path_factory: pytest.TempPathFactory, page_of_three_classes: str
+) -> Mapping[int, Mapping[str, Any]]:
+    return measured(tmp_path_factory.mktemp("layouts"), page_of_three_classes)
+
+
 @in_browser
-@pytest.mark.parametrize("width", [400, 800, 1100, 1440])
+@pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_sticks_out_or_overlaps(
-    tmp_path: Path, page_of_three_classes: str, width: int
+    layouts: Mapping[int, Mapping[str, Any]], width: int
 ) -> None:
     """At any width the page scrolls down only, no two texts of a plot overlap, and nothing is loaded."""
-    layout = measured(tmp_path, page_of_three_classes, width)
+    layout = layouts[width]
     assert layout["texts"] > 200
     assert layout["width"] <= width
     assert (layout["beyond"], layout["loaded"], layout["meeting"]) == (0, 0, [])
