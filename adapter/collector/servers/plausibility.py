@@ -39,9 +39,6 @@ FALLS = 2
 FALL_PAGES = 8
 """Number of falls within so many pages that is no restart any more."""
 
-REGAIN_PAGES = 40
-"""Pages within which a counter that fell without a restart may have again what it lost."""
-
 STILL_PAGES = 2
 """Pages without any movement, though requests are in service, after which an engine counts as hung."""
 
@@ -95,8 +92,9 @@ class Assessment:
 
 @dataclass(slots=True)
 class _Address:
-    """What is known of an address; `lost`: what its counts fell by, and at which page.
+    """What is known of an address.
 
+    `anew`: whether its last page, as of a new process, counts more than came since the one before.
     `part`: why its load is a part though its pages count; `quiet`: why its last page says nothing.
     """
 
@@ -108,6 +106,7 @@ class _Address:
     still_since: float = 0.0
     moved: bool = False
     copied: bool = False
+    anew: bool = False
     doubt: str = ""
     doubtful_pages: int = 0
     problem: str = ""
@@ -117,7 +116,7 @@ class _Address:
     gauges: Gauges = field(default_factory=Gauges)
     residence: Residence = field(default_factory=Residence)
     patience: Patience = field(default_factory=Patience)
-    lost: tuple[tuple[float, ...], int] = ((), 0)
+    lost: restarts.Lost = field(default_factory=restarts.Lost)
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS))
     falls: deque[int] = field(default_factory=lambda: deque(maxlen=FALLS))
     recent: deque[PodMetrics] = field(default_factory=lambda: deque(maxlen=AHEAD_PAGES))
@@ -270,7 +269,8 @@ def _gauges(
     page, gauges = address.page, address.gauges
     gauges.note(before, page, seconds=seconds, batch=batch, alone=alone)
     address.most = max(address.most, page.stock - gauges.left - gauges.idle)
-    return Assessment(left=gauges.left, idle=gauges.idle, forget=address.copied and page != before)
+    forget = address.anew or (address.copied and page != before)
+    return Assessment(left=gauges.left, idle=gauges.idle, forget=forget)
 
 
 def _note(address: _Address, page: PodMetrics, now: float) -> None:
@@ -319,8 +319,8 @@ def _doubt(
             if odd:
                 return odd, pages
             base, since = EMPTY, address.at
-        elif restarts.fell(before, page) or _regained(address, before, page):
-            _lose(address, before, page)
+        elif restarts.fell(before, page) or address.lost.regained(before, page):
+            address.lost.note(before, page)
             return FELL, CLEAN_PAGES
     elif restarts.fell(before, page):
         address.falls.append(address.pages)
@@ -329,13 +329,12 @@ def _doubt(
             return SHARED.format(what="counters go"), SHARED_PAGES
         counts_on = page.finished > restarts.NEAR_ZERO_SHARE * before.finished and page.finished > 0
         if counts_on or restarts.fell_alone(before, page):
-            _lose(address, before, page)
+            address.lost.note(before, page)
             return f"{FELL}, or {SHARED.format(what='counters go')}", CLEAN_PAGES
         base = EMPTY
-    elif _regained(address, before, page):
+    elif address.lost.regained(before, page):
         return FELL, CLEAN_PAGES
-    if base is EMPTY:
-        address.recent.clear()  # of another process
+    _note_restart(address, page, seconds=now - since if base is EMPTY else 0.0)
     seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
     odd = address.residence.turned_away(base, page, batch=batch)
     odd = odd or consistency.problem(base, page) or consistency.beyond_reach(base, page)
@@ -346,26 +345,24 @@ def _doubt(
     if not odd and implied > _TIMES_SEEN * max(address.most, batch, page.running) + _UNSEEN:
         odd = BEYOND.format(number=implied)
     if odd and base is before:
-        _lose(address, before, page)
+        address.lost.note(before, page)
     return odd, CLEAN_PAGES if odd else 0
 
 
-def _lose(address: _Address, before: PodMetrics, after: PodMetrics) -> None:
-    """Note by how much counters fell, for what they lost may come back."""
-    pairs = zip(restarts.counts(before), restarts.counts(after), strict=True)
-    address.lost = tuple(max(was - now, 0.0) for was, now in pairs), address.pages
+def _note_restart(address: _Address, page: PodMetrics, *, seconds: float) -> None:
+    """Note whether a process that began anew within `seconds`, 0 for none, counts more than came since then.
 
-
-def _regained(address: _Address, before: PodMetrics, after: PodMetrics) -> bool:
-    """Whether a counter that fell has at once what it lost: that is not what came in between."""
-    lost, page = address.lost
-    grown = (
-        now - was for was, now in zip(restarts.counts(before), restarts.counts(after), strict=True)
-    )
-    regained = any(0 < fell <= more for fell, more in zip(lost, grown, strict=False))
-    if regained or address.pages - page > REGAIN_PAGES:
-        address.lost = (), 0
-    return regained
+    Without a start time a count that fell to little is no proof of a restart: it may come back too.
+    """
+    if seconds:
+        address.recent.clear()  # of another process
+        if unstarted := page.started_at is None and address.residence.unusual(
+            address.page.finished, seconds=seconds
+        ):
+            address.lost.note(address.page, page)
+        address.anew = unstarted and address.residence.unusual(page.finished, seconds=seconds)
+    else:
+        address.anew = False
 
 
 def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from adapter.collector.model_servers import PodMetrics
 
 NEAR_ZERO_SHARE = 0.1
@@ -16,6 +18,33 @@ as many more."""
 
 _FASTEST_TOKENS = 2000.0
 """Tokens per second that no request gets."""
+
+
+REGAIN_PAGES = 40
+"""Pages within which a counter that fell without a restart may have again what it lost."""
+
+
+@dataclass(slots=True)
+class Lost:
+    """What counters of one address fell by without a restart, for it may come back."""
+
+    _fell: tuple[float, ...] = ()
+    _pages: int = 0
+
+    def note(self, before: PodMetrics, after: PodMetrics) -> None:
+        """Note by how much counters are less than on the page before."""
+        pairs = zip(counts(before), counts(after), strict=True)
+        self._fell, self._pages = tuple(max(was - now, 0.0) for was, now in pairs), 0
+
+    def regained(self, before: PodMetrics, after: PodMetrics) -> bool:
+        """Whether a counter has at once what it lost, asked once a page: that is not what came in between."""
+        self._pages += 1
+        pairs = zip(counts(before), counts(after), strict=True)
+        grown = (now - was for was, now in pairs)
+        regained = any(0 < fell <= more for fell, more in zip(self._fell, grown, strict=False))
+        if regained or self._pages > REGAIN_PAGES:
+            self._fell = ()
+        return regained
 
 
 def counts(page: PodMetrics) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ can have served is seen, and one that stands still though many should have ended
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from adapter.collector.model_servers import PodMetrics
@@ -27,6 +28,9 @@ _LEAST = 10.0
 _SHOULD_HAVE_ENDED, _LONG = 5.0, 16.0
 """Requests that should have ended of which none did, seen by chance once in 150 pages; and the number in
 service at which twice as many should have: a few may all be much longer than usual."""
+
+_CHANCE, _FEW = 3.0, 3.0
+"""Standard deviations of requests that end up to which more are chance, and a few more."""
 
 _TIMED_SHARE = 0.8
 """Share of the tokens of requests that ended from which on a server times all."""
@@ -63,6 +67,8 @@ class Residence:
     turns_away: bool = False
     _in_service: float = 0.0
     _requests: float = 0.0
+    _seconds: float = 0.0
+    _uncounted_seconds: float = 0.0
     _tokens: float = 0.0
     _mean: float = 0.0
     _silent: float = 0.0
@@ -82,8 +88,11 @@ class Residence:
         moved = counted or before.kv_cache != page.kv_cache
         self._still = 0.0 if moved else self._still + in_service
         ended, tokens = _grown(before, page)
+        self._uncounted_seconds += seconds
         if not counted or ended <= 0:
             return
+        self._seconds = _KEPT * self._seconds + self._uncounted_seconds
+        self._uncounted_seconds = 0.0
         self._in_service = _KEPT * self._in_service + in_service
         self._requests = _KEPT * self._requests + ended
         self._tokens = _KEPT * self._tokens + tokens
@@ -97,6 +106,7 @@ class Residence:
         share = _KEPT_IN_DOUBT * min(1.0, _MOST_IN_DOUBT / max(self._requests, 1.0))
         self._in_service *= share
         self._requests *= share
+        self._seconds *= share
         self._tokens *= share
 
     def implied(self, before: PodMetrics, page: PodMetrics, *, seconds: float) -> float:
@@ -112,6 +122,13 @@ class Residence:
         if tokens > 0 and self._tokens > 0:
             share = min(share, tokens / self._tokens)
         return share * self._in_service / seconds
+
+    def unusual(self, ended: float, *, seconds: float) -> bool:
+        """Whether more requests ended in that time than usually do; False while that is not known."""
+        if self._requests < _LEAST or self._seconds <= 0:
+            return False
+        usual = self._requests / self._seconds * seconds
+        return ended > usual + _CHANCE * math.sqrt(usual) + _FEW
 
     def too_fast(self, before: PodMetrics, page: PodMetrics, *, seconds: float) -> str:
         """Why requests cannot have got so many tokens in the time that they were served; empty if they can.

@@ -148,6 +148,29 @@ async def test_the_load_of_a_pod_is_not_known_from_its_first_page_after_a_doubt(
     assert len(said) == 1
 
 
+@pytest.mark.parametrize("left", [70.0, 300.0])
+async def test_counters_that_fall_to_little_and_come_back_are_no_load(left: float) -> None:
+    """Without a start time, at 10 req/min: what is left of counters, or comes back, did not come now."""
+
+    def page(at: int) -> str:
+        return served((left if 8 <= at < 12 else 5000.0) + at * 2.5, running=1)
+
+    observations = await observed(20, a=page)
+    known = [item.traffic for item in observations if item.traffic is not None]
+    assert max(60 * traffic.arrival_rate_rps for traffic in known) <= 12.0
+    assert observations[-1].complete
+
+
+async def test_a_restart_without_a_start_time_is_known_at_once() -> None:
+    """What is on its first page may all have come since the last one."""
+
+    def page(at: int) -> str:
+        return served(at * 2.5 + (5000.0 if at < 8 else -20.0), running=1)
+
+    observations = await observed(16, a=page)
+    assert all(item.complete for item in observations[1:])
+
+
 def covered(replicas: int, pods: tuple[str, ...], refused: set[str]) -> observation.Coverage:
     """Of pods that hold one server each by the endpoint `e0`, `e1`, ...; those refuse connections."""
     endpoints = tuple(f"e{at}" for at in range(len(pods)))
