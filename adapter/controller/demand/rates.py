@@ -135,18 +135,18 @@ def sizing_rate(
         rate = gateway_rps
     startup = source.startup_seconds or settings.startup_seconds or DEFAULT_STARTUP_SECONDS
     seconds = min(startup, STARTUP_LIMIT_SECONDS) + interval_seconds
+    arrives = rate
     if settings.anticipate:
         coming = expected(trend, seconds, now=now)
         if coming is not None and coming > rate > 0:
             rate = min(coming, GROWTH_LIMIT * rate)
             notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
     learned = _Load(trend, work, source.targets.percentile)
-    spare, clauses = _spare(learned, settings, rate, seconds)
+    spare, clauses = _spare(learned, settings, rate, seconds, rise=rate - arrives)
     rate += spare
     waits, clause = _backlog(queue, settings, rate, surge=_surges(traffic, certain))
-    rate += waits.extra_rps
     return SizingRate(
-        rate_rps=rate,
+        rate_rps=rate + waits.extra_rps,
         in_flight=waits.in_flight,
         backlog_rps=waits.extra_rps,
         queued_at=waits.queued_at,
@@ -180,21 +180,24 @@ def _backlog(
 
 
 def _spare(
-    load: _Load, settings: RateSettings, rate: float, seconds: float
+    load: _Load, settings: RateSettings, rate: float, seconds: float, *, rise: float
 ) -> tuple[float, list[str]]:
-    """The rate that is kept spare: the headroom, or what the load may change by, with a clause then."""
+    """The rate that is kept spare: the headroom, or what the load may change by, with a clause then.
+
+    The rise that is expected by the trend, and part of `rate`, is part of what it may rise by, too.
+    """
     spare = settings.headroom * rate
     if rate <= 0 or not settings.anticipate:
         return spare, []
     usual = load.usual_change(rate, seconds)
-    room = max(min(load.room(rate, seconds), (GROWTH_LIMIT - 1.0) * rate), usual)
-    if room <= spare:
+    now = rate - rise
+    room = min(load.room(now, seconds), (GROWTH_LIMIT - 1.0) * now) - rise
+    if max(room, usual) <= spare:
         return spare, []
     if room > usual:
-        return room, [
-            f"room for a rise of {_rpm(room)} within {seconds:.0f} s, until a replica starts"
-        ]
-    return room, [f"the load usually changes by {_rpm(room)} in {seconds:.0f} s"]
+        within = f"within {seconds:.0f} s, until a replica starts"
+        return room, [f"room for a rise of {_rpm(room + rise)} {within}"]
+    return usual, [f"the load usually changes by {_rpm(usual)} in {seconds:.0f} s"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,15 @@ def test_a_long_start_keeps_room_for_a_rise() -> None:
     assert sized(traffic(1800, 1800), trend=steady, startup=600.0).rate_rps == 30.0
 
 
+def test_an_expected_rise_is_part_of_the_room() -> None:
+    """What a load may rise by within a start-up is not added to what its trend says of that time."""
+    trend = trend_of([30.0 * (1.0 + 0.14 * math.sin(index / 12.0)) for index in range(80)])
+    level = trend.level
+    made = sized(traffic(60 * level, 60 * level), trend=trend, startup=600.0)
+    assert [clause.partition(" ")[0] for clause in made.notes] == ["rising:", "room"]
+    assert made.rate_rps == pytest.approx(level + forecast.room(trend, 660.0, errors=1.0))
+
+
 def test_a_rate_exceeds_the_forecast_only_by_more_than_noise() -> None:
     """Half as much again as was sized for does not, three times as much does, an old rate never does."""
     calm = trend_of([1.0] * 20)
