@@ -101,8 +101,7 @@ class Formulas:
 def formulas() -> Formulas:
     """The modules, loaded at the first call."""
     below = _on_floats("nodes").below
-    each = _below_each(below)
-    state = _on_floats("state", occupancy=_occupancy, below=below, below_each=each)
+    state = _on_floats("state", occupancy=_occupancy, below=below, **_moments(below))
     first, tokens = _latencies(_on_floats, _normal, math.lgamma)
     return Formulas(
         columns=_columns_module(_on_floats, Floats),
@@ -136,7 +135,7 @@ def compiled_test(*, tails: bool, short: bool) -> Callable[[Any, Any], Test]:
         "state",
         occupancy=functools.partial(_noted_occupancy, notes),
         below=below,
-        below_each=_below_each(below),
+        **_moments(below),
     )
     first, tokens = _latencies(load, normal(notes), notes.log_gamma)
     percentiles = _percentiles(load, first, tokens)
@@ -238,12 +237,14 @@ def _noted_occupancy(notes: Notes, *arguments: Term) -> occupancy.Occupancy:
     return occupancy.Occupancy(**fields)
 
 
-def _below_each(below: Callable[[Any], Any]) -> Callable[[Any, Any], tuple[Any, ...]]:
+def _moments(below: Callable[[Any], Any]) -> dict[str, Callable[[Any, Any], Any]]:
     def below_each(at: Any, spread: Any) -> tuple[Any, ...]:
-        twice = at + 2.0 * spread
-        return below(at), below(at + spread), below(twice), below(twice + spread)
+        return below(at), below(at + spread), below(at + 2.0 * spread)
 
-    return below_each
+    def below_thrice(at: Any, spread: Any) -> Any:
+        return below(at + 2.0 * spread + spread)
+
+    return {"below_each": below_each, "below_thrice": below_thrice}
 
 
 def _latencies(

@@ -52,7 +52,7 @@ JOINED = 0.5
 LEAST_LEFT = 0.05
 """Least share of a request's time that others count as leaving to it; at less nothing is held."""
 
-_MOMENTS = np.arange(4.0)[:, None]
+_MOMENTS = np.arange(3.0)[:, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -160,7 +160,7 @@ class _Cycle(NamedTuple):
     """What the steps of a queue of prompts have in common with it, each of shape (M,); see `Prompts`.
 
     Attributes:
-        own_ms: first three moments of the time that a prompt adds are this, `square` and `cube`.
+        own_ms: moments of the time that a prompt adds: this, `square`, and the third by `beyond` (`_cube`).
         below: the load, at most `FULL`.
         step: mean time of a step.
         second: variance of that.
@@ -175,7 +175,7 @@ class _Cycle(NamedTuple):
     phase: FloatArray
     own_ms: FloatArray
     square: FloatArray
-    cube: FloatArray
+    beyond: tuple[FloatArray, ...]
     load: FloatArray
     below: FloatArray
     step: FloatArray
@@ -192,7 +192,7 @@ def _cycle(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatArr
     decode = engines.decode_ms(batch)
     filled = np.minimum(rate * engines.input_tokens * decode / (free * room), 1.0)
     phase = PHASE * room * (1.0 - filled)
-    own, square, cube = _work(engines, decode / room, phase)
+    own, square, beyond = _work(engines, decode / room, phase)
     load = rate * own
     below = np.minimum(load, FULL)
     # Cumulants of the time of a step: each computes what arrived during the one before.
@@ -208,7 +208,7 @@ def _cycle(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatArr
         phase=phase,
         own_ms=own,
         square=square,
-        cube=cube,
+        beyond=beyond,
         load=load,
         below=below,
         step=step,
@@ -236,7 +236,7 @@ def prompts(
     decode, own, below, step = cycle.decode_ms, cycle.own_ms, cycle.below, cycle.step
     square, second, met = cycle.square, cycle.second, cycle.met
     together, after = cycle.together, cycle.after
-    third = rate * cycle.cube * step + 3.0 * below * rate * square * second
+    third = rate * _cube(engines, cycle) * step + 3.0 * below * rate * square * second
     third /= 1.0 - below * below * below
     met_square = third / step + 3.0 * second + step * step
     alive = -np.expm1(-batch)
@@ -268,34 +268,44 @@ def prompts(
 
 def _work(
     engines: Engines, token_ms: FloatArray, phase: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """First three moments of the time that a prompt adds: prefill L + token_ms (L - phase)+, L log-normal."""
-    first, square, cube = engines.input_tokens, engines.square_input, engines.cube_input
-    spread = engines.input_spread
+) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...]]:
+    """First moments of the time that a prompt adds: prefill L + token_ms (L - phase)+, L log-normal."""
+    first, spread = engines.input_tokens, engines.input_spread
     at = (np.log(first / np.maximum(phase, 1e-9)) - spread**2 / 2.0) / spread
-    n0, n1, n2, n3 = below_each(at, spread)
+    n0, n1, n2 = below_each(at, spread)
     less = phase * n0
     first_beyond = first * n1
     one = first_beyond - less
     less, more = phase * less, phase * first_beyond
-    square_beyond = square * n2
+    square_beyond = engines.square_input * n2
     two = square_beyond - 2.0 * more + less
-    three = cube * n3 - phase * (3.0 * (square_beyond - more) + less)
-    # What lies beyond the phase, times the prompt and times its square.
     p, by_prompt = engines.prefill_ms, two + phase * one
-    twice = three + phase * two
-    by_square = twice + phase * by_prompt
     return (
         p * first + token_ms * one,
-        p * p * square + token_ms * (2.0 * p * by_prompt + token_ms * two),
-        p * p * p * cube
-        + token_ms * (3.0 * p * (p * by_square + token_ms * twice) + token_ms * token_ms * three),
+        p * p * engines.square_input + token_ms * (2.0 * p * by_prompt + token_ms * two),
+        (at, token_ms, two, by_prompt, phase * (3.0 * (square_beyond - more) + less)),
     )
 
 
+def _cube(engines: Engines, cycle: _Cycle) -> FloatArray:
+    """Third moment of the time that a prompt adds, which the first of two cycles does without."""
+    at, token_ms, two, by_prompt, lower = cycle.beyond
+    three = engines.cube_input * below_thrice(at, engines.input_spread) - lower
+    twice = three + cycle.phase * two
+    # What lies beyond the phase, times the square of the prompt.
+    p, by_square = engines.prefill_ms, twice + cycle.phase * by_prompt
+    more = 3.0 * p * (p * by_square + token_ms * twice) + token_ms * token_ms * three
+    return np.asarray(p * p * p * engines.cube_input + token_ms * more)
+
+
 def below_each(at: FloatArray, spread: FloatArray) -> FloatArray:
-    """Shares of a normal distribution below `at` and one, two and three times `spread` more; shape (4, M)."""
+    """Shares of a normal distribution below `at` and one and two times `spread` more; shape (3, M)."""
     return below(at + _MOMENTS * spread)
+
+
+def below_thrice(at: FloatArray, spread: FloatArray) -> FloatArray:
+    """Share of it below `at` and three times `spread` more; shape (M,)."""
+    return below(at + 3.0 * spread)
 
 
 class _Clusters(NamedTuple):
