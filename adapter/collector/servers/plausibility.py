@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import consistency, ranks
@@ -92,7 +93,7 @@ class Assessment:
 
 @dataclass(slots=True)
 class _Address:
-    """What is known of an address.
+    """What is known of an address; `timed_at`: when it last timed a token, or had nothing in service.
 
     `anew`: whether its last page, as of a new process, counts more than came since the one before.
     `part`: why its load is a part though its pages count; `quiet`: why its last page says nothing.
@@ -100,6 +101,7 @@ class _Address:
 
     at: float
     page: PodMetrics
+    timed_at: float
     most: float = 0.0
     pages: int = 0
     still: int = 0
@@ -189,7 +191,7 @@ class Plausibility:
         """
         address = self._addresses.get(endpoint)
         if address is None:
-            address = _Address(now, page, most=page.stock, gauges=Gauges.of(page))
+            address = _Address(now, page, now, most=page.stock, gauges=Gauges.of(page))
             self._addresses[endpoint] = address
             _note(address, page, now)
             return Assessment()
@@ -274,12 +276,13 @@ def _gauges(
 
 
 def _note(address: _Address, page: PodMetrics, now: float) -> None:
+    if page.itl[1] != address.page.itl[1] or page.running <= 0:
+        address.timed_at = now
     address.at, address.page = now, page
     address.pages += 1
     address.recent.append(page)
-    start = page.started_at
-    if start is not None and not _known(address, start):
-        address.starts.append(start)
+    if page.started_at is not None and not _known(address, page.started_at):
+        address.starts.append(page.started_at)
 
 
 def _over_pages(address: _Address) -> str:
@@ -313,8 +316,8 @@ def _doubt(
     """Why a page cannot follow from the last one, and consistent pages until that is over."""
     before = address.page
     base, since = before, address.at
-    if page.started_at is not None and before.started_at is not None:
-        if abs(page.started_at - before.started_at) > SAME_START_SECONDS:
+    if (start := page.started_at) is not None and before.started_at is not None:
+        if abs(start - before.started_at) > SAME_START_SECONDS:
             odd, pages = _other_start(address, page, now=now, started=started)
             if odd:
                 return odd, pages
@@ -341,7 +344,9 @@ def _doubt(
     odd = odd or address.residence.too_fast(base, page, seconds=now - since)
     odd = address.patience.within(odd or consistency.late(address.recent, base, page))
     implied = address.residence.implied(base, page, seconds=now - since)
-    implied = max(seconds / (now - since), implied)
+    # A gap between tokens counts once it is over, for as long as it was.
+    timed_since = min(address.timed_at, since) if base is before else since
+    implied = max(seconds / (now - timed_since), implied)
     if not odd and implied > _TIMES_SEEN * max(address.most, batch, page.running) + _UNSEEN:
         odd = BEYOND.format(number=implied)
     if odd and base is before:
@@ -354,15 +359,13 @@ def _note_restart(address: _Address, page: PodMetrics, *, seconds: float) -> Non
 
     Without a start time a count that fell to little is no proof of a restart: it may come back too.
     """
+    address.anew = False
     if seconds:
         address.recent.clear()  # of another process
-        if unstarted := page.started_at is None and address.residence.unusual(
-            address.page.finished, seconds=seconds
-        ):
+        unusual = partial(address.residence.unusual, seconds=seconds)
+        if page.started_at is None and unusual(address.page.finished):
             address.lost.note(address.page, page)
-        address.anew = unstarted and address.residence.unusual(page.finished, seconds=seconds)
-    else:
-        address.anew = False
+            address.anew = unusual(page.finished)
 
 
 def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: bool) -> None:
@@ -383,7 +386,9 @@ def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: 
         address.moved |= moved
     # Without a count of tokens a long request looks the same, unless many should have ended.
     if page.generated is not None or page.itl[1] > 0:
-        silent = before.running > 0 and residence.silent_pages == 1
+        # Where the KV cache fills, prompts are computed.
+        fills = (page.kv_cache or 0.0) > (before.kv_cache or 0.0)
+        silent = before.running > 0 and residence.silent_pages == 1 and not fills
         stands, certain = not moved or silent, True
     else:
         stands, certain = residence.stands_still, residence.hangs

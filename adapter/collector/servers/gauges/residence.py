@@ -29,6 +29,9 @@ _SHOULD_HAVE_ENDED, _LONG = 5.0, 16.0
 """Requests that should have ended of which none did, seen by chance once in 150 pages; and the number in
 service at which twice as many should have: a few may all be much longer than usual."""
 
+_TAKES_UP = 2
+"""Pages in a row on which more are in service, as prompts are taken up one after another: a jump is one."""
+
 _CHANCE, _FEW = 3.0, 3.0
 """Standard deviations of requests that end up to which more are chance, and a few more."""
 
@@ -74,6 +77,7 @@ class Residence:
     _silent: float = 0.0
     _still: float = 0.0
     _now: float = 0.0
+    _rises: int = 0
 
     def note(
         self, before: PodMetrics, page: PodMetrics, *, seconds: float, idle: float = 0.0
@@ -84,8 +88,11 @@ class Residence:
         self._now = max(min(before.running, page.running) - idle, 0.0)
         in_service = self._now * seconds
         self._silent = 0.0 if counted else self._silent + in_service
-        # Where the KV cache fills, tokens come of requests that do not end yet.
-        moved = counted or before.kv_cache != page.kv_cache
+        # Where the KV cache fills, tokens come of requests that do not end yet; TGI takes up one prompt after
+        # another. Servers that count no tokens at all may have those in service that nobody serves.
+        rises = page.running > before.running and page.generation_tokens[1] > 0
+        self._rises = self._rises + 1 if rises else 0
+        moved = counted or self._rises >= _TAKES_UP or before.kv_cache != page.kv_cache
         self._still = 0.0 if moved else self._still + in_service
         ended, tokens = _grown(before, page)
         self._uncounted_seconds += seconds
@@ -118,6 +125,8 @@ class Residence:
         if page.itl[1] > 0 or self._requests < _LEAST or seconds <= 0:
             return 0.0
         ended, tokens = _grown(before, page)
+        # Those that waited for long prompts of others end together after these.
+        seconds += self._uncounted_seconds
         share = ended / self._requests
         if tokens > 0 and self._tokens > 0:
             share = min(share, tokens / self._tokens)

@@ -357,3 +357,35 @@ def test_requests_that_ended_and_those_with_lengths_are_as_many(more: float) -> 
         doubts = said(pages)
         assert doubts
         assert "has lengths of" in doubts[0]
+
+
+def test_gaps_that_prompts_of_others_made_are_as_long_as_these() -> None:
+    """SGLang computes forty long prompts first: the next token of each ends a gap of up to four minutes."""
+    pages = [sglang(5.0 * at, tokens=890.0 * at, timed=885.0 * at) for at in range(12)]
+    last = pages[-1]
+    for at in range(1, 25):
+        begun = last.ttft[1] + 40 * at / 24
+        one = replace(last, running=2 + round(40 * at / 24), ttft=(2.75 + 4 * at, begun))
+        pages.append(replace(one, kv_cache=0.02 * at))
+    for at in range(1, 6):
+        one = replace(pages[35], kv_cache=0.5)
+        timed, gaps = last.itl
+        pages.append(replace(one, itl=(timed + 40 * 120 + 400 * at, gaps + 4000 * at)))
+    assert said(pages) == []
+
+
+def test_a_server_that_takes_up_one_long_prompt_after_another_does_not_hang() -> None:
+    """TGI counts nothing of forty prompts of six seconds each, but the batch grows."""
+    pages = [tgi(5.0 * at) for at in range(12)]
+    pages += [tgi(55.0, running=2 + at, waiting=40 - at) for at in range(1, 41)]
+    assert len(said(pages)) <= 1  # whether the first is a jump is not known
+
+
+def test_prompts_that_fill_the_kv_cache_leave_the_queue_counted() -> None:
+    """No token comes between two pages while long prompts are computed in parts, and others wait for them."""
+    pages = [
+        replace(sglang(5.0 * at, tokens=890.0 * at, timed=885.0 * at), kv_cache=0.1)
+        for at in range(12)
+    ]
+    pages += [replace(pages[-1], running=8, waiting=20, kv_cache=0.1 + 0.05 * at) for at in (1, 2)]
+    assert not [text for text in said(pages) if "nothing moved" in text]
