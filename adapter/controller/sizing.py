@@ -320,6 +320,7 @@ def load_of(
         backlog_rps=rate.backlog_rps if rate else 0.0,
         queued_at=rate.queued_at if rate else 0,
         surge=rate is not None and rate.surge,
+        drained=rate is not None and rate.drained,
         ordered=ordered,
         input_tokens=lengths.input_tokens + lengths.cached_tokens,
         output_tokens=lengths.output_tokens,
@@ -341,9 +342,8 @@ def with_live_cache(
     profiles = tuple(profiles)
     if traffic is None or traffic.kv_tokens is None or traffic.kv_tokens < 1:
         return profiles
-    tokens = int(traffic.kv_tokens)
     return tuple(
-        replace(profile, limits=_with_cache(profile, tokens))
+        replace(profile, limits=_with_cache(profile, int(traffic.kv_tokens)))
         if profile.accelerator == source.accelerator
         else profile
         for profile in profiles

@@ -30,7 +30,7 @@ from adapter.planning.options import (
     options_of,
     requirements,
 )
-from adapter.planning.queued import for_arrivals, replicas_at_once, within_queues
+from adapter.planning.queued import for_arrivals, not_drained, replicas_at_once, within_queues
 from analyzer import capacity
 from analyzer.errors import InvalidParameterError
 from analyzer.step_times import StepTimes
@@ -324,6 +324,7 @@ def _part(model: Model, options: Options, rows: IntArray, asked: Requirements) -
     arriving = for_arrivals(options, asked, needed)
     at_once = replicas_at_once(model, options, asked, sized, needed)
     needed = within_queues(options, asked, needed, at_once)
+    needed = not_drained(options, needed, arriving)
     least = options.of_variants(attrgetter("min_replicas"))
     most = options.of_variants(_most)
     counts = np.minimum(np.maximum(needed, least), most)

@@ -118,6 +118,7 @@ class Load:
         queued_at: replicas in whose queues those requests wait, and which alone can serve them; 0 where any
             replica can.
         surge: whether arrivals have risen far, so that more than the rate needs may be ordered.
+        drained: whether the ordered replicas work those queues off before others could be ready.
 
     """
 
@@ -134,6 +135,7 @@ class Load:
     backlog_rps: float = 0.0
     queued_at: int = 0
     surge: bool = False
+    drained: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,3 +115,17 @@ def within_queues(
     within = at_once.copy()
     within[rows] = np.minimum(at_once[rows], most)
     return within
+
+
+def not_drained(options: Options, needed: IntArray, arriving: IntArray) -> IntArray:
+    """The replicas, less those that would be ready when the queue that asks for them has gone; shape (M,).
+
+    Args:
+        options: M options with their loads.
+        needed: Replicas that rates and queues ask for, shape (M,).
+        arriving: Those that the arrivals take by themselves, shape (M,).
+
+    """
+    drained = options.of_variants(attrgetter("load.drained"))
+    ordered = options.of_variants(attrgetter("load.ordered"))
+    return np.where(drained, np.minimum(needed, np.maximum(arriving, ordered)), needed)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from adapter.collector.traffic import Traffic
 from adapter.planning import fleet, plan
+from adapter.planning.queued import SURGE
 
 USUAL_PER_REPLICA = 1.0
 """Requests per ready replica that wait between two steps of any busy engine."""
@@ -75,6 +76,7 @@ class Backlog:
         queued_at: Ready replicas in whose queues all of these requests wait; 0 where any replica can serve
             some of them.
         surge: Whether the arrivals have risen far.
+        drained: Whether the replicas that are ordered work these requests off before others could be ready.
 
     """
 
@@ -83,6 +85,7 @@ class Backlog:
     in_flight: float = 0.0
     queued_at: int = 0
     surge: bool = False
+    drained: bool = False
 
 
 def queues_up(waiting: float, *, ready: int, known: float = 0.0, expected: float = 0.0) -> bool:
@@ -178,4 +181,17 @@ def backlog_of(
         # The first to wait in a surge are at some pods, and by the time that others are ready at all of them.
         queued_at=0 if queue.elsewhere > 0 else (queue.queued_at if queued else queue.ready),
         surge=surge,
+        drained=loading and _drains(queue, requests, rate_rps * (SURGE if surge else 1.0)),
     )
+
+
+def _drains(queue: Queue, requests: float, rate_rps: float) -> bool:
+    """Whether ordered replicas, once ready, work that many requests off before others could be ready.
+
+    They are taken to serve as much each as those do that serve now, which may not be full yet. Requests that
+    wait at pods are served by these alone, so the queue shrinks by what these serve at most.
+    """
+    if queue.served_rps is None or queue.ready < 1:
+        return False
+    spare = queue.served_rps * queue.ordered / queue.ready - rate_rps
+    return min(spare, queue.served_rps) * (queue.start_seconds - queue.loading_seconds) >= requests

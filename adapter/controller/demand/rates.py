@@ -80,6 +80,7 @@ class SizingRate:
         backlog_rps: Part of the rate that works off the queue.
         queued_at: Ready replicas in whose queues all requests wait; 0 where any replica can serve some.
         surge: Whether the statistically significant rate exceeds the long window's by more than a third.
+        drained: Whether the replicas that are ordered work the queue off before others could be ready.
         rising: True while the rate rises by more than chance: no time to have fewer replicas.
         notes: Reasons why it differs from the rate that its pods show in the short window, a clause each.
 
@@ -90,6 +91,7 @@ class SizingRate:
     backlog_rps: float = 0.0
     queued_at: int = 0
     surge: bool = False
+    drained: bool = False
     rising: bool = False
     notes: tuple[str, ...] = ()
 
@@ -151,6 +153,7 @@ def sizing_rate(
         backlog_rps=waits.extra_rps,
         queued_at=waits.queued_at,
         surge=waits.surge,
+        drained=waits.drained,
         rising=settings.anticipate and rising(trend),
         notes=(*notes, *clauses, *clause),
     )

@@ -176,7 +176,7 @@ class _Moment:
                 text = _steady_text(case.server, self.at + later)
             elif pod == 0 or later:
                 page = case.page(self.at + later, self.since + later)
-                text = page and _text(page, case.server)
+                text = _text(page, case.server) if page else None
                 text = case.written(text) if text and case.written is not None else text
             yield text
 

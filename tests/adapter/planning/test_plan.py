@@ -160,6 +160,20 @@ def test_a_queue_asks_for_no_replicas_that_would_find_nothing_to_do(
     assert decide(variant).decisions["ns/v"].candidate.replicas == replicas
 
 
+@pytest.mark.parametrize(("ordered", "replicas"), [(0, 2), (3, 3), (99, 4)])
+def test_a_queue_that_is_gone_by_then_asks_for_no_more_than_is_ordered(
+    ordered: int, replicas: int
+) -> None:
+    """Two replicas serve the arrivals, four would work off the queue in time, and 51 hold it at once."""
+    rate = PUBLISHED.load.arrival_rate_rps
+    load = dataclasses.replace(
+        PUBLISHED.load, in_flight=100.0, ordered=ordered, drained=True, surge=True,
+        arrival_rate_rps=3.0 * rate, backlog_rps=2.0 * rate,
+    )  # fmt: skip
+    candidate = decide(dataclasses.replace(PUBLISHED, load=load)).decisions["ns/v"].candidate
+    assert candidate.replicas == replicas
+
+
 def test_what_the_arrivals_need_by_themselves_is_told_beside_a_queue() -> None:
     """Half of the rate works off the queue, whose requests are in flight too."""
     alone = decide(PUBLISHED).decisions["ns/v"].candidate.replicas

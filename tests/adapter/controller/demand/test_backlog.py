@@ -112,6 +112,36 @@ def test_requests_at_no_pod_can_be_served_by_any(elsewhere: float, queued_at: in
     assert backlog_of(queue, drain_seconds=60.0).queued_at == queued_at
 
 
+ORDERED = replace(
+    QUEUE, running=40.0, waiting=8.0, growth_rps=0.0, ready=4, ordered=8, served_rps=10.0,
+    loading_seconds=60.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("queue", "surge", "drained"),
+    [
+        pytest.param(ORDERED, False, True, id="before-others-are-ready"),
+        pytest.param(replace(ORDERED, loading_seconds=114.0), False, False, id="not-before"),
+        pytest.param(replace(ORDERED, ordered=4), False, False, id="nothing-is-ordered"),
+        pytest.param(replace(ORDERED, ordered=6), False, True, id="half-as-many-do"),
+        pytest.param(replace(ORDERED, ordered=6), True, False, id="that-may-rise-on"),
+        pytest.param(replace(ORDERED, waiting=470.0), False, True, id="just-so"),
+        pytest.param(replace(ORDERED, waiting=530.0, ordered=80), True, True, id="by-their-pods"),
+        pytest.param(replace(ORDERED, waiting=550.0, ordered=80), True, False, id="no-faster"),
+        pytest.param(replace(ORDERED, served_rps=None), False, False, id="not-known"),
+        pytest.param(replace(ORDERED, ready=0, ordered=4), False, False, id="none-serves"),
+    ],
+)
+def test_ordered_replicas_may_work_a_queue_off_before_others_could(
+    queue: Queue, *, surge: bool, drained: bool
+) -> None:
+    """4 serve 10 a second and 11 come: 8, from 60 s on, work 68 off in 8 s; others are ready after 120 s."""
+    asked = backlog_of(queue, drain_seconds=60.0, rate_rps=11.0, surge=surge)
+    assert asked.requests > 0
+    assert asked.drained is drained
+
+
 def test_a_surge_asks_for_those_in_flight_by_then() -> None:
     """20 wait, 80 when a replica is ready, and 8 run; without a drain time only what is there counts."""
     assert backlog_of(QUEUE, drain_seconds=60.0, surge=True).in_flight == pytest.approx(88)
