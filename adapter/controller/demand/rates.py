@@ -138,11 +138,10 @@ def sizing_rate(
     startup = source.startup_seconds or settings.startup_seconds or DEFAULT_STARTUP_SECONDS
     seconds = min(startup, STARTUP_LIMIT_SECONDS) + interval_seconds
     arrives = rate
-    if settings.anticipate:
-        coming = expected(trend, seconds, now=now)
-        if coming is not None and coming > rate > 0:
-            rate = min(coming, GROWTH_LIMIT * rate)
-            notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
+    coming = expected(trend, seconds, now=now) if settings.anticipate else None
+    if coming is not None and coming > rate > 0:
+        rate = min(coming, GROWTH_LIMIT * rate)
+        notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
     learned = _Load(trend, work, source.targets.percentile)
     spare, clauses = _spare(learned, settings, rate, seconds, rise=rate - arrives)
     rate += spare

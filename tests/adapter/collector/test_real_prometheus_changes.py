@@ -103,10 +103,10 @@ async def test_restarts_and_departures_are_no_load(world: World) -> None:
         def known(after: float) -> bool:
             """Whether both know all of it up to that time; notes what they say."""
             seen = observed()
-            found = [one for one in seen if one.metrics == "MetricsFound" and one.complete]
-            rates.extend(traffic(one).arrival_rate_rps for one in found)
+            whole = [one for one in seen if one.metrics == "MetricsFound" and one.complete]
+            rates.extend(traffic(one).arrival_rate_rps for one in whole)
             oldest = time.monotonic() - max(one.age_seconds for one in seen) / SPEED
-            return found == seen and oldest > after
+            return whole == seen and oldest > after
 
         for pod, served in zip(pods, (again, other), strict=True):
             served.starts()
