@@ -73,7 +73,8 @@ MODEL, TEAM = "m", "team"
 STEADY_RPS = 2.0
 SPARES = tuple(f"spare-{index}" for index in range(20))
 EMULATED = ("a-0", "a-1", "b-0", "full-0", "ends-0")
-LATER = ("again-0", "again-1")
+AGAIN = ("again-0", "again-1")
+LATER = (*AGAIN, "old")
 """Pods that are scraped, and have a page once a test gives them one."""
 
 
@@ -380,7 +381,6 @@ async def running_world(folder: Path) -> AsyncIterator[World]:
     targets.append(Target(address=pages.addresses[1], path="/bare"))
     pages.pages["unknown"] = steady("unknown")
     targets.append(Target(address=pages.addresses[2], path="/unknown"))
-    paged("old", steady("old", timestamp=f" {int(time.time() * 1000)}"))
     pages.pages["only"] = steady(MODEL)
     only = Target(address=pages.addresses[0], namespace=TEAM, pod="only", path="/only")
     try:
