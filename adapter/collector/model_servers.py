@@ -152,11 +152,11 @@ QUANTITIES = (
             *(("sglang:num_queue_reqs", *queues) for queues in _SGLANG_QUEUES),
         ),
     ),
-    # SGLang counts tokens when a request finishes, all together: per finished request they are the mean.
+    # SGLang counts tokens when a request finishes, all together, and its latency: a count of its own.
     Quantity("prompt_tokens_sum", (*_PROMPT[0].names, ("sglang:prompt_tokens_total",))),
-    Quantity("prompt_tokens_count", (*_PROMPT[1].names, *_SGLANG_FINISHED)),
+    Quantity("prompt_tokens_count", (*_PROMPT[1].names, *_SGLANG_FINISHED[::-1])),
     Quantity("generation_tokens_sum", (*_GENERATION[0].names, ("sglang:generation_tokens_total",))),
-    Quantity("generation_tokens_count", (*_GENERATION[1].names, *_SGLANG_FINISHED)),
+    Quantity("generation_tokens_count", (*_GENERATION[1].names, *_SGLANG_FINISHED[::-1])),
     *_histogram("ttft", "vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds"),
     *_histogram(
         "itl",

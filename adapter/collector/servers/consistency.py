@@ -40,6 +40,15 @@ _FIRST_TOKENS = 64.0
 """Tokens that may come with the first one of a request, without a time of their own: SGLang sends those of
 requests that do not stream by fifties."""
 
+_FASTER = 0.5
+"""Share of the mean time between tokens that those take at least that come with the first one."""
+
+_MANY = 20.0
+"""Requests that ended, for each that is there, from which on untimed tokens of theirs show in the sums."""
+
+_FEW_PAGES = (2, 4)
+"""Pages, the last one included, over which tokens that are all timed are compared too."""
+
 _ENDED_WITHOUT = 0.25
 """Share of requests that may end in an error: without a first token, where nothing else counts them, or
 timed as one more token."""
@@ -171,7 +180,18 @@ def over_pages(pages: deque[PodMetrics], *, timed: bool) -> str:
     queued = any(page.waiting > 0 for page in pages)
     firsts = islice(pages, 2 if pages[-1].idle_seconds > 0 else 1)
     odds = [_over(first, pages[-1], timed=timed, queued=queued) for first in firsts]
-    return odds[0] if all(odds) else ""
+    if all(odds):
+        return odds[0]
+    # Where all tokens were timed, few pages say of them what many do.
+    known = [_in_service_had(it) for it in pages if it.finished >= _MANY * (it.stock + 1.0)]
+    had = max(known, default=-1.0)
+    for back in _FEW_PAGES:
+        if timed and had >= 0 and len(pages) >= back:
+            first = pages[-back]
+            most = max(had, _in_service_had(first))
+            if odd := _more_than_timed(first, pages[-1], had=most):
+                return odd
+    return ""
 
 
 def _over(first: PodMetrics, last: PodMetrics, *, timed: bool, queued: bool) -> str:
@@ -257,20 +277,30 @@ def _agree(first: PodMetrics, last: PodMetrics, *, ended: float, measured: float
     return grown <= most + grown / measured
 
 
-def _more_than_timed(first: PodMetrics, last: PodMetrics) -> str:
+def _in_service_had(page: PodMetrics) -> float:
+    """Tokens of those in service where all of ended requests had a time; negative where some had none."""
+    return page.itl[1] + page.ttft[1] - page.generation_tokens[0]
+
+
+def _more_than_timed(first: PodMetrics, last: PodMetrics, *, had: float = -1.0) -> str:
     """Whether requests that ended had more tokens than were timed, on pages without what was generated.
 
     Requests that were in service at first have tokens of the time before: what was timed until then, and is
-    not of requests that had ended.
+    not of requests that had ended; `had` where that is known, as all tokens were timed.
     """
     if first.generated is not None or min(first.itl[1], first.generation_tokens[1]) <= 0:
         return ""
     tokens = last.generation_tokens[0] - first.generation_tokens[0]
-    with_time = last.itl[1] - first.itl[1] + max(last.ttft[1] - first.ttft[1], 0.0)
-    mean = first.generation_tokens[0] / first.generation_tokens[1]
-    had = first.itl[1] + first.ttft[1] - first.generation_tokens[0]
-    had = max(had, _TIMES_FINISHED * mean * (first.running + 1.0))
-    had += _FIRST_TOKENS * max(last.ttft[1] - first.ttft[1], 0.0)
+    begun, gaps = max(last.ttft[1] - first.ttft[1], 0.0), last.itl[1] - first.itl[1]
+    with_time = gaps + begun
+    untimed = _FIRST_TOKENS * begun
+    if had < 0:
+        mean = first.generation_tokens[0] / first.generation_tokens[1]
+        had = max(_in_service_had(first), _TIMES_FINISHED * mean * (first.running + 1.0))
+    elif gaps > 0 and (seconds := last.itl[0] - first.itl[0]) > 0:
+        # Those that come with a first one take the time to it.
+        untimed = min(untimed, (last.ttft[0] - first.ttft[0]) / (_FASTER * seconds / gaps))
+    had += _APART + untimed
     if tokens > _TIMES_TIMED * with_time + had:
         return _MORE_TOKENS.format(tokens=tokens, timed=with_time)
     return ""

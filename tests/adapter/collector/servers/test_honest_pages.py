@@ -389,3 +389,26 @@ def test_prompts_that_fill_the_kv_cache_leave_the_queue_counted() -> None:
     ]
     pages += [replace(pages[-1], running=8, waiting=20, kv_cache=0.1 + 0.05 * at) for at in (1, 2)]
     assert not [text for text in said(pages) if "nothing moved" in text]
+
+
+def test_output_tokens_ahead_of_those_that_were_timed_are_seen_at_once() -> None:
+    """A server timed all tokens until now; a quarter more of those that ended than of these are wrong."""
+    pages = [sglang(5.0 * at, tokens=890.0 * at, timed=885.0 * at) for at in range(24)]
+    pages = pages[:16] + [
+        replace(one, generation_tokens=(890.0 * 15 + 1112.0 * at, one.finished))
+        for at, one in enumerate(pages[16:], 1)
+    ]
+    doubts = said(pages)
+    assert len(doubts) == 8
+    assert all("output tokens where 890 were timed" in text for text in doubts)
+
+
+def test_clients_that_stop_to_stream_are_no_output_tokens_ahead() -> None:
+    """None of the first fifty tokens is timed then, and the first one is as late as they take."""
+    pages = [sglang(5.0 * at, tokens=890.0 * at, timed=885.0 * at, running=4) for at in range(16)]
+    last = pages[-1]
+    for at in range(1, 25):
+        tokens, gaps = last.generation_tokens[0] + 890.0 * at, last.itl[1] + 640.0 * at
+        one = sglang(75 + 5.0 * at, tokens=tokens, timed=gaps, running=4)
+        pages.append(replace(one, ttft=(3.75 + 5.25 * at, one.finished)))
+    assert said(pages) == []
