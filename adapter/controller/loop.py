@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import fields, replace
-from operator import attrgetter
+from dataclasses import replace
 
 import structlog
 
 from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.collector.prometheus import PrometheusOptions
-from adapter.controller.cycle.early import EVERYBODY, EarlyCycles
+from adapter.controller.cycle.early import EarlyCycles
+from adapter.controller.cycle.written import Written
 from adapter.controller.demand import GatewayDemand
 from adapter.controller.demand.waking import Waking
 from adapter.controller.history.timeline import Timeline
@@ -25,7 +25,6 @@ from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import Inputs, InvalidVariant
-from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 
 log = structlog.get_logger()
@@ -98,7 +97,7 @@ class ControlLoop:
             # A follower that is asked for one forgets it when it leads: its first cycle comes anyhow.
             request_cycle=lambda: self._early.request(map(_namespace, self._waking.variants)),
         )
-        self._written = _Written()
+        self._written = Written()
         self._early, self._cycles, self._failures = EarlyCycles(), 0, _Failures()
 
     @property
@@ -325,55 +324,5 @@ def _warned(inputs: Inputs, message: str) -> Inputs:
     return replace(inputs, variants=variants)
 
 
-_UNWRITTEN = frozenset(
-    {
-        "endpoints",
-        "pods",
-        "startup_seconds",
-        "replicas",
-        "spec_replicas",
-        "generation",
-        "published",
-        "gpus",
-        "existing",
-        "stored",
-        "history",
-        "target_uid",
-    }
-)
-"""Fields of a variant that others than people change."""
-
-_written_fields = attrgetter(
-    *(item.name for item in fields(VariantSource) if item.name not in _UNWRITTEN)
-)
-
-
 def _namespace(key: str) -> str:
     return key.partition("/")[0]
-
-
-class _Written:
-    """The part of the objects whose change requests a cycle: what people write."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, list[object]] = {}
-
-    @property
-    def namespaces(self) -> frozenset[str]:
-        """Namespaces that had variants at the last call, used or refused."""
-        return frozenset(self._last) - {EVERYBODY}
-
-    def changes(self, inputs: Inputs) -> frozenset[str]:
-        """Namespaces where it differs from that of the last call; `EVERYBODY` where it is of none alone."""
-        own = {item.own_accelerator for item in inputs.variants}
-        priced = [item for item in inputs.accelerators if item not in own]
-        written: dict[str, list[object]] = {
-            EVERYBODY: [priced, inputs.service_classes, inputs.capacity]
-        }
-        for refused in inputs.refused:
-            written.setdefault(refused.namespace, []).append(refused)
-        for source in inputs.variants:
-            written.setdefault(source.namespace, []).append(_written_fields(source))
-        last, self._last = self._last, written
-        names = last.keys() | written.keys()
-        return frozenset(name for name in names if last.get(name) != written.get(name))

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from adapter.controller import stabilization
+from adapter.controller.cycle.early import EVERYBODY
+from adapter.controller.cycle.written import Written
 from adapter.resources import gpus, inputs
 from adapter.resources.devices import taints
 from adapter.resources.watched import narrowed
@@ -100,6 +102,23 @@ def test_what_runs_on_a_node_that_is_tainted_later_stays_its_own() -> None:
         tolerant = tolerating("t", ANY) if others == 8 else spot
         known = read((variant, workload, running), tolerant, nodes=there)
         assert room(known) == {"m": 6, "t": others}
+
+
+def test_tolerations_request_no_cycle_in_the_name_of_others() -> None:
+    """Each early cycle was on the account of all namespaces, whose own changes then waited."""
+    there = nodes(a=[], b=[TAINT], c=[OTHER])
+    others = tenant("m", DEVICE, count=1), tolerating("n", [{"key": "spot", "operator": "Exists"}])
+    written = Written()
+    written.changes(read(*others, tenant("t", DEVICE, count=1), nodes=there))
+    changed = read(*others, tolerating("t", ANY), nodes=there)
+    assert written.changes(changed) <= {"t", EVERYBODY}
+    # Their nodes are open now: what it leaves and takes again is nobody's change.
+    narrow = [
+        tolerating("t", [{"key": key, "operator": "Exists"}]) for key in ("dedicated", "spot")
+    ]
+    open_to_all = *others, tolerating("o", ANY)
+    written.changes(read(*open_to_all, narrow[0], nodes=there))
+    assert not written.changes(read(*open_to_all, narrow[1], nodes=there)) - {"t"}
 
 
 def test_parts_of_many_types_of_gpus_are_told_apart() -> None:
