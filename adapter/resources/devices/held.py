@@ -11,6 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from adapter.kube import quantity
+from adapter.resources.devices.products import GPU_VENDORS
+
+MOST_RESOURCES = 128
+"""Most resources that are kept of a pod, accelerators first: no node has as many, so that it holds none."""
 
 
 def of_pod(spec: Mapping[str, Any]) -> dict[str, int]:
@@ -31,8 +35,11 @@ def of_pod(spec: Mapping[str, Any]) -> dict[str, int]:
         if container.get("restartPolicy") == "Always":
             running.update(held)
             sidecars.update(held)
+    named = [*{**running, **starting}]
+    if len(named) > MOST_RESOURCES:
+        named = sorted(named, key=lambda name: not name.startswith(GPU_VENDORS))[:MOST_RESOURCES]
     # What sidecars hold is among what is running.
-    return {name: max(running[name], starting.get(name, 0)) for name in {**running, **starting}}
+    return {name: max(running[name], starting.get(name, 0)) for name in named}
 
 
 def _extended(container: Mapping[str, Any]) -> Iterable[tuple[str, int]]:

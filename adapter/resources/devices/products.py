@@ -94,6 +94,9 @@ READ_LABELS = (
 )
 """All labels of clouds that are read."""
 
+MOST_PRODUCTS = 64
+"""Most products that are read of a pod."""
+
 _SIZE = re.compile(r"(\d+)g(?:i?b)?")
 _VENDORS = frozenset({"nvidia", "amd", "intel", "instinct", "tesla", "geforce", "aws", "google"})
 _CHIP = re.compile(r"[a-z]{1,4}\d+[a-z]*|\d+[a-z]+|\d{4}|(?:inferentia|trainium|gaudi)\d?")
@@ -304,6 +307,7 @@ def held(names: Iterable[str], resources: Iterable[str]) -> tuple[str, ...]:
     """What a pod with these resources holds of GPUs of these names: slices and shares are types of their own.
 
     A node that gives MIG slices of several profiles is labelled as the whole GPU, and so may pods select it.
+    At most `MOST_PRODUCTS` are told, of as many names and slices: whoever creates a pod names both.
     """
     ends = [
         f"-MIG-{form['profile']}" if form["profile"] else "-SHARED"
@@ -314,9 +318,9 @@ def held(names: Iterable[str], resources: Iterable[str]) -> tuple[str, ...]:
         name
         if not name.startswith("NVIDIA-") or name.endswith(end) or "-MIG-" in name
         else name + end
-        for name in names
-        for end in ends or [""]
-    )
+        for name in distinct(names)[:MOST_PRODUCTS]
+        for end in ends[:MOST_PRODUCTS] or [""]
+    )[:MOST_PRODUCTS]
 
 
 def distinct(names: Iterable[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -47,8 +48,11 @@ class Toleration:
         )
 
 
-Tolerations = tuple[Toleration, ...]
+Tolerations = frozenset[Toleration]
 """Tolerations of one pod."""
+
+MOST_TOLERATIONS = 64
+"""Most of a pod that are read: a template may list 20,000, and each of its pods has them all."""
 
 
 def of_node(spec: Mapping[str, Any], tolerated: Collection[str]) -> tuple[Taint, ...]:
@@ -61,12 +65,12 @@ def of_node(spec: Mapping[str, Any], tolerated: Collection[str]) -> tuple[Taint,
 
 
 def of_pod(spec: Mapping[str, Any]) -> Tolerations:
-    """Tolerations of a pod or of a pod template, ordered, so that equal ones are equal.
+    """Tolerations of a pod or of a pod template, at most the first 64; of equal ones the same object.
 
     One for some seconds is of pods that are evicted then, which is no place to serve. One that compares
     numbers (`Gt`, `Lt`) admits nowhere, since no more is known of it.
     """
-    blocking_taints = {
+    blocking_taints = (
         Toleration(
             str(item.get("key") or ""),
             None if item.get("operator") == "Exists" else str(item.get("value") or ""),
@@ -76,8 +80,14 @@ def of_pod(spec: Mapping[str, Any]) -> Tolerations:
         if item.get("key") not in _LIFECYCLE
         and item.get("tolerationSeconds") is None
         and item.get("operator") in _OPERATORS
-    }
-    return tuple(sorted(blocking_taints, key=str))
+    )
+    return _shared(frozenset(itertools.islice(blocking_taints, MOST_TOLERATIONS)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _shared(tolerations: Tolerations) -> Tolerations:
+    """The object that stands for all that are equal: thousands of pods are of one template."""
+    return tolerations
 
 
 class Admission:

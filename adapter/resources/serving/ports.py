@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,9 @@ NAMES = ("metrics", "http-metrics", "http", "vllm", "serve", "http1", "h2c", "us
 
 MOST = 16
 """Most servers of one pod."""
+
+MOST_NAMED = 256
+"""Most ports of a pod that are known by name."""
 
 MOST_CONTAINERS = 64
 """Most containers of a pod whose command lines and ports are read, and as many sidecars."""
@@ -208,13 +212,14 @@ def _ranks(number: int, by_name: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def named(spec: Mapping[str, Any]) -> dict[str, int]:
-    """Ports of a pod by name."""
-    return {
-        str(port["name"]): port["containerPort"]
+    """Ports of a pod by name, the first 256."""
+    each = (
+        (str(port["name"]), port["containerPort"])
         for container in _containers(spec)
         for port in _ports(container)
         if port.get("name")
-    }
+    )
+    return dict(itertools.islice(each, MOST_NAMED))
 
 
 def _row(first: int, declared: Collection[int]) -> tuple[int, ...]:

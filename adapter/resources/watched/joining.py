@@ -202,7 +202,7 @@ def _read_targets(reader: joined.Reader, seen: Seen, by_label: pods.ByLabel) -> 
             template = _template(deployment)
             tolerations = {pod["tolerations"] for pod in matching}
             if deployment is not None:
-                tolerations.add(template.get("tolerations", ()))
+                tolerations.add(template.get("tolerations", frozenset()))
             variant_pods.tolerations[namespace, reference] = tolerations
             labelled = variant_pods.labels.setdefault(namespace, [])
             labelled += [pod["metadata"]["labels"] for pod in matching]

@@ -88,10 +88,12 @@ def test_tolerations_are_not_compared_with_each_node() -> None:
         taints.Taint(Counted(f"t{number}"), Counted("yes"), "NoSchedule") for number in range(8)
     )
     tolerated = [
-        tuple(taints.Toleration(Counted(f"k{number}-{one}"), None, "") for one in range(4))
+        frozenset(taints.Toleration(Counted(f"k{number}-{one}"), None, "") for one in range(4))
         for number in range(MANY)
     ]
-    some = (taints.Toleration("t1", None, ""), taints.Toleration("t2", "yes", "NoSchedule"))
+    some = frozenset(
+        {taints.Toleration("t1", None, ""), taints.Toleration("t2", "yes", "NoSchedule")}
+    )
     Counted.looks = 0
     admission = taints.Admission([node_taints] * MANY, [*tolerated, some])
     for _ in range(MANY):

@@ -152,7 +152,7 @@ def test_parts_of_many_types_of_gpus_are_told_apart() -> None:
         gpus.Inventory(types=tuple(types), left_out=()),
         dict(zip(names, names, strict=True)),
         {},
-        {("m", source.reference): {(taints.Toleration("dedicated", None, ""),)}},
+        {("m", source.reference): {frozenset({taints.Toleration("dedicated", None, "")})}},
     )
     assert known.capacity is not None
     rooms = [
