@@ -220,13 +220,13 @@ class World:
         async with aiohttp.ClientSession() as session:
             yield PrometheusClient(session, options)
 
-    async def slack(self, span: float = WINDOW) -> float:
+    async def slack(self, span: float = WINDOW, *, pods: str = ".*") -> float:
         """How far a rate over that many scenario seconds may be off because the machine is busy.
 
         A scrape has the time of its beginning and the numbers of its end, and what is late here is late in
         both: so much of the span is uncertain, at each of its ends.
         """
-        query = "max(max_over_time(scrape_duration_seconds[2m]))"
+        query = f'max(max_over_time(scrape_duration_seconds{{pod=~"{pods}"}}[2m]))'
         (scrape,) = await self.prometheus.ask(query)
         return 2 * SPEED * max(float(scrape["value"][1]), self.lag) / span
 

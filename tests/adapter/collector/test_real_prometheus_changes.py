@@ -117,6 +117,8 @@ async def test_restarts_and_departures_are_no_load(world: World) -> None:
         began = shared(by_both=True)
         await world.scraped(*pods)
         await until(collectors, lambda: known(began + WINDOW / SPEED))
+        # One that was scraped once has no rate yet.
+        rates.clear()
         world.pages.closed.add(AGAIN[0])
         down = shared(by_both=False)
         unseen = max(one.age_seconds for one in observed())
@@ -127,7 +129,7 @@ async def test_restarts_and_departures_are_no_load(world: World) -> None:
         again.starts()
         world.pages.closed.discard(AGAIN[0])
         back = shared(by_both=True)
-        await until(collectors, lambda: known(back + 30 / SPEED))
+        await until(collectors, lambda: known(back + WINDOW / SPEED))
         # It serves to the end what it has, and leaves.
         left = shared(by_both=False)
         await until(collectors, lambda: known(left))
@@ -138,7 +140,7 @@ async def test_restarts_and_departures_are_no_load(world: World) -> None:
         await until(collectors, lambda: known(left + WINDOW / 2 / SPEED))
         last = [traffic(one).arrival_rate_rps for one in observed()]
     # What the killed one, with half of the load, counted after it was heard last is lost with it.
-    slack = await world.slack() + unseen / (2 * WINDOW)
+    slack = await world.slack(pods="again-.*") + unseen / (2 * WINDOW)
     assert min(rates) > (0.9 - slack) * STEADY_RPS
     # Until a killed server is heard again it is taken to get what it got before, which the other one gets.
     assert max(rates) < (1.5 + slack) * STEADY_RPS
