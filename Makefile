@@ -64,7 +64,7 @@ format: $(STAMP) ## let ruff rewrite the code
 
 # -P: bench's scripts are named like the packages and must not hide them.
 bench: $(STAMP) ## every benchmark, each prints one table
-	@failed=; for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python -P $$script || failed=1; done; [ -z "$$failed" ]
+	@failed=; for script in bench/[a-z]*.py bench/cycles/*.py; do echo "== $$script"; $(BIN)/python -P $$script || failed=1; done; [ -z "$$failed" ]
 
 chaos: $(STAMP) ## faulty inputs of every kind, then faults put into the running program: two tables of what holds
 	@$(BIN)/python -P bench/resilience/inputs.py
