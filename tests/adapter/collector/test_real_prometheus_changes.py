@@ -117,8 +117,7 @@ async def test_restarts_and_departures_are_no_load(world: World) -> None:
         began = shared(by_both=True)
         await world.scraped(*pods)
         await until(collectors, lambda: known(began + WINDOW / SPEED))
-        # One that was scraped once has no rate yet.
-        rates.clear()
+        rates.clear()  # one that was scraped once has none yet
         world.pages.closed.add(AGAIN[0])
         down = shared(by_both=False)
         unseen = max(one.age_seconds for one in observed())

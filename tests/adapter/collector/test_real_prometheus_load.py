@@ -22,6 +22,7 @@ from adapter.resources.variant import VariantSource
 from tests.fakes.prometheus_world import (
     HANG_SECONDS,
     INTERVAL,
+    LONG,
     MARKS,
     MODEL,
     SPEED,
@@ -137,7 +138,8 @@ async def _settled(world: World) -> None:
 
 async def _look_at_idle_servers(world: World, scene: Scene) -> None:
     sources = list(scene.variants.values())
-    async with world.collecting(sources, "direct", "prometheus") as collectors:
+    # A window that outlasts a cycle of a busy machine: what is idle is so however long it is looked at.
+    async with world.collecting(sources, "direct", "prometheus", window=LONG) as collectors:
 
         def idle_for_long() -> bool:
             observed = {

@@ -176,7 +176,7 @@ class _Moment:
                 text = _steady_text(case.server, self.at + later)
             elif pod == 0 or later:
                 page = case.page(self.at + later, self.since + later)
-                text = _text(page, case.server) if page else None
+                text = None if page is None else _text(page, case.server)
                 text = case.written(text) if text and case.written is not None else text
             yield text
 
@@ -205,7 +205,7 @@ async def matrix(objects: Path, origin: Origin, cases: Iterable[Case]) -> list[O
             moment = _Moment(cycle=cycle, at=SECONDS * (cycle + 1), since=SECONDS * BEFORE)
             for case, variant in variants.items():
                 for endpoint, text in zip(variant.endpoints, moment.texts(case), strict=True):
-                    metrics = text and _read(text, case.server, origin, clock.at)
+                    metrics = _read(text, case.server, origin, clock.at) if text else None
                     if metrics:
                         collector.add(variant.key, endpoint, metrics, now=clock.at, source=origin)
             shown = {
