@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.engine.columns import Engines
+from analyzer.engine.crowding import LARGEST
 from analyzer.engine.nodes import log_gamma, normal, weighted
 from analyzer.engine.state import Prompts, State
 from analyzer.replicas import FloatArray
@@ -129,3 +130,24 @@ def waited_variance(engines: Engines, state: State, free: FloatArray) -> FloatAr
     tokens = queue.backlog / engines.input_tokens * engines.square_input
     tokens = tokens + (state.rate * engines.input_tokens) ** 2 * queue.other_variance
     return np.asarray((engines.prefill_ms / free) ** 2 * tokens)
+
+
+def places_ms(
+    engines: Engines, decode_ms: FloatArray, each_ms: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Most that prompts which wait when an answer begins add: in all, and to each of its steps, (M,).
+
+    They take the other places of the batch, if all are free, and those of requests that end meanwhile: of a
+    full batch, one of its requests per `slot_steps` each; later prompts have their part of these. A full KV
+    cache holds now more requests, now fewer, and is no such bound.
+
+    Args:
+        engines: M of them.
+        decode_ms: shape (M,), a step that computes no prompt.
+        each_ms: shape (M,), what later prompts add to it.
+
+    """
+    prompt = engines.prefill_ms * engines.input_tokens
+    seqs = np.where(engines.kv_binds, LARGEST, engines.max_num_seqs)
+    full = engines.decode_ms(seqs) + prompt * seqs / engines.slot_steps
+    return prompt * (seqs - 1.0), np.maximum(full - decode_ms - each_ms, 0.0)

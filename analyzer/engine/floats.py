@@ -268,6 +268,7 @@ def _latencies(
         at_a_limit=sums.at_a_limit,
         gamma_beyond=sums.gamma_beyond,
         sum_beyond=sums.sum_beyond,
+        places_ms=first.places_ms,
         waited_variance=first.waited_variance,
         mixed=_weighted,
         NODE_WEIGHTS=tuple(nodes.NODE_WEIGHTS.tolist()),

@@ -7,7 +7,7 @@ prompt arrives have none of it, and no step is longer than a full one.
 What other requests add follows their number and contexts, of which an answer sees the mean over its own time.
 Who arrives meanwhile adds both, its prompt and then its part of the steps that are left (`_both_variance`).
 Replicas that share their arrivals have less (`_shared`). Sums are gamma distributed, log-normal where they
-vary more, and bent where numbers reach the last slot. Preempted requests stall besides.
+vary more, and bent where numbers reach the last slot or prompts find none. Preempted requests stall besides.
 Numbers marked CALIBRATED were set by `bench/replica_tails.py`, on replicas that it draws.
 """
 
@@ -19,8 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.engine.columns import Engines
-from analyzer.engine.crowding import LARGEST
-from analyzer.engine.first_token import waited_variance
+from analyzer.engine.first_token import places_ms, waited_variance
 from analyzer.engine.nodes import (
     NODE_WEIGHTS,
     SHORT_DECODES,
@@ -172,11 +171,13 @@ class _Noise(NamedTuple):
         during: variance by prompts that arrive during the answer, times its steps.
         behind: what prompts that arrive while a request's own waits or is computed count, of one alone.
         began: variance by those that waited when it began, times their square.
+        places_ms, left_ms: most that these add beyond their mean, in all and to each step, by their places.
         fades: part of a step after which other requests have changed.
         numbers: variance by the numbers of other requests, and `contexts` by what these hold.
         both: twice their covariance with `during`: the same requests make both.
         own: variance by the request's own context.
         swells: part of `during` that goes by numbers: those that arrive while prompts are computed.
+        counted, queued: parts of `swells` and `began` that would be there with prompts of one length.
         bend, tilt: how the last slot bends the distribution of numbers, see `nodes.at_a_limit`.
         stall_ms: what preemption adds to an answer.
 
@@ -189,12 +190,16 @@ class _Noise(NamedTuple):
     during: FloatArray
     behind: FloatArray
     began: FloatArray
+    places_ms: FloatArray
+    left_ms: FloatArray
     fades: FloatArray
     numbers: FloatArray
     contexts: FloatArray
     both: FloatArray
     own: FloatArray
     swells: FloatArray
+    counted: FloatArray
+    queued: FloatArray
     bend: FloatArray
     tilt: FloatArray
     stall_ms: FloatArray
@@ -203,6 +208,8 @@ class _Noise(NamedTuple):
     def of(cls, engines: Engines, state: State) -> _Noise:
         added = _Added.of(engines, state)
         during, began, swells = _fast_variance(engines, state, added.free)
+        places, left = places_ms(engines, added.decode_ms, added.each_ms)
+        lengths = engines.prefill_ms * engines.input_tokens * engines.input_cv**2
         fades, numbers, contexts, own = _slow_variance(engines, state, added.free)
         held = state.batch + state.rate * (state.prompts.decode_ms + state.prompts.own_ms)
         gap = np.maximum(engines.max_num_seqs - held, 0.0)
@@ -217,12 +224,16 @@ class _Noise(NamedTuple):
             during=during,
             behind=_shared(engines, 1.0, 0.0),
             began=began,
+            places_ms=places - added.first_ms,
+            left_ms=left,
             fades=fades,
             numbers=numbers,
             contexts=contexts,
             both=_both_variance(engines, state, added.free),
             own=own,
             swells=swells,
+            counted=swells * engines.input_tokens**2 / engines.square_input,
+            queued=np.maximum(began - added.first_ms * lengths, 0.0),
             bend=bend,
             tilt=tilt,
             stall_ms=_stall_ms(engines),
@@ -255,7 +266,13 @@ class _Noise(NamedTuple):
         level = np.minimum(level / total, 1.0)
         less = (1.0 - level) ** 2 / spare + level * level * self.bend / mean
         less = less - 0.5 * level * np.sqrt(level * mixed / total) * self.tilt
-        most = mean + np.minimum(1.0 / np.maximum(less, 1e-9), spare + 6.0 * part * deviation)
+        # So do places, of numbers of prompts: one takes in a prompt however long.
+        surge = each * (self.counted + behind * self.queued * each) / (flat * met)
+        surge = np.minimum(surge / total, 1.0)
+        end = np.maximum(each * self.places_ms + self.left_ms, 1e-3 * decode)
+        # No nearer end than an even distribution of that variance has above its mean.
+        above = np.maximum(1.0 / np.maximum(less + surge * surge / end, 1e-9), 2.0 * total / mean)
+        most = mean + np.minimum(above, spare + 6.0 * part * deviation)
         mean = mean / most
         variance = np.clip(total / most**2, 1e-8, 0.9 * mean * (1.0 - mean))
         # Moments of the odds of a share, by those of the share.
@@ -284,11 +301,13 @@ def _fast_variance(
     """
     queue, rate = state.prompts, state.rate
     during = rate * engines.prefill_ms**2 * engines.square_input * queue.decode_ms / free**3
-    clusters = CLUSTERS * (0.25 + 1.0 - queue.together) * queue.load
     calm, square = free * free, engines.input_cv**2
     even = (square + np.minimum(0.5 + 0.5 * engines.output_cv**2, 1.0)) / (1.0 + square)
     even = even * engines.max_batch / (engines.max_batch + 1.0)
     full = state.slot_waits * (2.0 - state.slot_waits)
+    # Two of a cluster come in together where both find places. Not measured where the KV cache binds.
+    pairs = np.where(engines.kv_binds, 1.0, (1.0 - full) ** 2)
+    clusters = CLUSTERS * (0.25 + 1.0 - queue.together) * queue.load * pairs
     noise = full * calm * even + (1.0 - full) * _shared(engines, 1.0 + clusters, calm)
     began = waited_variance(engines, state, free)
     return noise * during, noise * began, (1.0 - full) * (1.0 - calm) * during
@@ -349,20 +368,6 @@ def _stall_ms(engines: Engines) -> FloatArray:
     return np.asarray(np.maximum(stall, 1e-6))
 
 
-def _places_ms(engines: Engines, added: _Added) -> tuple[FloatArray, FloatArray]:
-    """Most that prompts which wait when an answer begins add: in all, and to each of its steps, (M,).
-
-    They take the other places of the batch, if all are free, and those of requests that end meanwhile: of a
-    full batch, one of its requests per `slot_steps` each; later prompts have their part of these. A full KV
-    cache holds now more requests, now fewer, and is no such bound.
-    """
-    prompt = engines.prefill_ms * engines.input_tokens
-    seqs = np.where(engines.kv_binds, LARGEST, engines.max_num_seqs)
-    full = engines.decode_ms(seqs) + prompt * seqs / engines.slot_steps
-    left = full - added.decode_ms - added.each_ms
-    return prompt * (seqs - 1.0), np.maximum(left, 0.0)
-
-
 def mean(engines: Engines, state: State) -> FloatArray:
     """Mean over requests of their mean ITL, shape (M,).
 
@@ -375,7 +380,7 @@ def mean(engines: Engines, state: State) -> FloatArray:
     waited = waited_variance(engines, state, added.free)
     tail = 0.5 * (added.first_ms + waited / np.maximum(added.first_ms, 1e-9)) + 1e-9
     steps = added.room_ms / tail
-    places, left = _places_ms(engines, added)
+    places, left = places_ms(engines, added.decode_ms, added.each_ms)
     # A place takes in a prompt however long: of a sum of prompts, each with those that come during it, the
     # part of the tail that is due to their lengths is not bounded by places.
     prompt = engines.prefill_ms * engines.input_tokens
@@ -388,9 +393,8 @@ def mean(engines: Engines, state: State) -> FloatArray:
 
     plain = weighted(more, NODE_WEIGHTS, engines.decode_nodes)
     if len(engines.short):
-        with_itl = np.maximum(
-            engines.long + mixed(np.ones_like, engines.short, SHORT_DECODES), 1e-9
-        )
+        short = mixed(np.ones_like, engines.short, SHORT_DECODES)
+        with_itl = np.maximum(engines.long + short, 1e-9)
         short = mixed(more, engines.short, SHORT_DECODES)
         plain = (engines.long * plain + short) / with_itl
     return np.asarray(added.decode_ms + plain)
