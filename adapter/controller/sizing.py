@@ -114,8 +114,7 @@ class Sizing:
         rate = None if traffic is None else self._rate(record, source, traffic)
         minimum = self._minimum(source, observation, record.state.desired)
         saturation = None
-        unprofiled = prior.unprofiled(source)
-        if unprofiled:
+        if unprofiled := prior.unprofiled(source):
             saturation = self._saturated(source, traffic, rate, minimum)
         # A learned profile says nothing before the lengths of requests are known.
         usable = not unprofiled or (traffic is not None and traffic.output_tokens is not None)
@@ -189,6 +188,7 @@ class Sizing:
             ordered=ordered_replicas(source, record.state.desired),
             start_seconds=start,
             loading_seconds=min(max(loading, self.settings.interval), start),
+            late=loading < 0,
         )
 
     def _saturated(

@@ -46,6 +46,7 @@ class Queue:
         ordered: Replicas that are published or asked for, those that serve included.
         start_seconds: Seconds until a replica that is created now is ready.
         loading_seconds: Time until the replicas that were asked for last are ready.
+        late: Whether these should have been ready an interval ago: nobody knows when they will be.
         seen_seconds: Time over which its growth was seen; infinite where it is known to go on.
 
     """
@@ -57,6 +58,7 @@ class Queue:
     ordered: int
     start_seconds: float
     loading_seconds: float
+    late: bool = False
     served_rps: float | None = None
     most_rps: float = math.inf
     queued_at: int = 0
@@ -191,7 +193,7 @@ def _drains(queue: Queue, requests: float, rate_rps: float) -> bool:
     They are taken to serve as much each as those do that serve now, which may not be full yet. Requests that
     wait at pods are served by these alone, so the queue shrinks by what these serve at most.
     """
-    if queue.served_rps is None or queue.ready < 1:
+    if queue.served_rps is None or queue.ready < 1 or queue.late:
         return False
     spare = queue.served_rps * queue.ordered / queue.ready - rate_rps
     return min(spare, queue.served_rps) * (queue.start_seconds - queue.loading_seconds) >= requests

@@ -13,6 +13,7 @@ from adapter.controller.estimates import lengths, prior
 from adapter.controller.estimates.feedback import Feedback
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing
+from adapter.controller.stabilization import Stabilization
 from adapter.controller.state import VariantRecord, VariantState
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
@@ -59,9 +60,12 @@ def sized(source: VariantSource, traffic: Traffic) -> fleet.Variant:
 
 
 def cycle_of(
-    source: VariantSource, traffic: Traffic, feedback: Feedback | None = None
+    source: VariantSource,
+    traffic: Traffic,
+    feedback: Feedback | None = None,
+    raised_at: float | None = None,
 ) -> SizedVariant:
-    """The variant in a cycle with that traffic."""
+    """The variant in a cycle at 0 s with that traffic."""
     cycle = Sizing(
         settings=LoopSettings(),
         rates=Rates(rps={}),
@@ -72,7 +76,8 @@ def cycle_of(
         now=0.0,
     )
     state = VariantState(source=source, feedback=feedback or Feedback())
-    return cycle.size(VariantRecord(state=state), source, Observation(traffic=traffic))
+    record = VariantRecord(state=state, stabilization=Stabilization(raised_at=raised_at))
+    return cycle.size(record, source, Observation(traffic=traffic))
 
 
 def test_observed_lengths_are_planned_for() -> None:
@@ -127,3 +132,22 @@ def test_the_factor_of_missed_targets_is_on_the_arrivals_and_on_their_queue() ->
     assert once.backlog_rps > 0
     arrivals = once.rate_rps - once.backlog_rps
     assert more.rate_rps - more.backlog_rps == pytest.approx(1.5 * arrivals)
+
+
+@pytest.mark.parametrize(
+    ("raised_at", "drained"),
+    [
+        pytest.param(None, False, id="nobody-knows-when-they-come"),
+        pytest.param(-100.0, True, id="they-come-before-others"),
+        pytest.param(-1000.0, False, id="they-should-have-come"),
+    ],
+)
+def test_a_queue_counts_on_no_replica_that_does_not_come(
+    raised_at: float | None, *, drained: bool
+) -> None:
+    """One replica serves what arrives and keeps its queue; the second may be pending for ever."""
+    source = dataclasses.replace(SOURCE, replicas=2, spec_replicas=2, startup_seconds=180.0)
+    queued = dataclasses.replace(TRAFFIC, running=2.0, waiting=40.0)
+    rate = cycle_of(source, queued, raised_at=raised_at).rate
+    assert rate is not None
+    assert rate.drained is drained

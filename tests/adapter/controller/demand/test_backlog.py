@@ -130,6 +130,7 @@ ORDERED = replace(
         pytest.param(replace(ORDERED, waiting=530.0, ordered=80), True, True, id="by-their-pods"),
         pytest.param(replace(ORDERED, waiting=550.0, ordered=80), True, False, id="no-faster"),
         pytest.param(replace(ORDERED, served_rps=None), False, False, id="not-known"),
+        pytest.param(replace(ORDERED, late=True), False, False, id="that-do-not-come"),
         pytest.param(replace(ORDERED, ready=0, ordered=4), False, False, id="none-serves"),
     ],
 )
