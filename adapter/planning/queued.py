@@ -120,6 +120,8 @@ def within_queues(
 def not_drained(options: Options, needed: IntArray, arriving: IntArray) -> IntArray:
     """The replicas, less those that would be ready when the queue that asks for them has gone; shape (M,).
 
+    Only on the accelerator of those that are ordered: others would have to be ordered first.
+
     Args:
         options: M options with their loads.
         needed: Replicas that rates and queues ask for, shape (M,).
@@ -127,5 +129,15 @@ def not_drained(options: Options, needed: IntArray, arriving: IntArray) -> IntAr
 
     """
     drained = options.of_variants(attrgetter("load.drained"))
+    rows = np.array(
+        [
+            row
+            for row in np.flatnonzero(drained).tolist()
+            if options[row].profile.accelerator == options[row].variant.current.accelerator
+        ],
+        dtype=np.intp,
+    )
     ordered = options.of_variants(attrgetter("load.ordered"))
-    return np.where(drained, np.minimum(needed, np.maximum(arriving, ordered)), needed)
+    within = needed.copy()
+    within[rows] = np.minimum(needed[rows], np.maximum(arriving[rows], ordered[rows]))
+    return within

@@ -174,6 +174,22 @@ def test_a_queue_that_is_gone_by_then_asks_for_no_more_than_is_ordered(
     assert candidate.replicas == replicas
 
 
+def test_a_queue_that_is_gone_by_then_makes_no_other_accelerator_cheaper() -> None:
+    """Three H100 are ordered: three A100 for 120 would cost less than these, but none of them is there."""
+    slower = dataclasses.replace(
+        FASTER, max_batch=8, latency=LatencyParameters(alpha_ms=20.58, beta_ms=0.2)
+    )
+    load = dataclasses.replace(
+        PUBLISHED.load, arrival_rate_rps=4.0, backlog_rps=3.5, ordered=3, drained=True
+    )
+    variant = dataclasses.replace(
+        PUBLISHED, profiles=(*PUBLISHED.profiles, slower), load=load,
+        current=fleet.CurrentAllocation(accelerator="H100", replicas=2),
+    )  # fmt: skip
+    candidate = decide(variant).decisions["ns/v"].candidate
+    assert (candidate.accelerator, candidate.replicas) == ("H100", 3)
+
+
 def test_what_the_arrivals_need_by_themselves_is_told_beside_a_queue() -> None:
     """Half of the rate works off the queue, whose requests are in flight too."""
     alone = decide(PUBLISHED).decisions["ns/v"].candidate.replicas
