@@ -24,6 +24,8 @@ from adapter.formats.fleet_parts import (
     SettingsPart,
     TargetPart,
     VariantPart,
+    batch_problem,
+    bounds_problem,
     checked_rows,
     class_problem,
     first_problem,
@@ -159,7 +161,14 @@ def unused(document: Mapping[str, Any]) -> list[str]:
     rows = checked_rows(document)
     names = {item.name for item in rows.accelerators.values()}
     types = {item.device or item.name for item in rows.accelerators.values()}
+    capacity = document.get("capacity")
     lines = list(rows.problems)
+    # One that capacity leaves out by its own name may be meant so: none of it is there. A `device` names one.
+    lines += [
+        f"accelerators.{index}.device: {item.device!r} is none of capacity: {listed(capacity)}"
+        for index, item in rows.accelerators.items()
+        if capacity and item.device and item.device not in {*capacity, item.name}
+    ]
     lines += [
         f"profiles[{index}].accelerator: {item.accelerator!r} is none of accelerators: {listed(names)}"
         for index, item in rows.profiles.items()
@@ -173,7 +182,7 @@ def unused(document: Mapping[str, Any]) -> list[str]:
     ]
     lines += [
         f"capacity.{name}: no accelerator is of this device type; there are {listed(types)}"
-        for name in document.get("capacity") or ()
+        for name in capacity or ()
         if name not in types
     ]
     classes = {item.name for item in rows.classes.values()}
@@ -286,8 +295,12 @@ def _variants(
             left_out[name] = f"model: {part.model!r} has no profile; there are {listed(models)}"
         elif problem := class_problem(part, classes):
             left_out[name] = problem
-        elif part.max_replicas is not None and part.max_replicas < part.min_replicas:
-            left_out[name] = f"max_replicas: {part.max_replicas} is less than min_replicas"
+        elif problem := bounds_problem(part.min_replicas, part.max_replicas):
+            left_out[name] = problem
+        elif problem := batch_problem(
+            part.max_batch, [each for each in profiles if each.model == part.model]
+        ):
+            left_out[name] = problem
         elif problem := length_problem(part.output_tokens, part.rate_rpm):
             left_out[name] = problem
         else:

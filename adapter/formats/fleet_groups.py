@@ -24,6 +24,8 @@ from adapter.formats.fleet_parts import (
     Part,
     ProfilePart,
     VariantPart,
+    batch_problem,
+    bounds_problem,
     class_problem,
     first_problem,
     length_problem,
@@ -156,7 +158,7 @@ def _members(
     part: GroupPart, profiles: Sequence[ProfilePart], taken: Container[str]
 ) -> tuple[list[MemberPart], dict[int, str]]:
     """Variants of a group that can be planned, and what is wrong with the others by their place."""
-    there = {profile.accelerator for profile in profiles if profile.model == part.model}
+    there = {profile.accelerator: profile for profile in profiles if profile.model == part.model}
     valid: dict[str, MemberPart] = {}
     wrong: dict[int, str] = {}
     for place, raw in enumerate(part.variants):
@@ -172,8 +174,11 @@ def _members(
                 f"accelerator: {member.accelerator!r} has no profile of model {part.model!r};"
                 f" there are {listed(there)}"
             )
-        elif member.max_replicas is not None and member.max_replicas < member.min_replicas:
-            wrong[place] = f"max_replicas: {member.max_replicas} is less than min_replicas"
+        elif problem := bounds_problem(member.min_replicas, member.max_replicas) or batch_problem(
+            member.max_batch,
+            [there[name] for name in there if member.accelerator in ("", name)],
+        ):
+            wrong[place] = problem
         elif member.service_class not in ("", part.service_class):
             wrong[place] = (
                 f"class: {member.service_class!r} is not the group's, {part.service_class!r}"

@@ -109,7 +109,7 @@ class ProfilePart(Part):
     delta: NonNegative = 0.0
     step: StepPart | None = None
     engine: EnginePart | None = None
-    max_batch: Count = 0
+    max_batch: Whole = 0
     at_tokens: Count = 0
     at_input_tokens: Count = 0
 
@@ -122,6 +122,8 @@ class ProfilePart(Part):
         for name in ("alpha", "beta"):
             if self.step is None and getattr(self, name) is None:
                 raise ValueError(f"{where}: {name} is missing: give alpha and beta, or step")
+        if self.step is None and not (self.alpha or self.beta):
+            raise ValueError(f"{where}: alpha and beta: must not both be 0; give the times, in ms")
         return self
 
     @property
@@ -211,6 +213,23 @@ class SettingsPart(Part):
     time_limit: Positive = 10.0
     gap: NonNegative = 1e-6
     hysteresis: Annotated[float, Field(ge=0, le=1), NUMBER] = 0.0
+
+
+def bounds_problem(least: int, most: int | None) -> str:
+    """What is wrong with bounds of a variant's replicas; empty where nothing is."""
+    if most is None or most >= least:
+        return ""
+    return f"max_replicas: {most} is less than min_replicas, {least}"
+
+
+def batch_problem(part_batch: int, profiles: Iterable[ProfilePart]) -> str:
+    """What is wrong with a variant's max batch: neither it nor a linear profile of its own has one; else empty."""
+    for profile in () if part_batch else profiles:
+        if profile.step is None and not profile.max_batch:
+            return (
+                f"max_batch: is missing; give it here, or in the profile on {profile.accelerator}"
+            )
+    return ""
 
 
 def length_problem(output_tokens: float, rate: float, where: str = "") -> str:

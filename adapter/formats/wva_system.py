@@ -98,8 +98,9 @@ def _profile(item: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "accelerators_per_replica": max(item.get("accCount") or 1, 1),
         **{name: decode.get(name, 0) for name in ("alpha", "beta")},
         **{name: prefill.get(name, 0) for name in ("gamma", "delta")},
-        "max_batch": item.get("maxBatchSize", 0),
-        "at_tokens": item.get("atTokens", 0),
+        # As in the reference, a batch of none is one of one request, whatever the tokens.
+        "max_batch": item.get("maxBatchSize") or 1,
+        "at_tokens": item.get("atTokens", 0) if item.get("maxBatchSize") else 0,
     }
 
 

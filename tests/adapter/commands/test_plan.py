@@ -264,12 +264,15 @@ def test_what_no_plan_can_use_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     chat, bulk = document["variants"]
     chat["current"] = {"accelerator": "A1O0", "replicas": 2}
     bulk["current"] = {"accelerator": "V100", "replicas": 2, "cost": 30}  # no longer offered
+    document["accelerators"].append({"name": "H100x4", "device": "H1O0", "cost": 360})
     assert cli.main(["plan", "-f", written(tmp_path, document)]) == 0
     said = capsys.readouterr().err
     assert "profiles[0].accelerator: 'A10O' is none of accelerators: A100, H100x2" in said
     assert "capacity.B200: no accelerator is of this device type; there are A100, H100" in said
     assert "chat: current.accelerator: 'A1O0' is none of accelerators: A100, H100x2" in said
     assert "V100" not in said
+    assert "accelerators.2.device: 'H1O0' is none of capacity: " in said
+    assert "accelerators.1.device" not in said
     assert "budget sum: quotas.H10O: is neither an accelerator nor a device type" in said
     assert "budget gold: class: 'Gold' is none of classes: Bulk, Premium" in said
     assert said.count("budget ") == 2
@@ -282,7 +285,7 @@ def test_what_no_plan_can_use_is_named(tmp_path: Path, capsys: pytest.CaptureFix
         ("rate_rpm", "fast", "rate_rpm: must be a number"),
         ("model", "other", "model: 'other' has no profile; there are m"),
         ("class", "Gold", "class: 'Gold' is none of classes: Bulk, Premium"),
-        ("max_replicas", 0, "max_replicas: 0 is less than min_replicas"),
+        ("max_replicas", 0, "max_replicas: 0 is less than min_replicas, 1"),
         ("size", 1, "size: is not known"),
         ("name", "bulk", "name: is taken by another variant"),
     ],

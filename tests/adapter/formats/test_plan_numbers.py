@@ -151,16 +151,49 @@ def test_a_length_class_without_tokens_is_named(
         ({"current": "x"}, "current: must be a whole number, not 'x'"),
         ({"min_replicas": 2**31 - 1}, "min_replicas: must be <= 1e+06, not 2147483647"),
         ({"min_replicas": True}, "min_replicas: must be a number, not true"),
+        ({"max_replicas": 0}, "max_replicas: 0 is less than min_replicas, 1"),
     ],
 )
 def test_numbers_of_a_groups_variant_are_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], fields: dict[str, Any], said: str
 ) -> None:
     document = with_group()
-    document["groups"][0]["variants"][0] |= fields
+    document["groups"][0]["variants"][0] |= {"min_replicas": 1} | fields
     answer = answered(tmp_path, document, capsys)
     assert answer["set_aside"] == {"a": said}
     assert answer["groups"]["g"]["served"] == "full"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"max_batch": 0}, "profiles.0.max_batch: must be >= 1, not 0"),
+        ({"alpha": 0, "beta": 0}, "profiles.0: m on A100: alpha and beta: must not both be 0"),
+    ],
+)
+def test_a_profile_that_no_server_has_is_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: dict[str, Any], said: str
+) -> None:
+    document = copy.deepcopy(FLEET)
+    document["profiles"][0] |= wrong
+    path = tmp_path / "fleet.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert cli.main(["plan", "-f", str(path)]) == 0
+    assert said in capsys.readouterr().err
+
+
+def test_a_max_batch_is_given_by_the_profile_or_the_variant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """None at all would be one request at a time, many times the replicas."""
+    document = with_group() | {"variants": [ALONE, ALONE | {"name": "w", "max_batch": 8}]}
+    document["groups"][0]["variants"][1] |= {"min_replicas": 1}
+    del document["profiles"][0]["max_batch"]
+    answer = answered(tmp_path, document, capsys)
+    missing = "max_batch: is missing; give it here, or in the profile on A100"
+    assert answer["set_aside"] == {"a": missing, "v": missing}
+    assert answer["plan"]["w"]["served"] == "full"
+    assert answer["plan"]["s"]["served"] == "full"
 
 
 def test_systems_without_generated_tokens_have_no_traffic(
