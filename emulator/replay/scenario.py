@@ -32,7 +32,7 @@ from adapter.resources.texts import documents
 from emulator import trace_files, trace_folder, traces
 from emulator.engines import step_times
 from emulator.replay.replicas import fields
-from emulator.replay.replicas.fields import Part, Period, Seconds
+from emulator.replay.replicas.fields import Milliseconds, Part, Period, Seconds
 from emulator.replay.replicas.specs import VariantSpec, VllmEngine
 from emulator.trace_lines import also
 from emulator.trace_selection import Selection
@@ -43,6 +43,9 @@ _GENERATORS = frozenset({".yaml", ".yml", ".json"})
 
 _SHOWN = 5
 """Problems of a file that are named; a file of another kind has one in each field."""
+
+_HAS = "a scenario has accelerators, models and variants (docs/replay.md)"
+"""What a file is told that is no scenario."""
 
 _STEP_FACTOR = 1.5
 """Ratio of a level to the one before from which it is an upward step."""
@@ -58,8 +61,8 @@ class AcceleratorSpec(Part):
 class Slo(Part):
     """Latency targets of single requests, ms."""
 
-    ttft: float = Field(gt=0)
-    itl: float = Field(gt=0)
+    ttft: Milliseconds
+    itl: Milliseconds
 
 
 class Clients(Part):
@@ -89,7 +92,7 @@ class Hpa(Part):
     """HPA settings of the policies that scale on one of vLLM's metrics; defaults are Kubernetes' own."""
 
     sync_period: Period = 15.0
-    tolerance: float = Field(default=0.1, ge=0)
+    tolerance: float = Field(default=0.1, ge=0, lt=1)
     scale_down_stabilization: Seconds = 300.0
     queue_target: float = Field(default=2.0, gt=0)
     kv_target: float = Field(default=0.8, gt=0, le=1)
@@ -153,6 +156,13 @@ def read(path: Path) -> Scenario:
         raise errors.InputError(f"{path}: cannot be read: {why}") from error
     except documents.DocumentError as error:
         raise errors.InputError(f"{path}: {error}") from error
+    if document is None:
+        raise errors.InputError(f"{path}: is empty; {_HAS}")
+    if isinstance(document, dict) and not document.keys() & {"accelerators", "models", "variants"}:
+        shown = ", ".join(str(name) for name in list(document)[:_SHOWN]) or "nothing"
+        raise errors.InputError(
+            f"{path}: has {shown}, and so is no scenario; {_HAS}. A trace goes to --trace"
+        )
     try:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
@@ -356,7 +366,10 @@ def load(
     except traces.TraceError as error:
         raise errors.InputError(str(error)) from error
     try:
-        trace = traces.generate(documents.parse_file(_text(where)))
+        description = documents.parse_file(_text(where))
+        if description is None:
+            raise errors.InputError(f"{where}: is empty; a generator has kind, such as poisson")
+        trace = traces.generate(description)
     except OSError as error:
         raise errors.InputError(f"{where}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -91,9 +91,11 @@ def check(policies: Sequence[str], sweeps: Sequence[sweeping.Sweep] = ()) -> Non
         for name in unknown:
             rival, at, number = name.partition("@")
             if at and rival in RIVALS:
+                most = RIVALS[rival].most
+                share = " (a share: 80 % is 0.8)" if most == catalog.MOST_SHARE else ""
                 raise errors.UsageError(
                     f"--policies: {name}: the threshold ({RIVALS[rival].threshold}) must be a number from"
-                    f" {catalog.LEAST_THRESHOLD:g} to {catalog.MOST_THRESHOLD:g}, or sweep, not {number!r}"
+                    f" {catalog.LEAST_THRESHOLD:g} to {most:g}{share}, or sweep, not {number!r}"
                 )
         hint = _KEDA if any("keda" in name.lower() for name in unknown) else f"there are {KNOWN}"
         raise errors.UsageError(f"--policies: no {', '.join(unknown)}; {hint}")

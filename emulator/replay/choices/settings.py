@@ -68,9 +68,10 @@ def _value(name: str, setting: str, text: str) -> Any:
             share = float(text)
         except ValueError:
             share = math.nan
-        if not 0 < share < 1:
+        # As everywhere: at most half of the requests may miss the targets.
+        if not 0.5 <= share < 1:
             raise errors.UsageError(
-                f"--sweep {name}: must be shares above 0 and below 1, such as 0.95, not {text!r}"
+                f"--sweep {name}: must be shares from 0.5 and below 1, such as 0.95 for p95, not {text!r}"
             )
         return share
     try:

@@ -24,6 +24,17 @@ Seconds = Annotated[float, BeforeValidator(seconds)]
 Period = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 
 
+def _without_unit(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"must be a number, in ms, not {value!r}") from None
+
+
+Milliseconds = Annotated[float, BeforeValidator(_without_unit), Field(gt=0)]
+"""A time above 0, in ms: unlike durations it has no unit, and who writes 0.5s is told so."""
+
+
 class Part(BaseModel):
     """An object of a scenario file: immutable, in camel case, without unknown fields."""
 

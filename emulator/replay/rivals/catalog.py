@@ -22,6 +22,8 @@ from emulator.replay.scenario import Scenario
 from emulator.traces import Trace
 
 LEAST_THRESHOLD, MOST_THRESHOLD = 0.001, 1e6
+MOST_SHARE = 2.0
+"""Largest threshold of a rival whose threshold is a share; who writes 80 means 80 %."""
 
 Maker = Callable[[ReplayCluster, float], ScalingPolicy]
 
@@ -35,12 +37,14 @@ class Rival:
         make: Creates the policy for a threshold.
         published: Threshold of its guide, which the bare name has; None where each user has an own, and the
             bare name stands for a sweep.
+        most: Largest threshold.
 
     """
 
     threshold: str
     make: Maker
     published: float | None = None
+    most: float = MOST_THRESHOLD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,11 @@ def _threshold(metric: str) -> Maker:
 
 RIVALS: Mapping[str, Rival] = {
     **{
-        name: Rival(threshold=f"{what} per pod", make=_threshold(name))
+        name: Rival(
+            threshold=f"{what} per pod",
+            make=_threshold(name),
+            most=MOST_SHARE if name == "kv" else MOST_THRESHOLD,
+        )
         for name, what in THRESHOLDS.items()
     },
     "kpa": Rival(
@@ -75,6 +83,7 @@ RIVALS: Mapping[str, Rival] = {
         threshold="upper share of the SLO targets",
         make=lambda cluster, at: SloAware(cluster, up=at),
         published=PUBLISHED["slo-aware"],
+        most=MOST_SHARE,
     ),
     "token-aware": Rival(
         threshold="seconds of prefill per pod",
@@ -95,6 +104,7 @@ RIVALS: Mapping[str, Rival] = {
         threshold="share of the capacity in use from which replicas are added",
         make=lambda cluster, at: CostAware(cluster, up=at),
         published=PUBLISHED["cost-aware"],
+        most=MOST_SHARE,
     ),
     "expansion": Rival(
         threshold="requests in flight per pod",
@@ -126,7 +136,7 @@ def parse(name: str) -> tuple[str, float] | None:
         value = float(number)
     except ValueError:
         return None
-    return (rival, value) if LEAST_THRESHOLD <= value <= MOST_THRESHOLD else None
+    return (rival, value) if LEAST_THRESHOLD <= value <= RIVALS[rival].most else None
 
 
 def is_sweep(name: str) -> bool:

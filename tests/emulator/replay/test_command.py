@@ -161,6 +161,16 @@ def test_a_threshold_that_is_none_is_named(number: str, capsys: pytest.CaptureFi
     assert f"must be a number from 0.001 to 1e+06, or sweep, not {number!r}" in said
 
 
+@pytest.mark.parametrize("name", ["kv@80", "slo-aware@55", "cost-aware@85"])
+def test_a_threshold_in_percent_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Thresholds that are shares are told apart from percentages, which would never scale."""
+    words = ["replay", "--scenario", str(REPLAYS / "scenario.yaml"), "--policies"]
+    assert cli.main([*words, name]) == 2
+    said = capsys.readouterr().err
+    assert f"--policies: {name}: the threshold (" in said
+    assert f"from 0.001 to 2 (a share: 80 % is 0.8), or sweep, not '{name[-2:]}'" in said
+
+
 def test_an_interrupted_comparison_says_how_to_resume(tmp_path: Path) -> None:
     """Ctrl-C after the first policy: what is finished stays, and the message names the folder."""
     out = tmp_path / "results"

@@ -89,6 +89,13 @@ WRONG: dict[str, tuple[Change, str]] = {
     "unknown-field": (variant(replica=3), "variants.0.replica: is not known; did you mean replicas?"),
     "no-target": (lambda d: d["models"][0].pop("slo"), "models.0.slo: is missing"),
     "target-of-0": (model(slo={"ttft": 0, "itl": 24}), "models.0.slo.ttft: must be > 0"),
+    "target-with-a-unit": (
+        model(slo={"ttft": "500ms", "itl": 24}), "models.0.slo.ttft: must be a number, in ms, not '500ms'"
+    ),
+    "target-in-seconds": (
+        model(slo={"ttft": 500, "itl": "0.02s"}), "models.0.slo.itl: must be a number, in ms, not '0.02s'"
+    ),
+    "tolerance-in-percent": (lambda d: d.update(hpa={"tolerance": 10}), "hpa.tolerance: must be < 1, not 10"),
     "batch-of-0": (
         lambda d: d["variants"][0]["profile"].update(maxBatchSize=0),
         "variants.0.profile.maxBatchSize: must be >= 1",
@@ -150,6 +157,10 @@ def test_every_wrong_field_is_named(tmp_path: Path) -> None:
         (b"warmUp: 120s\nmodels: []\nwarmUp: 10s", "line 3: warmUp is there twice"),
         (b"\xff", "cannot be read"),
         (b"[]", "document: must be a mapping of fields"),
+        (b"", "is empty; a scenario has accelerators, models and variants"),
+        (b"# nothing", "is empty; a scenario has accelerators"),
+        (b"{}", "has nothing, and so is no scenario; a scenario has"),
+        (b"kind: step\nname: s", "has kind, name, and so is no scenario; a scenario has"),
     ],
 )
 def test_no_scenario(tmp_path: Path, text: bytes, said: str) -> None:
@@ -166,6 +177,7 @@ def test_no_scenario(tmp_path: Path, text: bytes, said: str) -> None:
     [
         ("kind: poisson\nrate_rpm: 60\nrate_rpm: 600", "line 3: rate_rpm is there twice"),
         ("kind: [", "not valid YAML"),
+        ("", "is empty; a generator has kind, such as poisson"),
     ],
 )
 def test_no_generator(tmp_path: Path, text: str, said: str) -> None:

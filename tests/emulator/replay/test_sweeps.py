@@ -27,7 +27,11 @@ from tests.emulator.replay.test_command import REPLAYS
             "adapter.percentile: has no values; write adapter.percentile=VALUE,VALUE",
         ),
         ("adapter.percentile=,", "has no values"),
-        ("adapter.percentile=99", "must be shares above 0 and below 1, such as 0.95, not '99'"),
+        (
+            "adapter.percentile=99",
+            "must be shares from 0.5 and below 1, such as 0.95 for p95, not '99'",
+        ),
+        ("adapter.percentile=0.3", "must be shares from 0.5 and below 1, .*, not '0.3'"),
         ("adapter.down_window=long", "adapter.down_window: .*long"),
     ],
 )
