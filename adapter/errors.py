@@ -113,6 +113,8 @@ def _nearest(location: Sequence[Any], schema: Any) -> str:
     if field in known:
         # In another form of the value, such as another kind of engine.
         return " here, only beside another kind or other fields"
+    if (per_minute := f"{str(field).removesuffix('_rps')}_rpm") in known:
+        return f"; give {per_minute}, in requests per minute"
     return did_you_mean(str(field), known)
 
 

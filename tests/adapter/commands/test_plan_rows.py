@@ -182,7 +182,11 @@ def test_a_variant_that_needs_the_bad_row_is_set_aside(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("variant.alone.rate_rps=1", "rate_rps: is not known; did you mean rate_rpm?"),
+        (
+            "variant.alone.rate_rps=1",
+            "rate_rps: is not known; give rate_rpm, in requests per minute",
+        ),
+        ("variant.alone.rate=1", "rate: is not known; give rate_rpm, in requests per minute"),
         ("variant.alone.clas=1", "clas: is not known; did you mean class?"),
         (
             'variant.alone.current={"replica": 1}',
