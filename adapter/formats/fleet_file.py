@@ -293,15 +293,14 @@ def _variants(
             left_out[f"{name} (variants[{index}])"] = "name: is taken by another variant"
         elif part.model not in models:
             left_out[name] = f"model: {part.model!r} has no profile; there are {listed(models)}"
-        elif problem := class_problem(part, classes):
-            left_out[name] = problem
-        elif problem := bounds_problem(part.min_replicas, part.max_replicas):
-            left_out[name] = problem
-        elif problem := batch_problem(
-            part.max_batch, [each for each in profiles if each.model == part.model]
+        elif problem := (
+            class_problem(part, classes)
+            or bounds_problem(part.min_replicas, part.max_replicas)
+            or batch_problem(
+                part.max_batch, [each for each in profiles if each.model == part.model]
+            )
+            or length_problem(part.output_tokens, part.rate_rpm)
         ):
-            left_out[name] = problem
-        elif problem := length_problem(part.output_tokens, part.rate_rpm):
             left_out[name] = problem
         else:
             valid[name] = variant_of(part, profiles)

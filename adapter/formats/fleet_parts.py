@@ -223,7 +223,7 @@ def bounds_problem(least: int, most: int | None) -> str:
 
 
 def batch_problem(part_batch: int, profiles: Iterable[ProfilePart]) -> str:
-    """What is wrong with a variant's max batch: neither it nor a linear profile of its own has one; else empty."""
+    """What is wrong with a variant's max batch: neither it nor a linear profile has one; else empty."""
     for profile in () if part_batch else profiles:
         if profile.step is None and not profile.max_batch:
             return (
