@@ -49,6 +49,10 @@ _MOST_SHOWN = 80
 """Most characters of a header that an error shows."""
 
 
+_TRACE = frozenset({"contexttokens", "generatedtokens", "response_tokens"})
+"""Columns of traces of requests, which no benchmark has."""
+
+
 def _places(
     path: Path, lines: list[list[str]], start: int
 ) -> tuple[dict[str, int | None], set[str]]:
@@ -68,10 +72,11 @@ def _places(
     for name in ("batch", "itl_ms"):
         if places[name] is None and not (name == "batch" and places["rate_rps"] is not None):
             columns = ", ".join(header)[:_MOST_SHOWN]
+            trace = "; a trace of requests is for replay --trace" if _TRACE & {*header} else ""
             instead = " (or a rate: request_throughput, request_rate)" if name == "batch" else ""
             raise InputError(
                 f"{path}: no column {name}; may be called {', '.join(COLUMNS[name])}{instead};"
-                f" line {start + 1} has {columns}"
+                f" line {start + 1} has {columns}{trace}"
             )
     if places["ttft_ms"] is not None and places["input_tokens"] is None:
         raise InputError(f"{path}: a column ttft_ms needs a column input_tokens beside it")

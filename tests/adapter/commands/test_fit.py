@@ -247,6 +247,11 @@ def test_finished_requests_count_before_sent_ones_and_a_concurrency_before_both(
         ("x.csv", "batch,ttft\n1,2", "x.csv: no column itl_ms; may be called itl_ms, itl"),
         ("x.csv", "batch,itl,ttft\n1,2,3", "a column ttft_ms needs a column input_tokens"),
         ("x.csv", "batch,itl\n1,2\n\n3,fast", "x.csv:4: itl_ms: must be a number >= 0, not 'fast'"),
+        (
+            "x.csv",
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,1,2",
+            "line 1 has timestamp, contexttokens, generatedtokens; a trace of requests is for replay --trace",
+        ),
         ("x.csv", "page,words\n1,2", "no column batch; may be called batch, batch_size,"),
         (
             "x.csv",
