@@ -59,7 +59,7 @@ MARKS = [
     pytest.mark.skipif(prometheus_server.binary() is None, reason=prometheus_server.MISSING),
 ]
 """Of a module whose tests share the fixture `world`."""
-HANG_SECONDS = 120.0
+HANG_SECONDS = 300.0
 """After which a wait is taken to be for ever, on a busy machine too."""
 SPEED = 10.0
 """Scenario seconds per second, of emulators and collectors alike; Prometheus has seconds only."""

@@ -122,9 +122,8 @@ async def test_restarts_and_departures_are_no_load(world: World) -> None:
         down = shared(by_both=False)
         unseen = max(one.age_seconds for one in observed())
         await world.prometheus.until(f'up{{pod="{AGAIN[0]}"}} == 0')
-        await until(
-            collectors, lambda: not known(math.inf) and time.monotonic() > down + 20 / SPEED
-        )
+        missed = down + 20 / SPEED
+        await until(collectors, lambda: not known(math.inf) and time.monotonic() > missed)
         again.starts()
         world.pages.closed.discard(AGAIN[0])
         back = shared(by_both=True)
