@@ -225,10 +225,11 @@ def sized(cases: Sequence[StepCase]) -> list[dict[str, Any]]:
         infeasible = _infeasible(holds, case) if math.isnan(holds.rate_rps) else None
         answers.append(
             {
+                # A rate that is held within all targets is held within each: less is kept free of some.
                 **{
                     f"max_rate_{name.removesuffix('_ms')}_rps": None
                     if math.isnan(targets[name][row])
-                    else _given(capacity.rate_rps[row])
+                    else _given(np.fmax(capacity.rate_rps[row], holds.rate_rps))
                     for name, capacity in alone.items()
                 },
                 "max_rate_rps": _given(holds.rate_rps),

@@ -198,7 +198,7 @@ def test_what_if_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ),
         (
             "variant.bulk.rate=1",
-            "variant.bulk.rate=1: bulk: rate: is not known; known are name, model, class, rate_rpm,",
+            "variant.bulk.rate=1: bulk: rate: is not known; give rate_rpm, in requests per minute",
         ),
         (
             'variant.bulk.current={"size": 1}',
