@@ -47,10 +47,10 @@ def page(done: Sequence[Done], command: str, picture: str | None) -> str:
             " seeds 101 and 102 were looked at while the rule for returns of load was written. Not held out:"
             " the traces azure_conv, azure_code, mooncake_conversation and mooncake_synthetic and ServeGen's"
             " deepseek-r1, which were looked at while the rules were written; no number of a rule was fitted"
-            " to them. Their windows begin with the trace; azure_conv with start-ups of 600 s is worse where the"
-            " load rises before it was seen to change, as with `--from 900 --to 3300`. Traces of other names"
-            " were never seen. Not replayed with real GPUs: the engine is a model of vLLM's scheduler too, but"
-            " not the one that is planned with."
+            " to them. Their windows begin with the trace; azure_conv with start-ups of 600 s is worse where"
+            " the load rises before it was seen to change, as with `--from 900 --to 3300`. Traces of other"
+            " names were never seen. Not replayed with real GPUs: the engine is a model of vLLM's scheduler"
+            " too, but not the one that is planned with."
         ),
         "## Targets",
         _targets_table(targets(done)),
