@@ -45,7 +45,7 @@ _SHOWN = 5
 """Problems of a file that are named; a file of another kind has one in each field."""
 
 _HAS = "a scenario has accelerators, models and variants (docs/replay.md)"
-"""What a file is told that is no scenario."""
+"""End of the error for a file that is no scenario."""
 
 _STEP_FACTOR = 1.5
 """Ratio of a level to the one before from which it is an upward step."""

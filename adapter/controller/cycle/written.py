@@ -23,7 +23,7 @@ _UNWRITTEN = frozenset(
         "stored",
         "history",
         "target_uid",
-        # What nodes and the pods of other namespaces make of it: whose these are asked for the cycle.
+        # These follow from nodes and from pods of other namespaces, on whose account the cycle is.
         "closed",
         "narrowed",
     }

@@ -307,7 +307,7 @@ def held(names: Iterable[str], resources: Iterable[str]) -> tuple[str, ...]:
     """What a pod with these resources holds of GPUs of these names: slices and shares are types of their own.
 
     A node that gives MIG slices of several profiles is labelled as the whole GPU, and so may pods select it.
-    At most `MOST_PRODUCTS` are told, of as many names and slices: whoever creates a pod names both.
+    At most `MOST_PRODUCTS` are returned, of the first so many names and slices: a pod's author writes both.
     """
     ends = [
         f"-MIG-{form['profile']}" if form["profile"] else "-SHARED"

@@ -32,7 +32,7 @@ def _without_unit(value: Any) -> Any:
 
 
 Milliseconds = Annotated[float, BeforeValidator(_without_unit), Field(gt=0)]
-"""A time above 0, in ms: unlike durations it has no unit, and who writes 0.5s is told so."""
+"""A time in ms, > 0. Unlike a duration it is written without a unit: 0.5s is an error that says so."""
 
 
 class Part(BaseModel):

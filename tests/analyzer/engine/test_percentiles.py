@@ -129,6 +129,30 @@ def test_whose_prompt_slows_an_answer_runs_beside_it_afterwards(
     assert abs(math.log(missed / share)) < math.log(1.45)
 
 
+def share_beyond(
+    steps: tuple[float, float, float, float],
+    limits: tuple[int, int],
+    lengths: tuple[float, float, float, float],
+    measured: tuple[float, float],
+) -> float:
+    """Share of the requests whose ITL exceeds the one measured at that rate, as the model has it."""
+    engines = Engines(
+        base_ms=steps[0],
+        per_request_ms=steps[1],
+        per_prefill_token_ms=steps[2],
+        per_context_token_ms=steps[3],
+        max_num_seqs=limits[0],
+        max_num_batched_tokens=limits[1],
+        input_tokens=lengths[0],
+        output_tokens=lengths[1],
+        input_cv=lengths[2],
+        output_cv=lengths[3],
+    )
+    rate_rps, target_ms = measured
+    state = engine_state.at_rate(engines, np.array([rate_rps]))
+    return float(latency(engines, state).itl_exceeds(np.array([target_ms]))[0])
+
+
 @pytest.mark.parametrize(
     ("steps", "limits", "lengths", "measured"),
     [
@@ -148,21 +172,7 @@ def test_numbers_cannot_rise_beyond_the_last_slot(
 
     Where sums had the tail that they have without a limit, 1.9 to 2.4 times as many were expected beyond it.
     """
-    engines = Engines(
-        base_ms=steps[0],
-        per_request_ms=steps[1],
-        per_prefill_token_ms=steps[2],
-        per_context_token_ms=steps[3],
-        max_num_seqs=limits[0],
-        max_num_batched_tokens=limits[1],
-        input_tokens=lengths[0],
-        output_tokens=lengths[1],
-        input_cv=lengths[2],
-        output_cv=lengths[3],
-    )
-    rate_rps, target_ms = measured
-    state = engine_state.at_rate(engines, np.array([rate_rps]))
-    missed = float(latency(engines, state).itl_exceeds(np.array([target_ms]))[0])
+    missed = share_beyond(steps, limits, lengths, measured)
     assert abs(math.log(missed / 0.05)) < math.log(1.7)
 
 
@@ -186,21 +196,7 @@ def test_prompts_come_in_numbers_only_where_they_find_places(
 
     Where prompts were as many as a batch without end takes in, 2.2 to 2.4 times as many were expected beyond.
     """
-    engines = Engines(
-        base_ms=steps[0],
-        per_request_ms=steps[1],
-        per_prefill_token_ms=steps[2],
-        per_context_token_ms=steps[3],
-        max_num_seqs=limits[0],
-        max_num_batched_tokens=limits[1],
-        input_tokens=lengths[0],
-        output_tokens=lengths[1],
-        input_cv=lengths[2],
-        output_cv=lengths[3],
-    )
-    rate_rps, target_ms = measured
-    state = engine_state.at_rate(engines, np.array([rate_rps]))
-    missed = float(latency(engines, state).itl_exceeds(np.array([target_ms]))[0])
+    missed = share_beyond(steps, limits, lengths, measured)
     assert abs(math.log(missed / 0.01)) < math.log(1.5)
 
 

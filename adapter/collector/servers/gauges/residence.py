@@ -89,7 +89,7 @@ class Residence:
         in_service = self._now * seconds
         self._silent = 0.0 if counted else self._silent + in_service
         # Where the KV cache fills, tokens come of requests that do not end yet; TGI takes up one prompt after
-        # another. Servers that count no tokens at all may have those in service that nobody serves.
+        # another. A server that counts no tokens at all may show requests as running that it does not serve.
         rises = page.running > before.running and page.generation_tokens[1] > 0
         self._rises = self._rises + 1 if rises else 0
         moved = counted or self._rises >= _TAKES_UP or before.kv_cache != page.kv_cache
