@@ -27,10 +27,8 @@ from emulator.trace_lines import Lines, not_json
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-MAX_REQUESTS = 20_000_000
-"""Limit above which a spec is rejected as a mistake."""
-MAX_KNOTS = 1_000_000
-MAX_TOKENS = 2**31 - 1
+MAX_REQUESTS, MAX_KNOTS, MAX_TOKENS, MAX_CV = 20_000_000, 1_000_000, 2**31 - 1, 20.0
+"""Limits above which a spec is rejected as a mistake; a cv of 80 was meant as 80 %."""
 
 
 class TraceError(ValueError):
@@ -217,9 +215,11 @@ def _variation(fields: _Fields, kind: str) -> float:
     """Coefficient of variation of the gaps."""
     gaps = {"poisson": "poisson", "mmpp": "poisson", "gamma": "gamma"}.get(kind)
     if gaps is None:
-        default = "even" if kind == "constant" else "poisson"
-        gaps = fields.choice("arrivals", ("even", "poisson", "gamma"), default=default)
-    return fields.number("cv", above=0.0) if gaps == "gamma" else float(gaps == "poisson")
+        usual = "even" if kind == "constant" else "poisson"
+        gaps = fields.choice("arrivals", ("even", "poisson", "gamma"), default=usual)
+    if gaps == "gamma":
+        return fields.number("cv", above=0.0, most=MAX_CV)
+    return float(gaps == "poisson")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ class _Lengths:
     def of(cls, tokens: _Fields, side: str, least: int) -> _Lengths:
         fields = tokens.section(side, '{"mean": 128, "cv": 0.8, "max": 4096}')
         mean = fields.number("mean", least=least)
-        cv = fields.number("cv", default=0.0)
+        cv = fields.number("cv", default=0.0, most=MAX_CV)
         most = fields.number("max", default=MAX_TOKENS, least=mean, most=MAX_TOKENS, whole=True)
         fields.close()
         if cv and mean < 1:

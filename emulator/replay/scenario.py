@@ -224,6 +224,22 @@ def _check(path: Path, scenario: Scenario) -> None:
     served = {variant.model for variant in scenario.variants}
     for model in sorted(models - served):
         raise errors.InputError(f"{path}: models.{model}: no variant serves it")
+    for item in scenario.models:
+        _check_targets(path, scenario, item)
+
+
+def _check_targets(path: Path, scenario: Scenario, model: Model) -> None:
+    """Raise InputError for a target shorter than one step of every engine: no request could meet it."""
+    engines = [item.served_by for item in scenario.variants if item.model == model.model]
+    steps = [engine.step_ms.base for engine in engines if isinstance(engine, VllmEngine)]
+    if not steps or len(steps) < len(engines):
+        return
+    for name, target in model.slo.model_dump().items():
+        if target < min(steps):
+            raise errors.InputError(
+                f"{path}: models.{model.model}.slo.{name}: {target:g} ms are shorter than one step of an"
+                f" engine, {min(steps):g} ms (stepMs.base); targets are in ms"
+            )
 
 
 def traffic(

@@ -232,6 +232,10 @@ def test_streams_are_independent() -> None:
             {"tokens": {**TOKENS, "input": {"mean": 9, "max": 8}}},
             "tokens.input.max: must be a whole",
         ),
+        (
+            {"tokens": {**TOKENS, "input": {"mean": 9, "cv": 80}}},
+            "tokens.input.cv: must be a number >= 0 and <= 20, not 80",
+        ),
         ({"tokens": {**TOKENS, "input": {"mean": 9, "sd": 8}}}, "tokens.input.sd: unknown field"),
     ],
 )

@@ -94,11 +94,13 @@ RIVALS: Mapping[str, Rival] = {
         threshold="upper KV utilization",
         make=lambda cluster, at: Dynamo(cluster, up=at),
         published=PUBLISHED["dynamo"],
+        most=MOST_SHARE,
     ),
     "wva": Rival(
         threshold="factor on the SLO targets that it is told",
         make=lambda cluster, at: Wva(cluster, factor=at),
         published=PUBLISHED["wva"],
+        most=MOST_SHARE,
     ),
     "cost-aware": Rival(
         threshold="share of the capacity in use from which replicas are added",

@@ -161,7 +161,7 @@ def test_a_threshold_that_is_none_is_named(number: str, capsys: pytest.CaptureFi
     assert f"must be a number from 0.001 to 1e+06, or sweep, not {number!r}" in said
 
 
-@pytest.mark.parametrize("name", ["kv@80", "slo-aware@55", "cost-aware@85"])
+@pytest.mark.parametrize("name", ["kv@80", "slo-aware@55", "cost-aware@85", "dynamo@80", "wva@85"])
 def test_a_threshold_in_percent_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Thresholds that are shares are told apart from percentages, which would never scale."""
     words = ["replay", "--scenario", str(REPLAYS / "scenario.yaml"), "--policies"]

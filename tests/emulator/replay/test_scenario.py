@@ -141,6 +141,24 @@ def test_errors_name_the_field(tmp_path: Path, name: str) -> None:
     assert ";" not in str(caught.value).replace("; did you mean", "")
 
 
+@pytest.mark.parametrize(("name", "target"), [("ttft", 0.5), ("itl", 0.04)])
+def test_a_target_shorter_than_a_step_is_refused(tmp_path: Path, name: str, target: float) -> None:
+    """A target in seconds, which no request would meet, is not replayed."""
+    document = yaml.safe_load((REPLAYS / "vllm.yaml").read_text())
+    base = document["variants"][0]["engine"]["stepMs"]["base"]
+    document["models"][0]["slo"][name] = target
+    path = tmp_path / "scenario.yaml"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(InputError) as caught:
+        scenario.read(path)
+    assert f".slo.{name}: {target:g} ms are shorter than one step of an engine, {base:g} ms" in str(
+        caught.value
+    )
+    document["models"][0]["slo"][name] = base
+    path.write_text(yaml.safe_dump(document))
+    scenario.read(path)
+
+
 def test_every_wrong_field_is_named(tmp_path: Path) -> None:
     """Several wrong fields are told at once."""
     path = written(
