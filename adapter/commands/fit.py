@@ -67,7 +67,7 @@ def register(command: argparse.ArgumentParser) -> None:
         " Saturated rows are detected, reported and left out. Files are CSV with columns batch (or"
         " concurrency; without it request_throughput or request_rate, from which it is derived), itl_ms,"
         " input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its sweep's CSV, SGLang's"
-        " JSON lines, guidellm's JSON or CSV, GenAI-Perf's JSON, or inference-perf's reports of stages."
+        " JSON lines, guidellm's JSON, YAML or CSV, GenAI-Perf's JSON, or inference-perf's stage reports."
         " A fit whose ITL is off by more than 30 % is not printed as a profile, and the exit status is 1."
     )
     command.add_argument(
@@ -99,14 +99,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         result = fit_rows(rows, args.max_batch)
     except InputError as error:
-        left_out = "".join(
-            f"\n  left out: {row.place}: {row.problem}"
-            if row.problem
-            else f"\n  note: {row.place}: {row.note}"
-            for row in rows
-            if row.problem or row.note
-        )
-        raise InputError(f"{error}{left_out}") from error
+        raise InputError("\n  ".join([str(error), *_notes(rows, rows)])) from error
     if args.plot is not None:
         if result.lines is None:
             raise InputError(f"no plot: {result.lines_problem}")
@@ -289,12 +282,18 @@ def _doubts(rows: Sequence[benchmarks.Row]) -> Iterator[str]:
         )
 
 
+def _notes(unusable: Sequence[benchmarks.Row], rows: Sequence[benchmarks.Row]) -> Iterator[str]:
+    """Reasons why rows are left out, or a part of them, each once."""
+    from adapter.formats import benchmarks  # noqa: PLC0415 - see `run`
+
+    for line in benchmarks.alike((row.place, row.problem) for row in unusable):
+        yield f"left out: {line}"
+    for line in benchmarks.alike((row.place, "" if row.problem else row.note) for row in rows):
+        yield f"note: {line}"
+
+
 def _table(result: Result) -> Iterator[str]:
-    for row in result.unusable:
-        yield f"left out: {row.place}: {row.problem}"
-    for row in result.rows:
-        if row.note:
-            yield f"note: {row.place}: {row.note}"
+    yield from _notes(result.unusable, result.rows)
     for doubt in _doubts(result.rows):
         yield f"doubt: {doubt}"
     if result.steps is None:
@@ -317,19 +316,19 @@ def _table(result: Result) -> Iterator[str]:
                 result.rows,
             )
         yield f"fit quality: {result.lines.quality}"
-    if result.refused:
-        yield f"not usable, so no profile: {result.refused}"
-    else:
-        yield from _profile(result)
+    refused = f"not usable, so no profile: {result.refused}"
+    yield from [refused] if result.refused else _profile(result)
 
 
 def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
+    from adapter.formats import benchmarks  # noqa: PLC0415 - see `run`
     from analyzer.fitting import forms  # noqa: PLC0415 - see `run`
 
     for saturated in steps.saturated:
         yield f"saturated, left out: {result.rows[saturated.row].place}: {saturated.reason}"
-    for row in steps.waited:
-        yield f"TTFT left out: {result.rows[row].place}: TTFT includes queueing time; only ITL is used"
+    why = "TTFT includes queueing time; only ITL is used"
+    waited = ((result.rows[row].place, why) for row in steps.waited)
+    yield from (f"TTFT left out: {line}" for line in benchmarks.alike(waited))
     yield "step = base + per request * n + per prefill token * prompt tokens + per context token * context"
     for name in forms.NAMES:
         value, error = getattr(steps.step_times, name), steps.errors[name]

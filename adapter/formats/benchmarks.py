@@ -18,18 +18,28 @@ from typing import Any
 
 from adapter.errors import InputError
 from adapter.formats import files
-from adapter.formats.benchmark_tools import genai_perf, guidellm, inference_perf, plain, vllm
+from adapter.formats.benchmark_tools import (
+    genai_perf,
+    guidellm,
+    inference_perf,
+    plain,
+    unsupported,
+    vllm,
+)
 from adapter.formats.benchmark_tools.plain import ABSENT, COLUMNS
-from adapter.formats.benchmark_tools.rows import NO_TTFT, Row
+from adapter.formats.benchmark_tools.rows import NO_TTFT, Row, alike
+from adapter.resources.texts.documents import DocumentError, parse_file
 
-__all__ = ["COLUMNS", "Row", "read", "read_all"]
+__all__ = ["COLUMNS", "Row", "alike", "read", "read_all"]
 
 _LARGEST = 1e9
 """Larger numbers are none that a server was measured at, whatever their unit."""
 _MOST = {"batch": 1e6, "input_tokens": 1e8, "output_tokens": 1e8}
 """Largest concurrency and lengths that a run may have; one that is mistyped bends the whole fit."""
 _MOST_REASONS = 20
-"""Most rows whose reasons an error names, where a file has no usable row."""
+"""Most reasons that an error names, where a file has no usable row."""
+_NAMES = frozenset(name for names in COLUMNS.values() for name in names)
+_YAML = frozenset({".yaml", ".yml"})
 _EXPECTED = "a benchmark tool's JSON, or a CSV with a header and a row for each run, is needed"
 _LONGEST_VALUE = 200
 """Characters of a file up to which it may be such a value; longer ones are not read twice."""
@@ -82,11 +92,31 @@ def _parsed(path: Path) -> list[Row]:
     _refuse_plain_value(path, text)
     lines = text.lstrip().splitlines()
     objects = any(line.lstrip().startswith("{") for line in lines)
-    raw_rows = _json(path, text) if objects or text.lstrip()[:1] == "[" else _csv(path, text)
+    if _is_yaml(path, text):
+        raw_rows = _runs(str(path), _yaml(path, text))
+    else:
+        raw_rows = _json(path, text) if objects or text.lstrip()[:1] == "[" else _csv(path, text)
     rows = [_checked(row) for row in raw_rows]
     if not rows:
         raise InputError(f"{path}: no rows; {_EXPECTED}")
     return rows
+
+
+def _is_yaml(path: Path, text: str) -> bool:
+    """Whether the text is YAML: guidellm and inference-perf write reports in it too."""
+    if text.lstrip()[:1] in {"{", "["}:
+        return False
+    first = next((line for line in text.splitlines() if line.strip() and line[0] != "#"), "")
+    return (
+        path.suffix.lower() in _YAML or re.fullmatch(r"---|\w+:(?: [^,;\t]*)?", first) is not None
+    )
+
+
+def _yaml(path: Path, text: str) -> Any:
+    try:
+        return parse_file(text)
+    except DocumentError as error:
+        raise InputError(f"{path}: {error}; {_EXPECTED}") from error
 
 
 def _refuse_plain_value(path: Path, text: str) -> None:
@@ -104,13 +134,14 @@ def _refuse_plain_value(path: Path, text: str) -> None:
 
 
 def _refuse_unusable(rows: Sequence[Row]) -> None:
-    if all(row.problem for row in rows):
-        reasons = [f"{row.place}: {row.problem}" for row in rows[:_MOST_REASONS]]
-        if len(rows) > _MOST_REASONS:
-            reasons.append(f"and {len(rows) - _MOST_REASONS} more")
-        if len(rows) > 1:
-            reasons.insert(0, f"none of {len(rows)} rows is usable:")
-        raise InputError("\n  ".join(reasons))
+    if not all(row.problem for row in rows):
+        return
+    reasons = alike((row.place, row.problem) for row in rows)
+    if len(reasons) > _MOST_REASONS:
+        reasons[_MOST_REASONS:] = [f"and {len(reasons) - _MOST_REASONS} more reasons"]
+    if len(rows) > 1:
+        reasons.insert(0, f"none of {len(rows)} rows is usable:")
+    raise InputError("\n  ".join(reasons))
 
 
 def _checked(row: Row) -> Row:
@@ -159,6 +190,11 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
     known = guidellm.guidellm_csv(lines, str(path))
     if known is not None:
         return known
+    other = unsupported.kind_of_text(text, lines[0] if lines else ())
+    if other:
+        raise InputError(f"{path}: {other}")
+    if lines and len(lines[0]) == 1 and lines[0][0].strip().lower() not in _NAMES:
+        raise InputError(f"{path}: is neither JSON nor YAML nor CSV; {_EXPECTED}")
     if lines and vllm.is_vllm(dict.fromkeys(lines[0])) and "completed" in lines[0]:
         return _vllm_sweep(path, lines, start)
     return plain.plain(path, lines, start)
@@ -199,6 +235,8 @@ def _runs(place: str, document: Any) -> Iterator[Row]:
         yield genai_perf.genai_perf(document, place)
     elif inference_perf.is_inference_perf(document):
         yield inference_perf.inference_perf(document, place)
+    elif other := unsupported.kind(document):
+        yield Row(place=place, problem=other)
     elif "metrics" in document:
         yield guidellm.guidellm(document, place)
     else:
@@ -211,7 +249,8 @@ def _report(place: str, document: dict[str, Any]) -> Iterator[Row]:
     if name is None:
         known = (
             "neither guidellm (benchmarks) nor vLLM or SGLang (mean_ttft_ms) nor GenAI-Perf nor"
-            " inference-perf"
+            " inference-perf; give the result file of one of them, or a CSV with columns batch, itl_ms,"
+            " input_tokens, output_tokens and ttft_ms"
         )
         yield Row(place=place, problem=known)
         return

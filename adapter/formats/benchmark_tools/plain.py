@@ -41,7 +41,7 @@ COLUMNS = {
 what a saturated server does not finish is not inside by Little's law, but in the queue of the tool.
 """
 
-ABSENT = frozenset({"none", "null", "n/a"})
+ABSENT = frozenset({"none", "null", "n/a", "-"})
 """Cells that hold no value."""
 _COUNTS = frozenset({"finished", "failed"})
 """Columns that say whether a row may be used."""
@@ -61,6 +61,7 @@ def _places(
     header = [re.sub(r"_?\[([^\[\]]{1,20})\]$", r"_(\1)", name) for name in header]
     header = [re.sub(r"_?\((s|ms)\)$", r"_\1", name) for name in header]
     header = [re.sub(r"_?\((req|requests)/s(ec|econd)?\)$", "", name) for name in header]
+    header = [_of_mean(name, header) for name in header]
     places: dict[str, int | None] = {}
     seconds: set[str] = set()
     for name, aliases in COLUMNS.items():
@@ -81,6 +82,12 @@ def _places(
     if places["ttft_ms"] is not None and places["input_tokens"] is None:
         raise InputError(f"{path}: a column ttft_ms needs a column input_tokens beside it")
     return places, seconds
+
+
+def _of_mean(name: str, header: list[str]) -> str:
+    """The column's name without the word that says mean, such as `ttft_ms` of `ttft_mean_ms`."""
+    short = re.sub(r"^(?:mean|avg|average)_|_(?:mean|avg|average)(?=$|_m?s$)", "", name)
+    return name if short in header else short
 
 
 def plain(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]:

@@ -6,7 +6,7 @@ An unusable run becomes a row with its reason, so that the other runs of its fil
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,18 @@ class Row:
 
 class UnusableError(ValueError):
     """A run is unusable; the message is the row's reason."""
+
+
+def alike(texts: Iterable[tuple[str, str]]) -> list[str]:
+    """A line for each text of pairs (place, text) that is not empty: its first place, and how many more."""
+    places: dict[str, list[str]] = {}
+    for place, text in texts:
+        if text:
+            places.setdefault(text, []).append(place)
+    return [
+        f"{first}{f' and {len(more)} more' if more else ''}: {text}"
+        for text, (first, *more) in places.items()
+    ]
 
 
 def inside(document: Any, path: Sequence[str]) -> Any:

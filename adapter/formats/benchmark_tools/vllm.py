@@ -10,6 +10,7 @@ the time of one request.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,10 @@ _AT_ONCE = 0.5
 """Least share of all requests that were inside at one time where all were sent at once."""
 _LIMITED = 0.9
 """Share of the largest concurrency from which on that, and not the rate, decides when a request is sent."""
+_LEAST_KEPT, _MOST_KEPT = 0.5, 1.2
+"""Bounds of the concurrency by Little's law over the largest one, where a tool kept to that one."""
+_UNITLESS = re.compile(r"(?:mean|median|p\d+)_(?:ttft|tpot|itl|e2el)")
+"""Names of times without a unit."""
 _MOST_SHOWN = 200
 """Most characters of a run's error that its reason shows."""
 
@@ -61,6 +66,7 @@ def vllm(document: Mapping[str, Any], place: str) -> Row:
 
 
 def _vllm(document: Mapping[str, Any], place: str) -> Row:
+    document, unitless = _in_ms(document)
     if _failed(document):
         raise UnusableError(f"error: the run failed: {str(document.get('error'))[:_MOST_SHOWN]}")
     if as_float(document.get("run_number")) == _WARM_UP:
@@ -93,10 +99,12 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
     if batch <= 0:
         raise UnusableError(f"request_throughput: is 0: {NOTHING_FINISHED}")
     limit = optional(document.get("max_concurrency"))
+    _check_seconds(unitless, batch, limit)
     _units(batch, limit, completed)
     rated, unlimited = _arrivals(document, limit, completed)
     notes = [] if ttft > 0 else [NO_TTFT]
-    notes += [note for note in (missing, itl_note, ttft_note) if note]
+    seconds = f"{unitless}: its seconds were made ms" if unitless else ""
+    notes += [note for note in (missing, itl_note, ttft_note, seconds) if note]
     if failed > 0.1 * completed:
         notes.append(f"{failed:g} requests failed")
     return Row(
@@ -178,6 +186,34 @@ def _center(document: Mapping[str, Any], name: str, *, strict: bool = True) -> t
     if not strict:
         return optional(document.get(field)), ""
     return number(document.get(field), field), ""
+
+
+def _in_ms(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The document with times in ms, and the name of one that it has without a unit; empty without any.
+
+    InferenceX writes `median_ttft` in seconds for vLLM's `median_ttft_ms`. That they are seconds has to show
+    (`_check_seconds`).
+    """
+    times = {
+        name: value
+        for name, value in document.items()
+        if _UNITLESS.fullmatch(name) and f"{name}_ms" not in document
+    }
+    if not any(name.endswith("_ttft") for name in times):
+        return document, ""
+    converted = {
+        f"{name}_ms": value if (number := as_float(value)) is None else 1000.0 * number
+        for name, value in times.items()
+    }
+    return {**document, **converted}, next(name for name in times if name.endswith("_ttft"))
+
+
+def _check_seconds(name: str, batch: float, limit: float) -> None:
+    """Refuse times without a unit, unless seconds give the largest concurrency that the tool kept to."""
+    if name and not _LEAST_KEPT * limit < batch < _MOST_KEPT * limit:
+        raise UnusableError(
+            f"{name}: has no unit, and max_concurrency does not show one; write {name}_ms in milliseconds"
+        )
 
 
 def _units(batch: float, limit: float, completed: float) -> None:
