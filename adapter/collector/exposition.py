@@ -22,6 +22,7 @@ from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.totals import ImplausibleError
 from adapter.collector.transport import access, layouts, wire
 from adapter.collector.transport.reading import INLINE_CHARACTERS, PageReader
+from adapter.resources.pods import MESH_PATH
 
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 4 * 1024 * 1024
@@ -44,6 +45,13 @@ _BROKE_OFF = "the response is not HTTP, or broke off"
 
 NOT_LISTENING = "nothing listens at this port"
 """Said of an address that refuses connections."""
+
+_MERGING = "pod annotations prometheus.io/port and prometheus.io/path of the server"
+_BY_MESH = {
+    errno.ECONNRESET: "; a service mesh that wants mTLS resets plain requests: let Istio merge the page by"
+    f" the {_MERGING}, or except its port from mTLS"
+}
+"""What to do where connections end so."""
 
 
 class ScrapeError(errors.InputError):
@@ -228,7 +236,8 @@ def _connection_problem(error: OSError) -> str:
             " (--gateways-ca-file)"
         )
     cause = _cause(error)
-    return f"no connection: {cause.strerror or type(cause).__name__}"
+    shown = f"no connection: {cause.strerror or type(cause).__name__}"
+    return shown + _BY_MESH.get(cause.errno or 0, "")
 
 
 def _refused(error: OSError) -> bool:
@@ -302,7 +311,7 @@ def _selected(text: str, model: str, url: str) -> layouts.Selected:
             if served == model:
                 read_as.append((engine.name, name, labels, value))
     if not models:
-        raise NoServerError(f"{url}: {_no_server()}")
+        raise NoServerError(f"{url}: {_no_server(url)}")
     if model not in models:
         raise ScrapeError(f"{url}: {_not_served(model, models)}")
     style = spelling.style_of((name, style) for style, name, _, _ in read_as)
@@ -315,11 +324,14 @@ def _selected(text: str, model: str, url: str) -> layouts.Selected:
     )
 
 
-def _no_server() -> str:
-    """What a page without any known series lacks."""
+def _no_server(url: str) -> str:
+    """What a page without any known series lacks, and how Istio's gets it."""
     prefixes = " or ".join(model_servers.PREFIXES)
     known = ", ".join(engine.name for engine in engines.ENGINES)
-    return f"no {prefixes} metrics in it, and none of {known}; is this a model server?"
+    shown = f"no {prefixes} metrics in it, and none of {known}"
+    if url.endswith(MESH_PATH):
+        return f"{shown}; Istio merges those of the server by the {_MERGING} on the pod template"
+    return f"{shown}; is this a model server?"
 
 
 def _not_served(model: str, models: Collection[str]) -> str:

@@ -234,13 +234,13 @@ def of_mesh(spec: Mapping[str, Any]) -> bool:
     """Whether annotations for Prometheus are a mesh's alone, which has no metrics of the server.
 
     Istio sets them at every pod, and keeps in its container's environment those that the pod had before: of
-    them alone it shows the metrics beside its own.
+    them alone it shows the metrics beside its own. A container without any environment is none that Istio
+    wrote, and says nothing of it: the annotations are then what the pod's author says.
     """
     everyone = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
     proxy = next((item for item in everyone if item.get("name") == "istio-proxy"), None)
-    if proxy is None:
-        return False
-    return all(item.get("name") != _MERGED for item in proxy.get("env") or ())
+    names = {item.get("name") for item in (proxy or {}).get("env") or ()}
+    return bool(names) and _MERGED not in names
 
 
 def _servers(containers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
+
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from adapter.collector import exposition
 from adapter.collector.model_servers import PodMetrics
+from adapter.resources.pods import MESH_PATH
 
 LABEL = '{engine="0",model_name="m"}'
 NUMBERS = {
@@ -246,3 +251,20 @@ def test_requests_that_wait_for_the_other_half_of_sglang_wait(
 def test_a_start_that_cannot_be_one_is_not_known(start: str) -> None:
     """Not even in milliseconds; the load of the page is."""
     assert read(page() + f"process_start_time_seconds {start}\n") == PLAIN
+
+
+async def test_what_a_mesh_refuses_is_told_with_the_fix() -> None:
+    """Plain requests are reset where mTLS is wanted; what Istio alone shows has nothing of the server."""
+
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.close()
+
+    async with await asyncio.start_server(reset, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with ClientSession() as session:
+            with pytest.raises(exposition.ScrapeError, match=r"mTLS.*prometheus\.io/port"):
+                await exposition.fetch(session, f"http://127.0.0.1:{port}/metrics", "m")
+    with pytest.raises(exposition.NoServerError, match=r"Istio merges.*prometheus\.io/port"):
+        exposition.parse("istio_requests_total 5\n", "m", f"http://10.0.0.1:15020{MESH_PATH}")

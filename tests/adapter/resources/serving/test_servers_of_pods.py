@@ -38,6 +38,7 @@ def pod(
 
 ROW = tuple(("", number) for number in range(8000, 8004))
 ISTIO = container("istio-proxy", ("http-envoy-prom", 15090))
+INJECTED = {**ISTIO, "env": [{"name": "PILOT_CERT_PROVIDER", "value": "istiod"}]}
 MERGING = {**ISTIO, "env": [{"name": "ISTIO_PROMETHEUS_ANNOTATIONS", "value": "{}"}]}
 MERGED = {"prometheus.io/port": "15020", "prometheus.io/path": "/stats/prometheus"}
 
@@ -133,9 +134,14 @@ MERGED = {"prometheus.io/port": "15020", "prometheus.io/path": "/stats/prometheu
             id="Istio-merges",
         ),
         pytest.param(
-            pod(ISTIO, container("vllm", ("", 8000)), notes=MERGED),
+            pod(INJECTED, container("vllm", ("", 8000)), notes=MERGED),
             [":8000"],
             id="Istio-has-its-own-alone",
+        ),
+        pytest.param(
+            pod(ISTIO, container("vllm", ("", 8000)), notes=MERGED),
+            [":15020/stats/prometheus"],
+            id="Istio-says-nothing-of-merging",
         ),
         pytest.param(pod(ISTIO, container("vllm", ("http", 8000))), [":8000"], id="Istio"),
         pytest.param(
