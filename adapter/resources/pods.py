@@ -341,7 +341,9 @@ def _urls(
     port_text = annotations.get(PORT)
     if port_text is not None:
         try:
-            numbers = (quantity.whole(str(named.get(port_text, port_text)), least=1, most=65535),)
+            port = quantity.whole(str(named.get(port_text, port_text)), least=1, most=65535)
+            # It has room for one: the first of a row of servers stands for all of them.
+            numbers = numbers if port == numbers[0] else (port,)
         except ValueError as error:
             problems.append(
                 f"pod annotation {PORT}: {error}, or the name of a port; {numbers[0]} is used"

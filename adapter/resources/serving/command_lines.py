@@ -67,6 +67,16 @@ _CACHE_ROLE = re.compile(
 """Flags of SGLang and Dynamo's workers with the one part of requests that a server does, and vLLM's with what
 it does with its cache: of several connectors one may be for other uses, such as storing it."""
 
+_PER_RANK = re.compile(
+    rf"(?:^|\s)(?:--data-parallel-multi-port-external-lb|-dpm)(?=\s|$){_NOT_OFF}"
+)
+_LOCAL_RANKS, _RANKS = (
+    re.compile(rf"(?:^|\s)(?:{flags})(?:=|\s+)[\"']?(\d{{1,5}})\b")
+    for flags in ("--data-parallel-size-local|-dpl", "--data-parallel-size|-dp")
+)
+"""Flags of vLLM with a server for each data-parallel rank of a node, at ports that follow the first one; and
+how many ranks there are of the node, and in all."""
+
 _COUNTED = re.compile(r"\$\(\(\s*(\d{1,5})\s*\+")
 """Beginning of a sum in a shell: the port of the first of several engines."""
 
@@ -105,11 +115,20 @@ def ports(container: Mapping[str, Any]) -> tuple[int, ...]:
         given += shown
         if shown and _SERVER.search(command):
             of_servers += shown
-    engines = _devices(container)
+    engines, ranks = _devices(container), _ranks(container, text)
     rows = (_counted(each, engines) for each in dict.fromkeys(of_servers or given[:1]))
-    numbers = tuple(dict.fromkeys(number for row in rows for number in row))[:_MOST_RANKS]
+    firsts = [number for row in rows for number in row] or [VLLM_PORT] * (ranks > 1)
+    numbers = (first + rank for first in firsts for rank in range(ranks) if first + rank < 65536)
     variables = (_port(str(values.get(name))) for name, word in _PORT_VARIABLES if word in says)
-    return numbers or tuple(filter(None, variables))[:1]
+    return tuple(dict.fromkeys(numbers))[:_MOST_RANKS] or tuple(filter(None, variables))[:1]
+
+
+def _ranks(container: Mapping[str, Any], text: str) -> int:
+    """Servers that one command of this text starts: one for each rank of the node, or 1."""
+    if not _PER_RANK.search(text):
+        return 1
+    given = _LOCAL_RANKS.search(text) or _RANKS.search(text)
+    return max(min(int(given[1]), _MOST_RANKS), 1) if given else _devices(container)
 
 
 def _counted(text: str, devices: int) -> Iterable[int]:

@@ -254,6 +254,8 @@ def applied(
     changed = []
     for pod in all_pods:
         own = urls.get((pod["metadata"]["namespace"], pod["metadata"]["name"]))
+        if own and own[0] == pod["url"] and set(own) <= set(pod["urls"]):
+            own = pod["urls"]  # an endpoint at the first of a row of servers stands for all of them
         seen = {"url": own[0], "urls": own, "monitored": True} if own else {}
         changed.append({**pod, **seen} if seen else pod)
     return changed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -78,6 +79,32 @@ def test_annotations_of_the_pod_come_first() -> None:
     scraped = monitor({"port": "srv"})
     assert urls(pod(port="7"), scraped) == ("http://10.0.0.1:7/metrics",)
     assert urls(pod(scheme="https"), scraped) == ("https://10.0.0.1:8080/metrics",)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "ports"),
+    [
+        ([{"port": "rank0"}], (8200, 8201, 8202)),
+        ([{"port": "rank0"}, {"port": "rank1"}], (8200, 8201, 8202)),
+        ([{"port": "rank1"}], (8201,)),
+        ([{"port": "rank0"}, {"port": "9"}], (8200, 9)),
+        ([{"port": "rank0", "path": "/m"}], (8200,)),
+    ],
+)
+def test_an_endpoint_at_the_first_of_a_row_stands_for_all(
+    endpoints: list[dict[str, Any]], ports: tuple[int, ...]
+) -> None:
+    """Data-parallel engines of one pod, of which the monitor names some; other ports are as it says."""
+    ranks = [{"name": f"rank{rank}", "containerPort": 8200 + rank} for rank in range(3)]
+    document = {
+        "metadata": {"name": "p", "namespace": "n", "labels": {"app": "llm"}},
+        "spec": {
+            "containers": [{"name": "c", "ports": ranks, "args": ["vllm", "serve", "--port=8200"]}]
+        },
+        "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+    scraped = urls(dict(pods.trimmed(document)), monitor(*endpoints))
+    assert tuple(urlsplit(url).port for url in scraped) == ports
 
 
 def test_a_monitor_selects_pods_of_its_namespaces() -> None:

@@ -148,3 +148,41 @@ def test_what_renders_prompts_is_no_server_by_any_name(port: str, image: str) ->
     beside = container("prompts", (port, 8001), image="vllm/vllm-openai", command=command)
     made = pods.trimmed(pod(server, beside))
     assert made["urls"] == ("http://10.0.0.1:8000/metrics",)
+
+
+SUPERVISED = """START=$(( ${LWS_WORKER_INDEX:-0} * DP_SIZE_LOCAL ))
+exec vllm serve m \\
+  --port=8200 \\
+  --data-parallel-multi-port-external-lb \\
+  --data-parallel-supervisor-port=8208 \\
+  --data-parallel-size $((LWS_GROUP_SIZE * DP_SIZE_LOCAL)) \\
+  {local}"""
+"""llm-d's servers of one rank each, which one process of vLLM starts."""
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "count"),
+    [
+        (SUPERVISED.replace("{local}", "--data-parallel-size-local $DP_SIZE_LOCAL"), 8200, 4),
+        (SUPERVISED.replace("{local}", "--data-parallel-start-rank $START"), 8200, 8),
+        ("vllm serve m -dpm -dpl 2 -dp 4", 8000, 2),
+        ("vllm serve m -dpm -dp=4 --port 9000", 9000, 4),
+        ("vllm serve m --port 9000 --data-parallel-size 4", 9000, 1),
+        ("vllm serve m --port 9000 -dpm -dpl 99999", 9000, 16),
+    ],
+)
+def test_a_server_of_each_rank_of_a_node(text: str, first: int, count: int) -> None:
+    """Their ports follow the first one, whether or not the pod declares them."""
+    env = [{"name": "DP_SIZE_LOCAL", "value": "4"}]
+    server = container("vllm", gpus=8, command=["sh", "-c"], args=[text], env=env)
+    assert pods.trimmed(pod(server))["urls"] == tuple(
+        f"http://10.0.0.1:{first + rank}/metrics" for rank in range(count)
+    )
+
+
+@pytest.mark.parametrize(("port", "count"), [("8200", 3), ("modelserver", 3), ("8201", 1)])
+def test_an_annotation_at_the_first_of_a_row_stands_for_all(port: str, count: int) -> None:
+    """It has room for one port; any other is the one that it says."""
+    named = [("modelserver", 8200), ("rank1", 8201), ("rank2", 8202)]
+    server = container("vllm", *named, command=["vllm", "serve", "m", "--port=8200"])
+    assert len(pods.trimmed(pod(server, notes={"prometheus.io/port": port}))["urls"]) == count
