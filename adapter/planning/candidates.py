@@ -321,7 +321,7 @@ def _part(model: Model, options: Options, rows: IntArray, asked: Requirements) -
     sized = model.size(asked)
     # Without load there is nothing to meet a target for: the minimum will do.
     needed = np.where(asked.rate_rps <= 0, 0, sized.needed)
-    arriving = for_arrivals(options, asked, needed)
+    arriving = for_arrivals(options, asked, needed, sized.goodput_rps)
     at_once = replicas_at_once(model, options, asked, sized, needed)
     needed = within_queues(options, asked, needed, at_once)
     needed = not_drained(options, needed, arriving)

@@ -73,16 +73,29 @@ def replicas_at_once(
     return at_once
 
 
-def for_arrivals(options: Options, asked: Requirements, needed: IntArray) -> IntArray:
+def for_arrivals(
+    options: Options, asked: Requirements, needed: IntArray, goodput_rps: FloatArray
+) -> IntArray:
     """Replicas that the arrivals take by themselves, of those that the rates need; shape (M,).
+
+    Their part of these is rounded up twice, so no more than the arrivals take at a replica's rate, where
+    replicas together carry at least as much as alone.
 
     Args:
         options: M options with their loads.
         asked: Their rates, what works off the queues included.
         needed: Replicas that the rates need, shape (M,).
+        goodput_rps: What one replica carries alone, shape (M,).
 
     """
-    return np.ceil(needed * arriving_share(options, asked)).astype(np.int64)
+    share = arriving_share(options, asked)
+    part = np.ceil(needed * share).astype(np.int64)
+    rows = np.flatnonzero((share < 1.0) & (goodput_rps > 0))
+    rates, each = asked.rate_rps[rows], goodput_rps[rows]
+    alone = capacity.replicas_needed(share[rows] * rates, each)
+    apart = needed[rows] <= capacity.replicas_needed(rates, each)
+    part[rows] = np.where(apart, np.minimum(part[rows], alone), part[rows])
+    return part
 
 
 def arriving_share(options: Options, asked: Requirements) -> FloatArray:

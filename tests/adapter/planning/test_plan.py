@@ -199,3 +199,13 @@ def test_what_the_arrivals_need_by_themselves_is_told_beside_a_queue() -> None:
     )
     candidate = decide(dataclasses.replace(PUBLISHED, load=load)).decisions["ns/v"].candidate
     assert candidate.for_arrivals == alone < candidate.replicas
+
+
+def test_replicas_for_the_arrivals_beside_a_queue_are_rounded_up_once() -> None:
+    """1.9 and half a replica's rate need 3 together: the arrivals' part of these, 2.4, is no third one."""
+    one = decide(PUBLISHED).decisions["ns/v"].candidate.max_rate_rpm / 60.0
+    load = dataclasses.replace(
+        PUBLISHED.load, arrival_rate_rps=2.4 * one, backlog_rps=0.5 * one, in_flight=1.0
+    )
+    candidate = decide(dataclasses.replace(PUBLISHED, load=load)).decisions["ns/v"].candidate
+    assert (candidate.for_arrivals, candidate.replicas) == (2, 3)
