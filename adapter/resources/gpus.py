@@ -231,6 +231,10 @@ def take(
     )
     pools = [pool for node in by_name.values() for pool in _pools(node, admitted)]
     pools += _allocated_pools(allocation, by_name, admitted)
+    offering = {pool.node for pool in pools}
+    pools += [
+        pool for name, node in by_name.items() if name not in offering for pool in _none_of(node)
+    ]
     others, own, places = in_use.by_place(neuron.by_device(pods, by_name), variant_pods)
     for place, holders in allocation.holders():
         (others if holders.isdisjoint(variant_pods) else own)[place] += 1
@@ -319,6 +323,23 @@ def _pools(node: Object, admitted: taints.Admission) -> Iterator[_Pool]:
                 coarse=product == products.of_cloud(labels),
                 taints=node["taints"],
             )
+
+
+def _none_of(node: Object) -> Iterator[_Pool]:
+    """GPUs that a node is labelled with, where neither a device plugin nor a driver gives any."""
+    labels = node["metadata"]["labels"]
+    product, count = labels.get("nvidia.com/gpu.product"), labels.get("nvidia.com/gpu.count")
+    if product and devices(count) > 0:
+        yield _Pool(
+            node=str(node["metadata"]["name"]),
+            resource="nvidia.com/gpu",
+            count=devices(count),
+            product="",
+            memory_gib=None,
+            ready=False,
+            why=f"labelled {product!r}, and neither a device plugin nor ResourceSlices of a driver give any"
+            " there; look whether it runs on this node",
+        )
 
 
 def _allocated_pools(

@@ -50,8 +50,15 @@ CLOUD_LABELS = (
     "aliyun.accelerator/nvidia_name",
     "nebius.com/gpu-name",
     "skypilot.co/accelerator",
+    "crusoe.ai/accelerator",
+    "machine.cluster.vke.volcengine.com/gpu-name",
+    "eks.tke.cloud.tencent.com/gpu-type",
 )
-"""Labels with a product, of Google, AWS, Azure, CoreWeave, DigitalOcean, Alibaba, Nebius and SkyPilot."""
+"""Labels with a product, of Google, AWS, Azure, CoreWeave, DigitalOcean, Alibaba, Nebius, SkyPilot, Crusoe,
+Volcengine and Tencent."""
+
+_CONNECTED = re.compile(r"_NVLINK|(?:-SXM)?-(?:IB|ROCE)$|-SXM$|-NVL-IB$")
+"""What clouds add of how the GPUs of a node are connected, which no profile does."""
 
 CCE_ACCELERATOR = "accelerator"
 """Label of Huawei's nodes with GPUs, such as `nvidia-t4`; others may say anything by a label of this name."""
@@ -116,6 +123,7 @@ _INSTANCES = {
     r"Standard_N(?:C\d+ads|D\d+amsr)_A100_v4": "A100-80GB",
     r"Standard_NC\d+adis?_H100_v5|Standard_NCC?\d+ads?_H100_v5": "H100-NVL",
     r"Standard_ND\d+isr_H100_v5": "H100-80GB",
+    r"Standard_NC\w+_RTXPRO6000\w*_v6": "RTX-PRO-6000",
     r"g4dn\..*": "T4",
     r"g5\..*": "A10G",
     r"g5g\..*": "T4G",
@@ -144,7 +152,8 @@ _INSTANCES = {
     r"a3-(?:high|mega|edge)gpu-\d+g": "H100-80GB",
     r"a3-ultragpu-\d+g": "H200",
     r"a4-highgpu-\d+g": "B200",
-    r"a4x-(?:high|max)gpu-\d+g": "GB200",
+    r"a4x-highgpu-\d+g": "GB200",
+    r"a4x-maxgpu-\d+g(?:-metal)?": "GB300",
     r"g2-standard-\d+": "L4",
     r"g4-standard-\d+": "RTX-PRO-6000",
     r"ecs\.(?:ebm)?gn6i\W.*": "T4",
@@ -164,7 +173,8 @@ Google, Alibaba, Lambda and OVH."""
 _IN_TYPE = re.compile(
     r"p6e?-(\w+)\.|(?:VM|BM)\.GPU\.([A-Z]{1,3}\d+[A-Z]*)(?:-(?:NC|v\d))?\.\d"
     r"|gx\dd?[-.]\d+x\d+[x.](?:\d+x?)?([ahlv]\d+s?|gaudi\d|mi\d{3}x)\b"
-    # Nebius, Lambda, OVH, Crusoe, and Scaleway, which has the size too: `H100-SXM-2-80G`.
+    # CoreWeave, Nebius, Lambda, OVH, Crusoe, and Scaleway, which has the size too: `H100-SXM-2-80G`.
+    r"|gd-\d+x([abghl]{1,2}\d+s?)(?:ib)?(?:-\w+)*$"
     r"|gpu-([abghl]\d+s?)-[a-z]+$|gpu_\d+x_([abghl]{1,2}\d+s?)(?:_\w+)?$|([ahl]\d+s?)-(?:le-)?\d{2,4}$"
     r"|([abghl]\d+s?|mi\d{3}x)-(\d+gb)(?:-[a-z]+)*\.\d+x$|([ABHL]\d+S?)(?:-SXM)?-\d-(\d+G)$"
 )
@@ -247,14 +257,8 @@ def of_cloud(labels: Mapping[str, str]) -> str:
     if name.startswith("gaudi"):
         return name.capitalize()
     name = _GKE_SIZES.get(name, name)
-    # CoreWeave and Google name how the GPUs of a node are connected, which no profile does.
-    name = (
-        name.upper()
-        .replace("_NVLINK", "")
-        .replace("-MEGA-", "-")
-        .removeprefix("NVIDIA-")
-        .removeprefix("TESLA-")
-    )
+    name = _CONNECTED.sub("", name.upper()).replace("-MEGA-", "-")
+    name = re.sub(r"^(?:NVIDIA[-_]|AMD[-_])?(?:TESLA[-_])?", "", name)
     vendor = "AMD" if name.startswith("MI") else "NVIDIA"
     return f"{vendor}-{name}" if name else ""
 

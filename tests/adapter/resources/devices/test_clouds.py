@@ -31,6 +31,18 @@ TYPE = products.INSTANCE_TYPE
         (TYPE, "ecs.ebmgn7e.32xlarge", "NVIDIA-A100-80GB"),
         (TYPE, "ecs.gn7i-c8g1.2xlarge", "NVIDIA-A10"),
         ("accelerator", "nvidia-t4", "NVIDIA-T4"),
+        (TYPE, "gd-8xh100ib-i128", "NVIDIA-H100"),
+        (TYPE, "gd-4xgb200-i128", "NVIDIA-GB200"),
+        (TYPE, "a4x-highgpu-4g", "NVIDIA-GB200"),
+        (TYPE, "a4x-maxgpu-4g-metal", "NVIDIA-GB300"),
+        (TYPE, "Standard_NC128ds_xl_RTXPRO6000BSE_v6", "NVIDIA-RTX-PRO-6000"),
+        ("gpu.nvidia.com/class", "H100_NVLINK_80GB", "NVIDIA-H100_80GB"),
+        ("gpu.nvidia.com/model", "NVIDIA_H100_80GB_HBM3", "NVIDIA-H100_80GB_HBM3"),
+        ("crusoe.ai/accelerator", "nvidia-a100-80gb-sxm-ib", "NVIDIA-A100-80GB"),
+        ("crusoe.ai/accelerator", "nvidia-tesla-a40", "NVIDIA-A40"),
+        ("crusoe.ai/accelerator", "amd-mi355x-288gb-roce", "AMD-MI355X-288GB"),
+        ("machine.cluster.vke.volcengine.com/gpu-name", "Tesla-V100", "NVIDIA-V100"),
+        ("eks.tke.cloud.tencent.com/gpu-type", "A10", "NVIDIA-A10"),
         # Parts of a GPU, and what names none.
         (TYPE, "ecs.sgn7i-vws-m2.xlarge", ""),
         (TYPE, "m5.large", ""),
@@ -79,3 +91,21 @@ def test_ascend(resource: str, labels: dict[str, str], device: str, count: int) 
     assert bool(problems) == (not count)
     if not labels:
         assert count or products.NPU_CHIP in problems[0]
+
+
+def test_a_labelled_node_that_offers_no_gpu_is_named() -> None:
+    """A device plugin that does not run there, or resource slices that are missing, are no lack of nodes."""
+    labels = {"nvidia.com/gpu.product": "NVIDIA-GB200", "nvidia.com/gpu.count": "4"}
+    gpus = take([node(gpus={}, labels=labels)])
+    capacity, (problem,) = gpus.capacity({"NVIDIA-GB200": "data.X"})
+    assert capacity == {"NVIDIA-GB200": 0}
+    assert "node one: 4 nvidia.com/gpu not counted: labelled 'NVIDIA-GB200'" in problem
+    assert "device plugin" in problem
+    assert "ResourceSlices" in problem
+
+
+def test_a_node_whose_gpus_are_slices_offers_some() -> None:
+    """No word of whole ones that the node does not give besides."""
+    labels = {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB", "nvidia.com/gpu.count": "1"}
+    gpus = take([node(gpus={"nvidia.com/gpu": "0", "nvidia.com/mig-1g.10gb": "7"}, labels=labels)])
+    assert gpus.left_out == ()
