@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,27 +145,37 @@ async def test_who_asks_for_cycles_without_end_leaves_time_to_others(asking: int
     assert max(late) <= (1.0 + 1.0 / early.SHARE) * CYCLE_SECONDS + 2.0 * DEBOUNCE_SECONDS
 
 
-async def begun_by(namespaces: tuple[str, ...]) -> int:
-    """Cycles that one namespace has begun by asking all the time, beside others that ask for none."""
+async def begun_by(asking: Iterable[str], namespaces: tuple[str, ...]) -> int:
+    """Cycles that begin for requests of `asking`, whichever may have one, made all the time."""
     cycles, number = early.EarlyCycles(), 0
     cycles.serve(namespaces)
     now = asyncio.get_running_loop().time
-    ends_at = now() + 300.0
+    ends_at, each = now() + 300.0, itertools.cycle(asking)
     while now() < ends_at:
-        cycles.request(namespaces[:1])
-        if await cycles.wait(1.0):
+        cycles.request([next(each)])
+        if await cycles.wait(0.1):
             number += 1
             asked = cycles.begin()
             await asyncio.sleep(CYCLE_SECONDS)
             cycles.took(CYCLE_SECONDS, asked)
+        cycles.begin()
     return number
 
 
 async def test_a_namespace_that_is_alone_has_the_time_of_all() -> None:
     """Its load rises for minutes: cycles that take time from nobody came at a quarter of it."""
-    alone, beside = await begun_by(("a",)), await begun_by(("a", "b"))
+    alone, beside = await begun_by("a", ("a",)), await begun_by("a", ("a", "b"))
     assert alone * CYCLE_SECONDS >= early.SHARE * 300.0
     assert beside * CYCLE_SECONDS <= early.NAMESPACE_SHARE * 300.0 + early.NAMESPACE_SECONDS + 2.0
+
+
+async def test_a_tenant_that_changes_devices_too_leaves_time_to_others() -> None:
+    """It took all of the time of early cycles: a quarter as itself, and that of prices and devices."""
+    number = await begun_by(("a", early.EVERYBODY), ("a", "b"))
+    shares = early.NAMESPACE_SHARE + early.EVERYBODYS_SHARE
+    saved = early.NAMESPACE_SECONDS + early.EVERYBODYS_SECONDS
+    assert shares < early.SHARE
+    assert number * CYCLE_SECONDS <= shares * 300.0 + saved + 2.0 * CYCLE_SECONDS
 
 
 async def test_what_rounding_leaves_of_a_wait_is_none() -> None:

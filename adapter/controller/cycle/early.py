@@ -17,6 +17,9 @@ EVERYBODY = ""
 NAMESPACE_SHARE, NAMESPACE_SECONDS = 0.25, 5.0
 """Share of real time that early cycles requested by one namespace may take, and most seconds saved up."""
 
+EVERYBODYS_SHARE, EVERYBODYS_SECONDS = 0.125, 2.5
+"""The same for `EVERYBODY`: a tenant whose pods and tolerations change devices spends it beside its own."""
+
 SHARE, SECONDS = 0.5, 10.0
 """The same for all namespaces together, and for the only one."""
 
@@ -45,6 +48,12 @@ class _Budget:
 
     def _saved(self, now: float) -> float:
         return min(self._left + self._share * (now - self._at), self._most)
+
+
+def _budget_of(namespace: str) -> _Budget:
+    if namespace == EVERYBODY:
+        return _Budget(EVERYBODYS_SHARE, EVERYBODYS_SECONDS)
+    return _Budget(NAMESPACE_SHARE, NAMESPACE_SECONDS)
 
 
 class EarlyCycles:
@@ -88,8 +97,7 @@ class EarlyCycles:
             self._all.spend(seconds, now)
         self._each = {name: item for name, item in self._each.items() if not item.full(now)}
         for name in asked:
-            budget = self._each.setdefault(name, _Budget(NAMESPACE_SHARE, NAMESPACE_SECONDS))
-            budget.spend(seconds, now)
+            self._each.setdefault(name, _budget_of(name)).spend(seconds, now)
 
     async def wait(self, seconds: float) -> bool:
         """Wait until a requested cycle may start, real seconds at most; returns whether it may."""
