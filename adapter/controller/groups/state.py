@@ -111,6 +111,7 @@ class GroupRecord:
             where it does not.
         configuration: What people have set that its plan depends on; None before the first objects.
         reconfigured: Whether that has changed, and no plan since was one that moves no load.
+        hurried_at: Monotonic time at which load last moved at once for that; None before.
         worths: What replicas carried within the time in which a move has to pay for itself, oldest first.
         feedback: What its misses of SLO targets ask of its plan.
         returns: How long load stayed away that fell and came back.
@@ -133,6 +134,7 @@ class GroupRecord:
     move_since: float | None = None
     configuration: object = None
     reconfigured: bool = False
+    hurried_at: float | None = None
     worths: tuple[Worths, ...] = ()
     feedback: Feedback = field(default_factory=Feedback)
     returns: Returns = field(default_factory=Returns)

@@ -58,14 +58,9 @@ def step(
         why = plan.set_aside.get(f"group {name}") or plan.set_aside.get(name, "")
         why = why or (decision.reason if decision else "not planned")
         return replace(record, state=replace(item.state, decision=decision, problem=why)), {}
+    costs = decision.marginal_costs
     parts = [
-        _part(
-            decided[key],
-            item,
-            records[key],
-            per_thousand=decision.marginal_costs.get(key, 0.0),
-            cycle=cycle,
-        )
+        _part(decided[key], item, records[key], per_thousand=costs.get(key, 0.0), cycle=cycle)
         for key in decided
     ]
     demand_rps, routing = decision.demand_rpm / 60.0, item.state.routing
@@ -73,7 +68,8 @@ def step(
     carried = transitions.carries(parts, demand_rps=demand_rps, routing=routing)
     record = replace(record, worths=_worths(record, item, parts, cycle))
     move_since = _move_since(record, item, parts, cycle) if carried else None
-    left = 0.0 if _changed(record, item) else _left(move_since, cycle.now)
+    hurried = _hurries(record, item, cycle.now)
+    left = 0.0 if hurried else _left(move_since, cycle.now)
     stepped = _next(parts, left, demand_rps=demand_rps, routing=routing, lost=_lost(record))
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
     stepped = _served_first(_steady(stepped, parts, item, cycle), parts, records)
@@ -84,6 +80,7 @@ def step(
         since=since,
         carried=carried,
         move_since=move_since,
+        hurried_at=cycle.now if hurried and move_since is not None else record.hurried_at,
         reconfigured=record.reconfigured and (move_since is not None or not _changed(record, item)),
     )
     return record, {
@@ -103,6 +100,12 @@ def _changed(record: GroupRecord, item: PlannedGroup) -> bool:
     Where they did after it was planned, the next one counts.
     """
     return record.reconfigured and record.configuration == item.record.configuration
+
+
+def _hurries(record: GroupRecord, item: PlannedGroup, now: float) -> bool:
+    """Whether load moves at once: not where it just has, for a tenant may change its bounds without end."""
+    just_now = record.hurried_at is not None and now - record.hurried_at < MOVE_SECONDS
+    return _changed(record, item) and not just_now
 
 
 def _lost(record: GroupRecord) -> bool:

@@ -48,6 +48,18 @@ def test_a_move_counts_from_its_first_plan() -> None:
         assert stepping._move_since(record, item, parts, cycle(40.0)) is None
 
 
+def test_what_is_changed_again_and_again_moves_load_no_more_often() -> None:
+    """Bounds that a tenant changes in each cycle had all load of its group move each time."""
+    item, moved = planned_group(2.0), list[float]()
+    record = GroupRecord()
+    for now in range(0, 300, 10):
+        record = replace(record, reconfigured=True)
+        if stepping._hurries(record, item, float(now)):
+            moved.append(float(now))
+            record = replace(record, hurried_at=float(now))
+    assert moved == [0.0, 60.0, 120.0, 180.0, 240.0]
+
+
 def test_a_mix_that_was_too_small_a_moment_ago_is_no_move() -> None:
     """Prompts are short now, and one fast and one slow replica carry the 12; ten minutes ago they carried 8.
 
