@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.problem import Candidate, with_wider
+from optimizer.columns import Columns
 
 FloatArray = NDArray[np.float64]
 
@@ -19,47 +18,20 @@ _TIE = 1e-9
 """Relative distance of sums that are equal on paper."""
 
 
-class Columns(NamedTuple):
-    """Columns of the integer program: x of `full`, then z and then y of `part`.
-
-    Attributes:
-        full: variant and candidate, which serves it in full.
-        part: variant and candidate, which serves it in part.
-        most: largest value of each column.
-
-    """
-
-    full: Sequence[tuple[int, Candidate]]
-    part: Sequence[tuple[int, Candidate]]
-    most: FloatArray
-
-
-def best(
-    must: Sequence[bool],
-    columns: Columns,
-    capacity: Mapping[str, int],
-    goals: Sequence[FloatArray],
-    within: Mapping[str, tuple[str, ...]],
-) -> FloatArray | None:
+def best(columns: Columns, goals: Sequence[FloatArray]) -> FloatArray | None:
     """Values of the columns in the best plan; None where there are too many plans, or none.
 
     Args:
-        must: whether a variant is served in full, whatever the plan.
-        columns: what a variant can get.
-        capacity: devices by type, of types that run short.
+        columns: what the variants can get.
         goals: weights of the columns in what is minimized, one goal after another.
-        within: wider types of a device type, as of the problem.
 
     """
     full, part = len(columns.full), len(columns.part)
-    if full + columns.most[full + part :].sum() > _OPTIONS:
+    if full + part + columns.most[full + part :].sum() > _OPTIONS:
         return None
-    used, free = (
-        _used(columns, capacity, within),
-        np.array([float(count) for count in capacity.values()]),
-    )
+    used, free = columns.devices, columns.free
     weights = np.array(goals)
-    options = _options(must, columns)
+    options = _options(columns)
     # Of the plans so far: devices taken, what they reach, and the option of each variant.
     taken, worth = np.zeros((1, len(free))), np.zeros((1, len(goals)))
     picks = np.zeros((1, 0), dtype=np.intp)
@@ -82,34 +54,18 @@ def best(
     return np.asarray(np.sum(chosen, axis=0))
 
 
-def _options(must: Sequence[bool], columns: Columns) -> list[FloatArray]:
+def _options(columns: Columns) -> list[FloatArray]:
     """For each variant everything that it can get, one row of column values each."""
     full, part, most = len(columns.full), len(columns.part), columns.most
-    rows: list[list[FloatArray]] = [[] if item else [np.zeros(most.size)] for item in must]
+    rows: list[list[FloatArray]] = [
+        [] if served else [np.zeros(most.size)] for served in columns.must
+    ]
     every = np.eye(most.size)
     for column, (index, _) in enumerate(columns.full):
         rows[index].append(every[column])
     for column, (index, _) in enumerate(columns.part, full):
         rows[index] += [
-            every[column] + replicas * every[column + part]
-            for replicas in range(1, int(most[column + part]) + 1)
+            every[column] + more * every[column + part]
+            for more in range(int(most[column + part]) + 1)
         ]
     return [np.array(options).reshape(-1, most.size) for options in rows]
-
-
-def _used(
-    columns: Columns, capacity: Mapping[str, int], within: Mapping[str, tuple[str, ...]]
-) -> FloatArray:
-    """Devices by type and column."""
-    full, part = len(columns.full), len(columns.part)
-    used = np.zeros((len(capacity), columns.most.size))
-    for row, kind in enumerate(capacity):
-        for column, (_, candidate) in enumerate(columns.full):
-            used[row, column] = candidate.demand * (
-                kind in with_wider(candidate.device_type, within)
-            )
-        for column, (_, candidate) in enumerate(columns.part, full + part):
-            used[row, column] = candidate.devices * (
-                kind in with_wider(candidate.device_type, within)
-            )
-    return used

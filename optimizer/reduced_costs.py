@@ -2,8 +2,9 @@
 
 The duals of the linear relaxation bound every plan, and a column whose reduced cost is above the distance of
 the known plan to that bound is 0 in each better one (reduced cost fixing: Crowder, Johnson and Padberg 1983,
-Operations Research 31). Likewise a row whose slack costs more than that has none. HiGHS alone takes time with
-the square of the columns: for what is left of them it takes little.
+Operations Research 31). Likewise a row whose slack costs more than that has none. Columns that are in no plan
+as good stay 0 in whatever is minimized next, while this goal is kept. HiGHS alone takes time with the square
+of the columns: for what is left of them it takes little.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ class Answer(NamedTuple):
         x: values of the columns.
         status: 0 where it is proven within the gap, 1 where the time limit came first.
         mip_dual_bound: no plan is below.
+        possible: columns that a plan may have that is no worse than this one.
 
     """
 
     x: FloatArray
     status: int
     mip_dual_bound: float
+    possible: BoolArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +60,7 @@ class Program:
     Attributes:
         step: distance between values of the goal; 0 where there is none.
         whole: rows whose sums are whole numbers.
+        open: columns that are not 0 whatever the plan; some best plan has no others.
 
     """
 
@@ -67,6 +71,7 @@ class Program:
     low: FloatArray
     high: FloatArray
     whole: BoolArray
+    open: BoolArray
 
 
 class _Relaxation(NamedTuple):
@@ -79,7 +84,11 @@ class _Relaxation(NamedTuple):
 
 
 def program(
-    goal: FloatArray, constraints: Sequence[LinearConstraint], most: FloatArray, step: float
+    goal: FloatArray,
+    constraints: Sequence[LinearConstraint],
+    most: FloatArray,
+    step: float,
+    open_: BoolArray,
 ) -> Program:
     """A program of constraints that have an upper bound and no lower one but that."""
     from scipy import sparse  # noqa: PLC0415 - takes longer to load than most plans take
@@ -104,6 +113,7 @@ def program(
         low=low,
         high=np.where(whole, np.floor(high), high),
         whole=whole,
+        open=open_,
     )
 
 
@@ -123,15 +133,18 @@ def minimized(given: Program, start: FloatArray, options: Mapping[str, Any]) -> 
     if relaxation is None:
         return None
     own = relaxation.plan > _ACCURACY
-    order = np.argsort(np.where(own, -np.inf, relaxation.columns), kind="stable")
+    ranks = np.where(own, -np.inf, relaxation.columns)
+    order = np.argsort(np.where(given.open, ranks, np.inf), kind="stable")[: given.open.sum()]
     goal, best, bound = given.goal, start, relaxation.bound
     near = 0.0 if given.step else options["mip_rel_gap"] * abs(bound)
+    status = _LIMIT_REACHED
     for more in _WIDER:
         room = _room(given, best, bound)
         if room <= near:
-            return Answer(best, _FINISHED, bound)
+            status = _FINISHED
+            break
         size = int(min(own.sum() + more, order.size))
-        kept = (best > 0) | (relaxation.columns <= room)
+        kept = (best > 0) | (given.open & (relaxation.columns <= room))
         kept[order[size:]] = best[order[size:]] > 0
         # Columns that are left out add this and more.
         distance = float(relaxation.columns[order[size:]].min(initial=np.inf))
@@ -144,12 +157,14 @@ def minimized(given: Program, start: FloatArray, options: Mapping[str, Any]) -> 
         if part.x is not None and float(goal @ part.x) < float(goal @ best):
             best = part.x
         if part.status == _FINISHED and distance > _room(given, best, bound):
-            least = min(float(part.mip_dual_bound), float(goal @ best))
-            return Answer(best, _FINISHED, max(bound, least))
+            bound = max(bound, min(float(part.mip_dual_bound), float(goal @ best)))
+            status = _FINISHED
+            break
         if part.status == _LIMIT_REACHED:
             # A wider one takes longer yet; nodes that end a search have another status.
             break
-    return Answer(best, _LIMIT_REACHED, bound)
+    as_good = _room(given, best, relaxation.bound) + given.step
+    return Answer(best, status, bound, (best > 0) | (relaxation.columns <= as_good))
 
 
 def _room(given: Program, plan: FloatArray, bound: float) -> float:
@@ -162,14 +177,18 @@ def _relaxation(given: Program, limit_s: float) -> _Relaxation | None:
     """The relaxation by an interior point: simplex takes time with the square of the variants."""
     from scipy.optimize import linprog  # noqa: PLC0415 - see `program`
 
-    equal = given.low == given.high
+    some = np.flatnonzero(given.open)
+    table = given.table[:, some]
+    bounding = np.diff(table.indptr) > 0
+    equal = (given.low == given.high) & bounding
+    below = ~equal & bounding
     solution = linprog(
-        given.goal,
-        A_ub=given.table[~equal],
-        b_ub=given.high[~equal],
-        A_eq=given.table[equal],
+        given.goal[some],
+        A_ub=table[below],
+        b_ub=given.high[below],
+        A_eq=table[equal],
         b_eq=given.high[equal],
-        bounds=np.column_stack([np.zeros(given.most.size), given.most]),
+        bounds=np.column_stack([np.zeros(some.size), given.most[some]]),
         method="highs-ipm",
         # Where presolve uses up the time limit, the interior point has none; alone it takes hardly longer.
         options={"time_limit": limit_s, "presolve": False},
@@ -179,13 +198,15 @@ def _relaxation(given: Program, limit_s: float) -> _Relaxation | None:
     duals = np.zeros(given.high.size)
     duals[equal] = solution.eqlin.marginals
     # Any duals of this sign bound all plans, however accurate the solver is.
-    duals[~equal] = np.minimum(solution.ineqlin.marginals, 0.0)
+    duals[below] = np.minimum(solution.ineqlin.marginals, 0.0)
     columns = given.goal - duals @ given.table
+    plan = np.zeros(given.goal.size)
+    plan[some] = solution.x
     return _Relaxation(
-        bound=float(duals @ given.high + np.minimum(columns, 0.0) @ given.most),
-        plan=solution.x,
+        bound=float(duals @ given.high + np.minimum(columns[some], 0.0) @ given.most[some]),
+        plan=plan,
         columns=columns,
-        slacks=np.where(given.whole & ~equal, -duals, 0.0),
+        slacks=np.where(given.whole & below, -duals, 0.0),
     )
 
 
