@@ -92,6 +92,9 @@ def _parsed(path: Path) -> list[Row]:
     _refuse_plain_value(path, text)
     lines = text.lstrip().splitlines()
     objects = any(line.lstrip().startswith("{") for line in lines)
+    printed = unsupported.printed(text)
+    if printed and not objects:
+        raise InputError(f"{path}: {printed}")
     if _is_yaml(path, text):
         raw_rows = _runs(str(path), _yaml(path, text))
     else:
@@ -190,7 +193,7 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
     known = guidellm.guidellm_csv(lines, str(path))
     if known is not None:
         return known
-    other = unsupported.kind_of_text(text, lines[0] if lines else ())
+    other = unsupported.kind_of_table(lines[0] if lines else ())
     if other:
         raise InputError(f"{path}: {other}")
     if lines and len(lines[0]) == 1 and lines[0][0].strip().lower() not in _NAMES:
@@ -293,7 +296,8 @@ def _documents(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     parsed = [_line(line, f"{path}[{number}]") for number, line in enumerate(lines)]
     if sum(isinstance(document, Row) for document in parsed) > _TEXT * len(parsed):
         # No list of runs: what is wrong is said once, and not for each line.
-        raise InputError(f"{path}: {whole_error}; {_EXPECTED}")
+        other = unsupported.printed(text) or f"{whole_error}; {_EXPECTED}"
+        raise InputError(f"{path}: {other}")
     yield from ((f"{path}[{number}]", document) for number, document in enumerate(parsed))
 
 

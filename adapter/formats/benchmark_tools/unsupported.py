@@ -41,7 +41,7 @@ _KINDS: Sequence[tuple[frozenset[str], str]] = (
 _REQUEST = frozenset({"value", "unit"})
 """Keys of a metric of one request, where those of a run have statistics."""
 
-PRINTED = "Serving Benchmark Result"
+_HEADLINE = "Serving Benchmark Result"
 """Headline of what vLLM's and SGLang's benchmarks print."""
 
 
@@ -57,13 +57,18 @@ def kind(document: Mapping[str, Any]) -> str:
     return ""
 
 
-def kind_of_text(text: str, header: Sequence[str]) -> str:
-    """The same of a text that is no JSON; `header` has the cells of its first line."""
-    if PRINTED in text:
-        return (
-            f"is what a benchmark printed; {_SERVE}, or the one that `python -m sglang.bench_serving"
-            " --output-file` writes"
-        )
+def printed(text: str) -> str:
+    """What a text is that holds the lines which a benchmark prints; empty of another."""
+    if _HEADLINE not in text:
+        return ""
+    return (
+        f"is what a benchmark printed; {_SERVE}, or the one that `python -m sglang.bench_serving"
+        " --output-file` writes"
+    )
+
+
+def kind_of_table(header: Sequence[str]) -> str:
+    """What a table is whose header has these cells; empty where it is not known."""
     if header and header[0].strip() == "Metric":
         return f"is the CSV of GenAI-Perf or AIPerf; {_AIPERF}"
     return ""
