@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from adapter.auth.allowance import Allowances
 from adapter.controller import status as variant_status
 from adapter.controller.live.turns import FairWrites
 from adapter.kube import paths
@@ -26,6 +28,14 @@ CONCURRENCY = 8
 NOTE_LIMIT = 1024
 """Characters of an Event's note, the API's limit."""
 
+BURST, PER_SECOND = 25, 1 / 30
+"""Events of one variant at once, and a second after that: whoever may change it can have it change its target
+in every cycle. Recorders of Kubernetes' own controllers have such a limit too, with a longer pause:
+https://pkg.go.dev/k8s.io/client-go/tools/record#EventSpamKeyFunc"""
+
+NAMESPACE_BURST, NAMESPACE_PER_SECOND = 1000, 5.0
+"""The same for all variants of one namespace, also those that are made anew under other names."""
+
 VARIANT = {"apiVersion": "llmd.ai/v1alpha1", "kind": "VariantAutoscaling"}
 
 
@@ -37,6 +47,8 @@ class EventWriter:
         self._identity = identity
         self._now = now
         self._due, self._number = FairWrites(CONCURRENCY), 0
+        self._of_variants = Allowances(burst=BURST, per_second=PER_SECOND)
+        self._of_namespaces = Allowances(burst=NAMESPACE_BURST, per_second=NAMESPACE_PER_SECOND)
 
     def add(self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         """Record the Events of a status later; each is of one change, and none takes another's place."""
@@ -85,8 +97,15 @@ class EventWriter:
             elif kind == variant_status.ACCURATE and not bad and not same:
                 await self._create(key, uid, "Normal", str(item["reason"]), str(item["message"]))
 
+    def _may_write(self, key: str, namespace: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._of_variants.of(key).take(now) and self._of_namespaces.of(namespace).take(now)
+
     async def _create(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
         namespace, _, name = key.partition("/")
+        # The conditions and the log say what is left out here.
+        if not self._may_write(key, namespace):
+            return
         at = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         regarding = {**VARIANT, "namespace": namespace, "name": name, "uid": uid}
         body = {
