@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from adapter.planning.groups import Routing
@@ -159,10 +160,13 @@ def _named(
 ) -> ModelGroup | None:
     """The group of those that name it, without those that may not or cannot be in it."""
     home = [source for source in sources if source.namespace == namespace]
+    # Both sides may be thousands: they are not compared with each other.
+    admits = [source.membership.admits for source in home]
+    guests = frozenset[str]().union(*admits[:1]).intersection(*admits[1:])
     admitted = home + [
         source
         for source in sources
-        if source.namespace != namespace and _admitted(source, namespace, name, home, problems)
+        if source.namespace != namespace and _admitted(source, namespace, name, guests, problems)
     ]
     if not admitted:
         return None
@@ -202,11 +206,14 @@ def _admitted(
     guest: VariantSource,
     namespace: str,
     name: str,
-    home: list[VariantSource],
+    guests: AbstractSet[str],
     problems: dict[str, str],
 ) -> bool:
-    """Whether every variant of the group's namespace lets the guest in; else the problem is recorded."""
-    if home and all(guest.namespace in source.membership.admits for source in home):
+    """Whether every variant of the group's namespace lets the guest in; else the problem is recorded.
+
+    `guests`: namespaces that all of these let in.
+    """
+    if guest.namespace in guests:
         return True
     # Whether there is such a group is not said: who asks may have no right to see that namespace.
     problems[guest.key] = (
