@@ -178,6 +178,8 @@ def _record_rates(
         if demand.moves(item.trend, rate, at=at):
             moved.append(key)
         records[key] = replace(
-            item, trend=demand.record(item.trend, rate, at=at), work=_work(item, rate, at=at)
+            item,
+            trend=demand.record(item.trend, rate, at=at, new=item.new),
+            work=_work(item, rate, at=at),
         )
     return exceeded, moved

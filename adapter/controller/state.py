@@ -111,9 +111,9 @@ class VariantRecord:
         trend: Trend of its arrival rate; None before the first observation.
         work: Trend of its rate times the size of its requests; None before sizes are known.
         stabilization: Recommendations within its stabilization window.
-        followed: Target of another replica that is served, as `.status` holds it; None where this process
-            decided.
+        followed: Target of another replica that is served, from `.status`; None where this one decided.
         tuned: Tuners of its profiles, by accelerator.
+        new: Whether its status held no target when it was first seen: no load of it is known of before.
 
     """
 
@@ -124,6 +124,7 @@ class VariantRecord:
     stabilization: Stabilization = field(default_factory=Stabilization)
     tuned: Mapping[str, TunedProfile] = field(default_factory=dict)
     followed: Published | None = None
+    new: bool = False
 
     @property
     def served(self) -> tuple[Series, ...]:
@@ -157,9 +158,8 @@ def of_source(
 ) -> VariantRecord:
     """The record with new objects: a first one, or the last one with what still applies of it."""
     if before is None:
-        return VariantRecord(
-            state=VariantState(source=source, problem="waiting for the first metrics")
-        )
+        state = VariantState(source=source, problem="waiting for the first metrics")
+        return VariantRecord(state=state, new=source.published is None)
     same = before.state.source == source
     return replace(
         before,
@@ -200,7 +200,7 @@ def follow(record: VariantRecord, moment: Moment, *, leading: bool) -> VariantRe
     # What another replica learns meanwhile is in .status, where this one finds it when it leads.
     tuned = record.tuned if leading else {}
     series = series_of(state, valid_until=valid_until)
-    return replace(record, state=state, series=series, tuned=tuned, followed=published)
+    return replace(record, state=state, series=series, tuned=tuned, followed=published, new=False)
 
 
 def _plausible(replicas: int, record: VariantRecord) -> int:

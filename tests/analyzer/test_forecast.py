@@ -260,3 +260,24 @@ def test_the_highest_level_is_forgotten() -> None:
     states = run([40.0] * 40 + [20.0] * 960, 15)
     assert states[60].highest > 38.0
     assert states[-1].highest < 21.0
+
+
+def test_a_new_rate_is_taken_to_change_like_others() -> None:
+    """Until its changes over four minutes are known, and only further ahead than that."""
+    state = forecast.update(None, 10.0, at=0.0, new=True)
+    for count in range(1, 20):
+        state = forecast.update(state, 10.0, at=15.0 * count)
+        assert forecast.room(state, 240, errors=2.33) == 0.0
+        # A standard deviation of a tenth of the level in ten minutes, of which these are 390 s.
+        room = forecast.room(state, 630, errors=2.33)
+        assert room == pytest.approx(2.33 * 0.1 * 10.0 * math.sqrt(390 / 600))
+        assert forecast.room(state, 5000, errors=1.0) == forecast.room(state, 960, errors=1.0)
+    for count in range(20, 60):
+        state = forecast.update(state, 10.0, at=15.0 * count)
+    assert forecast.room(state, 630, errors=2.33) == 0.0
+
+
+def test_a_rate_that_was_planned_for_before_is_not_new() -> None:
+    """As after a restart: a constant load keeps its target."""
+    for state in run([10.0] * 60, 15):
+        assert forecast.room(state, 630, errors=2.33) == 0.0

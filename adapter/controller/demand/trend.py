@@ -26,11 +26,16 @@ DISPERSION_COUNT = 8
 """Observations before a dispersion is estimated."""
 
 
-def record(trend: forecast.State | None, rate_rps: float, *, at: float) -> forecast.State:
-    """The trend with one more rate; one that is no newer (`at`, monotonic seconds) is ignored."""
+def record(
+    trend: forecast.State | None, rate_rps: float, *, at: float, new: bool = False
+) -> forecast.State:
+    """The trend with one more rate; one that is no newer (`at`, monotonic seconds) is ignored.
+
+    `new` says of a first rate whether nobody has planned for those before it.
+    """
     if trend is not None and at <= trend.at:
         return trend
-    return forecast.update(trend, rate_rps, at=at)
+    return forecast.update(trend, rate_rps, at=at, new=new)
 
 
 def exceeds_forecast(

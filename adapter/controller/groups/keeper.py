@@ -165,7 +165,10 @@ class Groups:
                 if (item := sources.get(key)) is not None and ready(item.source) > 0
             }
             members = [item.source for key in keys if (item := sources.get(key))]
-            self._records[name], exceeds = with_rates(self._records[name], serving, members)
+            new = all(sources[key].new for key in serving)
+            self._records[name], exceeds = with_rates(
+                self._records[name], serving, members, new=new
+            )
             exceeded += [key for key in keys if exceeds and key in moved]
         return exceeded
 
@@ -317,7 +320,11 @@ def _configured(record: GroupRecord, configuration: object) -> GroupRecord:
 
 
 def with_rates(
-    record: GroupRecord, serving: Collection[str], members: Sequence[VariantSource] = ()
+    record: GroupRecord,
+    serving: Collection[str],
+    members: Sequence[VariantSource] = (),
+    *,
+    new: bool = False,
 ) -> tuple[GroupRecord, bool]:
     """The record with the trend of its rate, and whether that exceeds what the group was last sized for.
 
@@ -325,6 +332,7 @@ def with_rates(
         record: With the rates of members since the last one of the trend.
         serving: Keys of members that serve: the group's rate is known once each has shown its own.
         members: All of them; sizes of requests are those of the first one with a profile.
+        new: Whether nobody has planned for those that serve before.
 
     """
     if not frozenset(serving) <= record.rates.keys():
@@ -343,7 +351,7 @@ def with_rates(
     record = replace(
         record,
         rates={},
-        trend=demand.record(record.trend, total, at=at),
+        trend=demand.record(record.trend, total, at=at, new=new),
         work=_work(record, members, total, at=at),
     )
     return record, exceeds

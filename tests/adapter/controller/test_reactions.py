@@ -271,6 +271,22 @@ async def test_a_leader_that_comes_back_lowers_nothing(session: aiohttp.ClientSe
     assert pods.desired == 7
 
 
+async def test_a_new_load_has_room_where_replicas_start_slowly(
+    session: aiohttp.ClientSession,
+) -> None:
+    """Not one that another leader has planned for: a restart of the adapter raises nothing."""
+    pods, planned = Pods(session, replicas=4), Pods(session, replicas=4)
+    decided = Published(replicas=4, accelerator="A100", decided_at=planned.clock.time())
+    planned.apply(startup_seconds=600.0, published=decided)
+    pods.apply(startup_seconds=600.0)
+    await pods.minutes(2, rps=4.0)
+    await planned.minutes(2, rps=4.0)
+    assert planned.sized_rps == pytest.approx(4.0 * 1.03, rel=0.01)
+    # These targets bound means: one standard deviation, 0.1 in ten minutes, of which 390 s count.
+    assert pods.sized_rps == pytest.approx(4.0 * (1.0 + 0.1 * (390 / 600) ** 0.5), rel=0.01)
+    assert "room for a rise of" in pods.loop.states[KEY].reason
+
+
 async def test_replicas_that_start_slowly_are_given_back_late(
     session: aiohttp.ClientSession,
 ) -> None:

@@ -128,7 +128,9 @@ def test_what_an_outage_lets_through_is_no_trend() -> None:
     """Nor are the lengths of the first that finish those of all: short ones finish first."""
     before = GroupRecord(traffic=LENGTHS, rates={"a/x": (90.0, 240.0)})
     out = replace(before, outage=replace(OUT, ended=230.0))
-    assert with_rates(before, {"a/x"})[0].trend is not None
+    trend = with_rates(before, {"a/x"}, new=True)[0].trend
+    assert trend is not None
+    assert trend.new
     record, exceeds = with_rates(out, {"a/x"})
     assert (record.trend, dict(record.rates), exceeds) == (None, {}, False)
     first = replace(LENGTHS, output_tokens=9.0)
