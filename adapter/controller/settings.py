@@ -79,7 +79,8 @@ class LoopSettings:
             return self.limits
         window = max(shortest, self.down_startups * startup)
         fall = min(max(shortest, startup), window)
-        return replace(self.limits, down_seconds=window, fall_seconds=fall)
+        rates = self.collection.window
+        return replace(self.limits, down_seconds=window, fall_seconds=fall, rate_seconds=rates)
 
     @property
     def tuning(self) -> TuningSettings:
