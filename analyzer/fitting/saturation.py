@@ -10,7 +10,8 @@ determines the times of a step. Five signs, none of which needs the limits of th
   row's ITL leaves room for: something else than prompts delayed it (a warm-up, a stall);
 * where that leaves fewer than two rows, it holds for those of which more requests inside than in another
   row of their lengths made ITL no longer, and TTFT by most of the time that they were inside;
-* a run that sent all requests at once spends a quarter of their time or more on TTFT.
+* a run that sent all requests at once spends a quarter of their time or more on TTFT, or a tenth where it
+  had more requests and more tokens inside than another such run that waited could hold.
 
 Little's law gives how many requests really ran in it: concurrency * (1 - wait / time of a request).
 """
@@ -27,7 +28,7 @@ from analyzer.replicas import BoolArray, FloatArray
 
 _JUMP = 2.5
 _WAITED = 2.0
-_UNLIMITED_SHARE = 0.25
+_UNLIMITED_SHARE, _MORE_SHARE = 0.25, 0.1
 _LEAST_ROWS = 2
 """Rows that the rest of a file must keep, or all of it was measured beyond the limit."""
 
@@ -95,6 +96,7 @@ def find_waiting(rows: BenchmarkRows, known: BoolArray) -> Waiting:
     """Rows whose requests waited, beside those of which that is `known`, shape (M,)."""
     timed = ~np.isnan(rows.ttft_ms) & ~np.isnan(rows.itl_ms)
     at_once = rows.unlimited & timed & (rows.ttft_ms > _UNLIMITED_SHARE * rows.request_ms)
+    at_once |= _more_at_once(rows, at_once)
     sure = known | at_once
     stalled = timed & _stalled(rows)
     if int((timed & ~sure & ~stalled).sum()) >= _LEAST_ROWS:
@@ -167,6 +169,19 @@ def _stalled(rows: BenchmarkRows) -> BoolArray:
         return np.zeros(rows.size, dtype=np.bool_)
     prompts = most.min() * prompt * np.maximum(n, 1.0)
     return np.asarray(rows.ttft_ms > prompts + _STEPS * rows.itl_ms)
+
+
+def _more_at_once(rows: BenchmarkRows, waited: BoolArray) -> BoolArray:
+    """Runs that sent all at once, with more inside than one of those that `waited`, shape (M,), could hold.
+
+    Whether the batch or the KV cache bounds that one, it bounds the others too.
+    """
+    share = rows.ttft_ms / rows.request_ms
+    held = rows.concurrency * (1.0 - share)
+    tokens = rows.concurrency * rows.context_tokens
+    # [a, b]: whether a had more of both inside than b held.
+    more = (rows.concurrency[:, None] > held) & (tokens[:, None] > held * rows.context_tokens)
+    return np.asarray(rows.unlimited & (share > _MORE_SHARE) & (more & waited).any(axis=1))
 
 
 def _crowded(rows: BenchmarkRows) -> BoolArray:
