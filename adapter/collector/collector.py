@@ -222,7 +222,7 @@ class Collector:
         """Add one pod's metrics as of monotonic `now`, from `source`, attributed by `how`."""
         if (item := self._variants.get(key)) is None:
             return  # removed while its pods were scraped
-        started = _started(page, self._clock)
+        started = _started(page, self._clock, item.source.restarts.get(endpoint))
         assessment = item.plausibility.assess(
             endpoint, page, now=now, started=started, batch=_largest_batch(item.source)
         )
@@ -382,11 +382,10 @@ def _without(page: model_servers.PodMetrics, assessed: Assessment) -> model_serv
     return page
 
 
-def _started(page: model_servers.PodMetrics, clock: Clock) -> float | None:
-    """When a pod's process started, monotonic seconds; None where it is not known."""
-    if page.started_at is None:
-        return None
-    return clock.monotonic() - (clock.time() - page.started_at) * clock.speed
+def _started(page: model_servers.PodMetrics, clock: Clock, again: float | None) -> float | None:
+    """When a process started by its page, else its container `again`, monotonic seconds; None: unknown."""
+    at = again if page.started_at is None else page.started_at
+    return None if at is None else clock.monotonic() - (clock.time() - at) * clock.speed
 
 
 def _rate(item: CollectedVariant, *, at_least: float) -> tuple[float, float] | None:

@@ -105,6 +105,7 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         "role": command_lines.role(containers["containers"]),
         "gated": bool(spec.get("schedulingGates")),
         "stuck": stuck.of_pod(status),
+        "restarted_at": stuck.restarted_at(status, ports.servers(containers)),
     }
 
 
@@ -117,6 +118,7 @@ class Counts(TypedDict, total=False):
     existing: int
     prefilling: frozenset[str]
     beside: Mapping[str, str]
+    restarts: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +137,7 @@ class Serving:
         existing: all pods, ready or not.
         prefilling: endpoints of the pods that only prefill, where others of the target generate.
         beside: group of each endpoint, as `groups.beside`.
+        restarts: when the containers behind endpoints last started again, Unix seconds, where they did.
         workload: the role that its pods are, as `owners.of_role`.
         gpus: whole GPUs that a replica requests, a group of pods counted whole, the most where they differ
             (groups that are not complete, and rollouts); 0 where it has slices or shares of one; None where
@@ -154,6 +157,7 @@ class Serving:
     existing: int = 0
     prefilling: frozenset[str] = frozenset()
     beside: Mapping[str, str] = field(default_factory=dict)
+    restarts: Mapping[str, float] = field(default_factory=dict)
     workload: str = ""
 
     @property
@@ -166,6 +170,7 @@ class Serving:
             "existing": self.existing,
             "prefilling": self.prefilling,
             "beside": self.beside,
+            "restarts": self.restarts,
         }
 
 
@@ -262,6 +267,9 @@ def serving_of(matching: Sequence[Mapping[str, Any]]) -> Serving:
         unschedulable=sum(pod["stuck"] == stuck.UNSCHEDULABLE for pod in matching),
         failing=sum(pod["stuck"] == stuck.FAILING for pod in matching),
         existing=len(matching),
+        restarts={
+            url: pod["restarted_at"] for pod in ready if pod["restarted_at"] for url in pod["urls"]
+        },
     )
 
 

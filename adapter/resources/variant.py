@@ -78,6 +78,7 @@ class VariantSource:
         role: prefill or decode where its replicas do only that; empty where they serve whole requests.
         prefilling: endpoints that prefill for others of the same replicas, whose requests they share.
         beside: group of each endpoint of several pods; empty where that group is not ready whole.
+        restarts: when the containers behind endpoints last started again, Unix seconds, where they did.
         closed: GPUs of its device that no pod of a variant may use, with the reason; empty without any.
         narrowed: device type that counts for a device type of which its pods tolerate only some nodes.
         gpus: whole GPUs of one replica; 0 where it has slices or shares of one; None where unknown.
@@ -89,8 +90,7 @@ class VariantSource:
         retention_seconds: idle time before it scales to zero; None uses the global setting.
         startup_seconds: time from creation of a replica until it serves; None where unknown.
         routing: policy by which requests reach replicas; None uses the global setting.
-        replicas: current replicas.
-        spec_replicas: replicas that the scale target's spec asks for.
+        replicas, spec_replicas: current replicas, and those that the scale target's spec asks for.
         min_replicas: lower bound; None is 1, or 0 where scale to zero is on.
         keep_accelerator: True never proposes another accelerator; None uses the global setting.
         tune: True lets profiles follow observed latencies; None uses the global setting.
@@ -104,8 +104,7 @@ class VariantSource:
         held: why it cannot be planned, and its last target is renewed instead; empty where it can be.
         published: decision that `.status` holds.
         gated: pods of one replica each that a scheduling gate holds, such as Kueue's.
-        unschedulable: pods that the scheduler finds no node for.
-        failing: pods whose containers end or cannot start.
+        unschedulable, failing: pods that no node has room for, and whose containers end or cannot start.
         existing: pods of the scale target, ready or not; None where they are not watched.
         membership: what it says of the group that shares its demand.
         interruptible: True where its replicas may be taken away at any time.
@@ -153,6 +152,7 @@ class VariantSource:
     role: str = ""
     prefilling: frozenset[str] = frozenset()
     beside: Mapping[str, str] = field(default_factory=dict)
+    restarts: Mapping[str, float] = field(default_factory=dict)
     closed: str = ""
     gpus: int | None = None
     gated: int = 0

@@ -36,8 +36,7 @@ CLEAN_PAGES = 2
 SHARED_PAGES = 20
 """The same where pages were of more than one process: two in a row may be of one by chance."""
 
-FALLS = 2
-FALL_PAGES = 8
+FALLS, FALL_PAGES = 2, 8
 """Number of falls within so many pages that is no restart any more."""
 
 STILL_PAGES = 2
@@ -77,8 +76,7 @@ class Assessment:
         problem: What is wrong and what to do.
         forget: Whether later pages say nothing of the growth since the last one that counted.
         hung: Engines of the server that hang, while the others go on and count.
-        left: Requests of the queue's gauge that do not wait, or are not known to.
-        idle: Requests of the other gauge that are not in service as far as is known.
+        left, idle: Requests of the gauges of the queue and of service that are not there as far as is known.
         silent: True where it says nothing of the load: nothing moved though requests are in service.
 
     """
@@ -185,7 +183,7 @@ class Plausibility:
             endpoint: Address that it is of.
             page: Its metrics.
             now: Monotonic seconds at which it was read.
-            started: When its process started, on the same clock; None where it is not known.
+            started: When its process started, or else its container again, on the same clock; None: unknown.
             batch: Largest batch that a profile of the variant has.
 
         """
@@ -315,7 +313,7 @@ def _doubt(
 ) -> tuple[str, int]:
     """Why a page cannot follow from the last one, and consistent pages until that is over."""
     before = address.page
-    base, since = before, address.at
+    base, since, again = before, address.at, False
     if (start := page.started_at) is not None and before.started_at is not None:
         if abs(start - before.started_at) > SAME_START_SECONDS:
             odd, pages = _other_start(address, page, now=now, started=started)
@@ -325,6 +323,8 @@ def _doubt(
         elif restarts.fell(before, page) or address.lost.regained(before, page):
             address.lost.note(before, page)
             return FELL, CLEAN_PAGES
+    elif again := restarts.again(before, page, started, since=address.at, now=now):
+        base = EMPTY
     elif restarts.fell(before, page):
         address.falls.append(address.pages)
         often = len(address.falls) == FALLS and address.pages - address.falls[0] <= FALL_PAGES
@@ -337,7 +337,7 @@ def _doubt(
         base = EMPTY
     elif address.lost.regained(before, page):
         return FELL, CLEAN_PAGES
-    _note_restart(address, page, seconds=now - since if base is EMPTY else 0.0)
+    _note_restart(address, page, seconds=now - since if base is EMPTY else 0.0, proven=again)
     seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
     odd = address.residence.turned_away(base, page, batch=batch)
     odd = odd or consistency.problem(base, page) or consistency.beyond_reach(base, page)
@@ -354,7 +354,7 @@ def _doubt(
     return odd, CLEAN_PAGES if odd else 0
 
 
-def _note_restart(address: _Address, page: PodMetrics, *, seconds: float) -> None:
+def _note_restart(address: _Address, page: PodMetrics, *, seconds: float, proven: bool) -> None:
     """Note whether a process that began anew within `seconds`, 0 for none, counts more than came since then.
 
     Without a start time a count that fell to little is no proof of a restart: it may come back too.
@@ -363,7 +363,7 @@ def _note_restart(address: _Address, page: PodMetrics, *, seconds: float) -> Non
     if seconds:
         address.recent.clear()  # of another process
         unusual = partial(address.residence.unusual, seconds=seconds)
-        if page.started_at is None and unusual(address.page.finished):
+        if page.started_at is None and not proven and unusual(address.page.finished):
             address.lost.note(address.page, page)
             address.anew = unusual(page.finished)
 

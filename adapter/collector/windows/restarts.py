@@ -20,6 +20,9 @@ _FASTEST_TOKENS = 2000.0
 """Tokens per second that no request gets."""
 
 
+START_SECONDS = 2.0
+"""Tolerance between the start of a container as Kubernetes has it, and times of pages."""
+
 REGAIN_PAGES = 40
 """Pages within which a counter that fell without a restart may have again what it lost."""
 
@@ -55,6 +58,18 @@ def counts(page: PodMetrics) -> tuple[float, ...]:
 def fell(before: PodMetrics, after: PodMetrics) -> bool:
     """Whether one of its two counts of requests is smaller."""
     return after.finished < before.finished or after.ttft[1] < before.ttft[1]
+
+
+def again(
+    before: PodMetrics, after: PodMetrics, started: float | None, *, since: float, now: float
+) -> bool:
+    """Whether counters fell as the container had `started` after the last page, at `since`.
+
+    All monotonic seconds; Kubernetes reports starts in whole ones, by the clock of the node.
+    """
+    if started is None or not since - START_SECONDS <= started <= now + START_SECONDS:
+        return False
+    return after.started_at is None and fell(before, after)
 
 
 def went_on(before: PodMetrics, after: PodMetrics) -> bool:

@@ -66,6 +66,11 @@ def of_pod(spec: Mapping[str, Any]) -> tuple[tuple[int, ...], Mapping[str, int]]
     return _of_servers(_servers(containers)), names
 
 
+def servers(spec: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the containers that serve."""
+    return frozenset(str(item.get("name") or "") for item in _servers(_containers(spec)))
+
+
 def read(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     """The containers of a pod in which servers are looked for; an API server bounds bytes only."""
     left = MOST_TEXT

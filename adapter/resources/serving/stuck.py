@@ -1,8 +1,10 @@
-"""Pods that will not serve soon: the scheduler has no node for them, or their containers fail."""
+"""Pods that will not serve soon: no node has room, or containers fail; and when these started again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any
 
 UNSCHEDULABLE, FAILING = "unschedulable", "failing"
@@ -40,3 +42,14 @@ def of_pod(status: Mapping[str, Any]) -> str:
         if waiting.get("reason") in _WAITING:
             return FAILING
     return FAILING if status.get("phase") == "Failed" else ""
+
+
+def restarted_at(status: Mapping[str, Any], servers: Collection[str]) -> float | None:
+    """When one of these containers last started again, Unix seconds; None where none did."""
+    starts = []
+    for item in status.get("containerStatuses") or ():
+        if item.get("name") in servers and item.get("restartCount"):
+            running = (item.get("state") or {}).get("running") or {}
+            with contextlib.suppress(ValueError, OverflowError):
+                starts.append(datetime.fromisoformat(str(running.get("startedAt"))).timestamp())
+    return max(starts, default=None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import aiohttp
 import pytest
@@ -40,12 +41,19 @@ def served(done: float, *, running: float = 0, waiting: float = 0, extra: str = 
     return extra + "".join(f"vllm:{name}{label} {value}\n" for name, value in numbers.items())
 
 
-async def observed(number: int, *, replicas: int | None = None, **pages: Page) -> list[Observation]:
+async def observed(
+    number: int,
+    *,
+    replicas: int | None = None,
+    restarts: Mapping[str, float] = MappingProxyType({}),
+    **pages: Page,
+) -> list[Observation]:
     """What is known of a variant with these pods after each of so many scrape cycles."""
     observations = []
     source = VariantSource(
         namespace="n", name="v", model="m", service_class="c", profiles=(), accelerator="",
         targets=fleet.Targets(), endpoints=tuple(pages), replicas=replicas or len(pages),
+        restarts=restarts,
     )  # fmt: skip
     clock, settings = ManualClock(0.0), CollectionSettings(interval=INTERVAL, source="direct")
     async with aiohttp.ClientSession() as session:
@@ -169,6 +177,19 @@ async def test_a_restart_without_a_start_time_is_known_at_once() -> None:
 
     observations = await observed(16, a=page)
     assert all(item.complete for item in observations[1:])
+
+
+async def test_a_load_that_rises_as_a_container_began_anew_is_known_at_once() -> None:
+    """By its status: what came since then is more than usual, and no other process is suspected."""
+
+    def page(at: int) -> str:
+        return served(at * 2.5 + 400.0 if at < 8 else 60.0 + (at - 8) * 20.0, running=1)
+
+    observations = await observed(16, a=page, restarts={"a": 8.2 * INTERVAL})
+    assert {item.problem for item in observations[1:]} == {""}
+    assert all(item.complete for item in observations[1:])
+    assert observations[-1].traffic is not None
+    assert 60 * observations[-1].traffic.arrival_rate_rps == pytest.approx(80, rel=0.05)
 
 
 def covered(replicas: int, pods: tuple[str, ...], refused: set[str]) -> observation.Coverage:

@@ -76,6 +76,27 @@ def test_a_restart_is_no_problem() -> None:
     )
 
 
+@pytest.mark.parametrize("finished", [2.0, 40.0, 90.0])
+def test_a_fall_as_a_container_started_again_is_a_restart(finished: float) -> None:
+    """However often, and whatever came since: Kubernetes says so where a page has no start time."""
+    checks = Plausibility(interval=INTERVAL)
+    for at in range(12):
+        # Each process counts up to 120 within four pages.
+        one = page(finished if at % 4 == 0 else 100 + 5.0 * (at % 4), running=4)
+        again = INTERVAL * (at - at % 4) - 5
+        said = checks.assess("a", one, now=at * INTERVAL, started=again, batch=64)
+        assert (said.problem, said.forget) == ("", False)
+
+
+@pytest.mark.parametrize("again", [-500.0, 20.0, 100.0])
+def test_a_container_that_started_at_another_time_proves_no_restart(again: float) -> None:
+    """Counters fall between the pages at 30 s and 45 s; later falls have no start of their own."""
+    checks = Plausibility(interval=INTERVAL)
+    for at, finished in enumerate((1000.0, 1005.0, 1010.0, 700.0)):
+        said = checks.assess("a", page(finished), now=at * INTERVAL, started=again)
+    assert "its counters fell" in said.problem
+
+
 def test_counters_that_fall_without_a_restart_are_not_counted() -> None:
     """Until two pages are consistent again; then the server counts on."""
     reported = problems(lambda at: page((1000 if at < 6 else 700) + at * 5.0, started_at=-500.0))

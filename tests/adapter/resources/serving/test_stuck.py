@@ -38,3 +38,41 @@ def test_what_keeps_a_pod_from_serving(
     serving = pods.ByLabel([pods.trimmed(pod)]).serving("n", labels.parse("app=v"))
     assert (serving.unschedulable, serving.failing, serving.existing) == (unschedulable, failing, 1)
     assert serving.endpoints == ()
+
+
+def ran(name: str, restarts: int, started: str) -> dict[str, Any]:
+    """Status of a container that runs."""
+    return {
+        "name": name,
+        "restartCount": restarts,
+        "state": {"running": {"startedAt": started} if started else None},
+    }
+
+
+@pytest.mark.parametrize(
+    ("containers", "at"),
+    [
+        ([ran("vllm", 2, "2026-11-28T10:00:05Z")], 1795860005.0),
+        ([ran("vllm", 0, "2026-11-28T10:00:05Z")], None),
+        ([ran("vllm", 1, "2026-11-28T10:00:05Z"), ran("exporter", 9, "2026-11-28T11:00:00Z")], 1795860005.0),
+        ([ran("exporter", 9, "2026-11-28T11:00:00Z")], None),
+        ([ran("vllm", 1, "")], None),
+        ([ran("vllm", 1, "soon")], None),
+    ],
+)  # fmt: skip
+def test_when_a_server_started_again(containers: list[dict[str, Any]], at: float | None) -> None:
+    """By the status of the container that serves, of each of its endpoints; one that never did has none."""
+    ports = [{"containerPort": 8000}, {"containerPort": 8001}]
+    pod = {
+        "metadata": {"name": "p", "namespace": "n", "labels": {"app": "v"}},
+        "spec": {"containers": [{"name": "vllm", "ports": ports}, {"name": "exporter"}]},
+        "status": {
+            "podIP": "10.0.0.1",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": containers,
+        },
+    }
+    serving = pods.ByLabel([pods.trimmed(pod)]).serving("n", labels.parse("app=v"))
+    assert len(serving.endpoints) == 2
+    assert serving.restarts == ({} if at is None else dict.fromkeys(serving.endpoints, at))
+    assert serving.counts["restarts"] == serving.restarts
