@@ -15,6 +15,9 @@ LINES_A_MINUTE = 200
 """Most log lines a minute with the same message about one namespace: a tenant with thousands of objects does
 not fill the log."""
 
+MOST_CHARACTERS, MOST_ITEMS = 16_384, 64
+"""Most characters of one text of a line, and items of one list, such as the names of removed variants."""
+
 _ABOUT, _LONGEST = ("variant", "namespace", "service", "group", "object", "problem"), 100
 """Values that say which namespace a line is about, the first that is there, and the characters that count."""
 
@@ -62,6 +65,22 @@ def _printable_values(_: object, __: str, entry: MutableMapping[str, Any]) -> Ma
         else value
         for name, value in entry.items()
     }
+
+
+def _shortened(_: object, __: str, entry: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """The entry without what is beyond the limits of its values; how much that was is said."""
+    return {name: _shortened_value(value) for name, value in entry.items()}
+
+
+def _shortened_value(value: Any) -> Any:
+    left_out = len(value) - MOST_CHARACTERS if isinstance(value, str) else 0
+    if left_out > 0:
+        # A traceback ends with the error.
+        half = MOST_CHARACTERS // 2
+        return f"{value[:half]}... ({left_out} characters) ...{value[-half:]}"
+    if isinstance(value, list | tuple) and len(value) > MOST_ITEMS:
+        return [*value[:MOST_ITEMS], f"and {len(value) - MOST_ITEMS} more"]
+    return value
 
 
 class _Floods:
@@ -113,6 +132,7 @@ def configure(style: Literal["auto", "text", "json"], *, quiet: bool = False) ->
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _shortened,
             *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger("error" if quiet else "info"),

@@ -341,3 +341,17 @@ def test_lines_about_thousands_of_objects_do_not_fill_the_log(
     assert "left out" in lines[logs.LINES_A_MINUTE - 1]["more"]
     assert shown[logs.LINES_A_MINUTE :] == ["team-a/v", "", "team-b/last"]
     assert lines[-1]["left_out"] == 5000 - logs.LINES_A_MINUTE
+
+
+def test_a_line_about_thousands_of_objects_is_no_longer_than_a_page(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Who removed 10,000 variants at once made a line of 2.5 MiB; a traceback keeps its error."""
+    logs.configure("json")
+    names = sorted(f"team-b/{'b' * 240}{number}" for number in range(10_000))
+    structlog.get_logger().info("variants removed", variants=names)
+    structlog.get_logger().error("failed", exception=f"{'b' * 10**6} ValueError")
+    removed, failed = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert removed["variants"] == [*names[: logs.MOST_ITEMS], "and 9936 more"]
+    assert len(failed["exception"]) < logs.MOST_CHARACTERS + 100
+    assert failed["exception"].endswith("ValueError")

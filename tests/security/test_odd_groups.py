@@ -44,22 +44,22 @@ def test_an_odd_group_is_set_aside_and_the_others_are_planned(odd: dict[str, Any
     assert "n/g" in plan.set_aside
 
 
-class Looked(frozenset[str]):
+class NamespaceSet(frozenset[str]):
     """Namespaces that a variant lets in, and how often somebody looked for one in them."""
 
     looks = 0
 
     def __contains__(self, item: object) -> bool:
-        Looked.looks += 1
+        NamespaceSet.looks += 1
         return super().__contains__(item)
 
 
 def test_guests_are_not_compared_with_each_variant_of_their_host() -> None:
     """Of two namespaces of one tenant, 4,000 variants each took 2.5 s of everybody's join."""
     guest = Membership(namespace="t", name="g")
-    host = replace(guest, admits=Looked({"u"}))
+    host = replace(guest, admits=NamespaceSet({"u"}))
     hosts = [replace(source(f"t/h{number}"), membership=host) for number in range(40)]
     guests = [replace(source(f"u/g{number}"), membership=guest) for number in range(40)]
     formed = forming.form([*hosts, *guests])
     assert not any("admits" in text for text in formed.problems.values())
-    assert Looked.looks <= len(hosts) + len(guests)
+    assert NamespaceSet.looks <= len(hosts) + len(guests)
