@@ -133,21 +133,23 @@ def waited_variance(engines: Engines, state: State, free: FloatArray) -> FloatAr
 
 
 def places_ms(
-    engines: Engines, decode_ms: FloatArray, each_ms: FloatArray
+    engines: Engines, decode_ms: FloatArray, each_ms: FloatArray, *, cached: bool = False
 ) -> tuple[FloatArray, FloatArray]:
     """Most that prompts which wait when an answer begins add: in all, and to each of its steps, (M,).
 
     They take the other places of the batch, if all are free, and those of requests that end meanwhile: of a
     full batch, one of its requests per `slot_steps` each; later prompts have their part of these. A full KV
-    cache holds now more requests, now fewer, and is no such bound.
+    cache holds now more requests, now fewer: it is no bound of tails, but on average one (`cached`).
 
     Args:
         engines: M of them.
         decode_ms: shape (M,), a step that computes no prompt.
         each_ms: shape (M,), what later prompts add to it.
+        cached: whether the KV cache has as many places as it holds requests.
 
     """
     prompt = engines.prefill_ms * engines.input_tokens
-    seqs = np.where(engines.kv_binds, LARGEST, engines.max_num_seqs)
+    places = np.maximum(engines.kv_batch, 1.0) if cached else LARGEST
+    seqs = np.where(engines.kv_binds, places, engines.max_num_seqs)
     full = engines.decode_ms(seqs) + prompt * seqs / engines.slot_steps
     return prompt * (seqs - 1.0), np.maximum(full - decode_ms - each_ms, 0.0)

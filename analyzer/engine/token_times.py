@@ -380,7 +380,7 @@ def mean(engines: Engines, state: State) -> FloatArray:
     waited = waited_variance(engines, state, added.free)
     tail = 0.5 * (added.first_ms + waited / np.maximum(added.first_ms, 1e-9)) + 1e-9
     steps = added.room_ms / tail
-    places, left = places_ms(engines, added.decode_ms, added.each_ms)
+    places, left = places_ms(engines, added.decode_ms, added.each_ms, cached=True)
     # A place takes in a prompt however long: of a sum of prompts, each with those that come during it, the
     # part of the tail that is due to their lengths is not bounded by places.
     prompt = engines.prefill_ms * engines.input_tokens
