@@ -80,7 +80,9 @@ class ClusterObjects:
 
         query = (("labelSelector", scope.selector),) if scope.selector else ()
         noted = listeners.note_status
-        self._variants = informers(VARIANTS, "variantautoscalings", query=query, noted=noted)
+        self._variants = informers(
+            VARIANTS, "variantautoscalings", trim=trimming.variant, query=query, noted=noted
+        )
         self._deployments = informers(
             DEPLOYMENTS,
             "deployments",

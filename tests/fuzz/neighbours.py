@@ -192,7 +192,7 @@ KINDS: Mapping[str, tuple[Mapping[str, Any], Callable[[Object], Object]]] = {
     "service_monitors": (OF_SERVICES, monitors.trimmed_of_services),
     "services": (SERVICE, monitors.trimmed_service),
     "pools": (POOL, pools.trimmed),
-    "variants": (VARIANT, lambda item: item),
+    "variants": (VARIANT, trimming.variant),
     "nodes": (NODE, gpus.trimmed),
     "slices": (SLICE, dra.trimmed_slice),
     "claims": (CLAIM, dra.trimmed_claim),

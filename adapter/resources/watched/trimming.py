@@ -23,6 +23,14 @@ DOMAINS = ("llmd.ai/", "llm-d.ai/")
 _METADATA = ("namespace", "name", "resourceVersion", "uid", "generation", "creationTimestamp")
 
 
+def variant(item: Object) -> Object:
+    """A VariantAutoscaling without annotations of others and owner references, which no API server bounds.
+
+    Owners are read anew before one is added.
+    """
+    return {**item, "metadata": _metadata(item, ("labels",))}
+
+
 def deployment(item: Object) -> Object:
     """Fields of a Deployment that are read; environments and volumes of its pods are not.
 

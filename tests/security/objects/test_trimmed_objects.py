@@ -6,7 +6,7 @@ import copy
 import json
 from typing import Any
 
-from adapter.kube import labels
+from adapter.kube import informer, labels
 from adapter.resources import gpus, hpa, pods
 from adapter.resources.devices import products, taints
 from adapter.resources.watched import trimming
@@ -146,3 +146,18 @@ def test_nodes_and_pods_were_trimmed_already() -> None:
     pod = {"metadata": {"name": "a"}, "spec": {"containers": [{"env": [LONG]}]}}
     assert size(gpus.trimmed(node)) < 1000
     assert len(repr(pods.trimmed(pod))) < 2000
+
+
+def test_a_variant_keeps_nothing_that_others_write_into_its_metadata() -> None:
+    """Its creator could keep 1.5 MiB of owner references in memory, and 256 KiB of annotations, for each."""
+    notes = {"llmd.ai/max-replicas": "3", "x.llmd.ai/y": "z"}
+    metadata = {"namespace": "n", "name": "v", "uid": "u", "resourceVersion": "7"}
+    owners = [{"kind": "K", "name": "o" * 10_000, "uid": "u"}] * 64
+    others = {"a/b": "x" * 100_000, "llmd.ai.example/c": "x"}
+    given = {
+        "metadata": {**metadata, "annotations": {**notes, **others}, "ownerReferences": owners},
+        "spec": {"modelID": "m"},
+        "status": {"conditions": []},
+    }
+    kept = informer.kept(given, trimming.variant)
+    assert kept == {**given, "metadata": {**metadata, "annotations": notes}}
