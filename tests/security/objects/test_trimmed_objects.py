@@ -154,7 +154,7 @@ def test_a_variant_keeps_nothing_that_others_write_into_its_metadata() -> None:
     metadata = {"namespace": "n", "name": "v", "uid": "u", "resourceVersion": "7"}
     owners = [{"kind": "K", "name": "o" * 10_000, "uid": "u"}] * 64
     others = {"a/b": "x" * 100_000, "llmd.ai.example/c": "x"}
-    given = {
+    given: dict[str, Any] = {
         "metadata": {**metadata, "annotations": {**notes, **others}, "ownerReferences": owners},
         "spec": {"modelID": "m"},
         "status": {"conditions": []},
