@@ -20,15 +20,22 @@ log = logs.LazyLogger()
 DOMAINS = ("llmd.ai/", "llm-d.ai/")
 """Ends of the prefixes of annotations that are read."""
 
+_UID_CHARACTERS = 64
+"""Most characters of a uid, which is a UUID of 36."""
+
 _METADATA = ("namespace", "name", "resourceVersion", "uid", "generation", "creationTimestamp")
 
 
 def variant(item: Object) -> Object:
-    """A VariantAutoscaling without annotations of others and owner references, which no API server bounds.
+    """A VariantAutoscaling without annotations of others, and with its owners by uid alone: nothing bounds them.
 
-    Owners are read anew before one is added.
+    Whether its scale target is an owner must be known here, or each cycle would ask the API server.
     """
-    return {**item, "metadata": _metadata(item, ("labels",))}
+    metadata = _metadata(item, ("labels",))
+    owners = (item.get("metadata") or {}).get("ownerReferences") or ()
+    uids = dict.fromkeys(str(owner.get("uid")) for owner in owners)
+    kept = [{"uid": uid} for uid in uids if len(uid) <= _UID_CHARACTERS]
+    return {**item, "metadata": {**metadata, "ownerReferences": kept} if kept else metadata}
 
 
 def deployment(item: Object) -> Object:

@@ -250,3 +250,21 @@ async def test_variants_go_with_their_targets(tmp_path: Path) -> None:
             cycles = endpoints.loop.cycles
             await until(lambda: endpoints.loop.cycles >= cycles + 2)
             assert world.api.denied == []
+
+
+async def test_an_owner_that_is_there_is_not_read_in_each_cycle(tmp_path: Path) -> None:
+    """It was one request of each variant in each cycle, where the watch had kept no owners."""
+    rules = kubernetes_api.manifest_rules(
+        "manifests/base/rbac.yaml", "manifests/overlays/limited/owners.yaml"
+    )
+    async with (
+        worlds.running(tmp_path, rules=rules) as world,
+        world.replica("a", owner_references=True) as (endpoints, _),
+    ):
+        await until(lambda: "ownerReferences" in world.variant()["metadata"])
+        cycles = endpoints.loop.cycles
+        await until(lambda: endpoints.loop.cycles >= cycles + 2)
+        before, cycles = len(world.api.requests), endpoints.loop.cycles
+        await until(lambda: endpoints.loop.cycles >= cycles + 3)
+        reads = [(method, path) for _, method, path in world.api.requests[before:]]
+        assert [path for method, path in reads if method == "GET" and path.endswith("/v")] == []

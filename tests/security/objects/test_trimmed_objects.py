@@ -152,7 +152,7 @@ def test_a_variant_keeps_nothing_that_others_write_into_its_metadata() -> None:
     """Its creator could keep 1.5 MiB of owner references in memory, and 256 KiB of annotations, for each."""
     notes = {"llmd.ai/max-replicas": "3", "x.llmd.ai/y": "z"}
     metadata = {"namespace": "n", "name": "v", "uid": "u", "resourceVersion": "7"}
-    owners = [{"kind": "K", "name": "o" * 10_000, "uid": "u"}] * 64
+    owners = [{"kind": "K", "name": "o" * 10_000, "uid": uid} for uid in ("u", "u" * 10_000)] * 32
     others = {"a/b": "x" * 100_000, "llmd.ai.example/c": "x"}
     given: dict[str, Any] = {
         "metadata": {**metadata, "annotations": {**notes, **others}, "ownerReferences": owners},
@@ -160,4 +160,5 @@ def test_a_variant_keeps_nothing_that_others_write_into_its_metadata() -> None:
         "status": {"conditions": []},
     }
     kept = informer.kept(given, trimming.variant)
-    assert kept == {**given, "metadata": {**metadata, "annotations": notes}}
+    owned = {"ownerReferences": [{"uid": "u"}]}
+    assert kept == {**given, "metadata": {**metadata, "annotations": notes, **owned}}
