@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         "stability_margin": args.stability_margin,
     }
     given = {name: value for name, value in overrides.items() if value is not None}
-    settings = document.get("settings") or {}
+    settings = {} if document.get("settings") is None else document["settings"]
     if isinstance(settings, dict):
         document = {**document, "settings": {**settings, **given}}
     first = document

@@ -8,7 +8,7 @@ and a bad variant is left out with its reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from adapter.formats.fleet_parts import (
     variant_of,
 )
 from adapter.kube.paths import shortened
-from adapter.planning import fleet
+from adapter.planning import fleet, step_model
 from adapter.planning.groups import EVERY
 from adapter.resources.texts import documents
 
@@ -90,7 +90,8 @@ def _with_limiters(document: dict[str, Any], path: Path) -> dict[str, Any]:
     """The document with the workload-variant-autoscaler's `limiters` as further budgets, which they are."""
     if "limiters" not in document:
         return document
-    limiters, budgets = document["limiters"] or [], document.get("budgets") or []
+    given = (("limiters", document["limiters"]), ("budgets", document.get("budgets")))
+    limiters, budgets = ([] if value is None else value for _, value in given)
     for name, value in (("limiters", limiters), ("budgets", budgets)):
         if not isinstance(value, list):
             raise InputError(f"{path}: {name}: must be a list of budgets, not {shortened(value)}")
@@ -185,6 +186,7 @@ def unused(document: Mapping[str, Any]) -> list[str]:
         for name in capacity or ()
         if name not in types
     ]
+    lines += _without_effect(document, rows.profiles.values())
     classes = {item.name for item in rows.classes.values()}
     there = fleet_groups.namespaces(document.get("groups") or (), document.get("variants") or ())
     for budget in fleet_groups.budgets(document.get("budgets") or (), ""):
@@ -204,6 +206,30 @@ def unused(document: Mapping[str, Any]) -> list[str]:
             if name not in names | types
         ]
     return lines
+
+
+_STEP_FIELDS = ("input_tokens_cv", "output_tokens_cv", "short_answers", "cached_tokens")
+"""Fields of a load that only a replica with step times depends on."""
+
+
+def _without_effect(
+    document: Mapping[str, Any], profiles: Collection[ProfilePart]
+) -> Iterator[str]:
+    """Fields of loads whose model has no profile with step times, or that is converted to them."""
+    models = {profile.model for profile in profiles}
+    stepped = {
+        profile.model
+        for profile in profiles
+        if step_model.step_times(profile.profile()) is not None
+    }
+    for raw in (*(document.get("variants") or ()), *(document.get("groups") or ())):
+        if isinstance(raw, dict) and raw.get("model") in models - stepped:
+            fields = [name for name in _STEP_FIELDS if raw.get(name)]
+            if fields:
+                yield (
+                    f"{name_of(raw)}: {', '.join(fields)}: {raw['model']} has alpha and beta only; give a"
+                    " profile its step times, or at_input_tokens and at_tokens"
+                )
 
 
 def _currents(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -114,3 +114,32 @@ def test_a_cache_that_holds_no_request_sets_the_variant_aside(
     tiny = {**STEP, "engine": {**STEP["engine"], "kv_tokens": 6000}}
     text = planned(tmp_path, capsys, document(tiny), status=1)
     assert "set aside: v: H100: kv_tokens: 6000 tokens do not hold one request" in text
+
+
+@pytest.mark.parametrize("kind", ["variants", "groups"])
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ({**LINEAR, "at_tokens": 0, "at_input_tokens": 0}, True),
+        (LINEAR, False),
+        (STEP, False),
+    ],
+)
+def test_fields_that_need_step_times_are_named_where_there_are_none(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    profile: dict[str, Any],
+    said: bool,
+) -> None:
+    """A variance that changes nothing is said; with step times, or what gives them, it counts."""
+    fleet = document(profile, cached_tokens=5)
+    if kind == "groups":
+        fleet["groups"] = [{**fleet.pop("variants")[0], "name": "v", "variants": [{"name": "a"}]}]
+    path = tmp_path / "fleet.json"
+    path.write_text(json.dumps(fleet))
+    assert cli.main(["plan", "-f", str(path)]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "not used" in line]
+    assert len(lines) == said
+    for line in lines:
+        assert "v: input_tokens_cv, output_tokens_cv, cached_tokens: m has alpha and beta" in line

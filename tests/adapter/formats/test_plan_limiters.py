@@ -33,6 +33,7 @@ def test_limiters_stand_for_budgets(
     ("limiters", "reason"),
     [
         ({"H100": 4}, "limiters: must be a list of budgets"),
+        ({}, "limiters: must be a list of budgets"),
         ([{"type": "gpu-inventory"}], "by capacity in a plan file; leave this entry out"),
     ],
 )

@@ -226,3 +226,16 @@ def test_systems_without_generated_tokens_have_no_traffic(
     answer = answered(tmp_path, {"system": system}, capsys)
     assert answer["set_aside"] == {}
     assert answer["plan"]["v"]["replicas"] == 0
+
+
+@pytest.mark.parametrize("settings", [[], "", 0, False])
+def test_empty_settings_that_are_no_mapping_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: object
+) -> None:
+    """As others are that hold something; without any, or with null, the defaults hold."""
+    path = tmp_path / "fleet.json"
+    path.write_text(json.dumps({**FLEET, "settings": settings}), encoding="utf-8")
+    assert cli.main(["plan", "-f", str(path)]) == 1
+    assert "settings: must be a mapping of fields" in capsys.readouterr().err
+    path.write_text(json.dumps({**FLEET, "settings": None}), encoding="utf-8")
+    assert cli.main(["plan", "-f", str(path)]) == 0
