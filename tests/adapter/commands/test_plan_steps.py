@@ -120,9 +120,9 @@ def test_a_cache_that_holds_no_request_sets_the_variant_aside(
 @pytest.mark.parametrize(
     ("profile", "said"),
     [
-        ({**LINEAR, "at_tokens": 0, "at_input_tokens": 0}, True),
-        (LINEAR, False),
-        (STEP, False),
+        ({**LINEAR, "at_tokens": 0, "at_input_tokens": 0}, 1),
+        (LINEAR, 0),
+        (STEP, 0),
     ],
 )
 def test_fields_that_need_step_times_are_named_where_there_are_none(
@@ -130,7 +130,7 @@ def test_fields_that_need_step_times_are_named_where_there_are_none(
     capsys: pytest.CaptureFixture[str],
     kind: str,
     profile: dict[str, Any],
-    said: bool,
+    said: int,
 ) -> None:
     """A variance that changes nothing is said; with step times, or what gives them, it counts."""
     fleet = document(profile, cached_tokens=5)
