@@ -55,6 +55,56 @@ def check_merges(root: Any, length: int) -> None:
         size(node)
 
 
+MOST_ALIASED = 100_000
+"""Most nodes, beside one for each character, that a text has with its aliases (`*anchor`) written out.
+
+Each line may hold the one before it nine times: a few hundred characters then are billions of nodes to who
+walks through them.
+"""
+
+
+def check_aliases(root: Any, length: int) -> None:
+    """Refuse aliases that make too much of a text of that many characters.
+
+    Raises:
+        ValueError: written out it has more than `MOST_ALIASED` nodes, and one for each character, or an alias
+            stands for what it stands in.
+        RecursionError: aliases stand for others, hundreds of times.
+
+    """
+    most = MOST_ALIASED + length
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        """Nodes of a part, itself and what its aliases stand for included."""
+        if node.id == "scalar":
+            return 1
+        known = sizes.get(id(node))
+        if known is None:
+            sizes[id(node)] = 0
+            known = sizes[id(node)] = 1 + sum(map(size, _inner(node)))
+        line = node.start_mark.line + 1
+        if not known:
+            raise ValueError(f"line {line}: an alias stands for what it stands in; write it out")
+        if known > most:
+            raise ValueError(f"line {line}: aliases (*) make more than {most} nodes of it")
+        return known
+
+    if root is not None:
+        size(root)
+
+
+def _inner(node: Any) -> Iterator[Any]:
+    """Items of a list; keys and values of a mapping without those that it merges."""
+    if node.id == "sequence":
+        yield from node.value
+        return
+    for key, value in node.value:
+        if key.tag != _MERGE:
+            yield key
+            yield value
+
+
 def repeated_keys(root: Any) -> list[tuple[str, int]]:
     """Keys that one mapping of a text has twice, of which parsers keep the last, with their lines."""
     repeats = [item for node in _mappings(root) for item in repeated(node)]

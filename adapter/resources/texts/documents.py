@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from adapter.errors import field_problem
-from adapter.settings.yaml_nodes import check_merges, repeated
+from adapter.settings.yaml_nodes import check_aliases, check_merges, repeated
 
 # In C where PyYAML has it, as its wheels do: a fifth of the time, and tabs where Go's parser takes them.
 if TYPE_CHECKING or not yaml.__with_libyaml__:
@@ -181,6 +181,7 @@ def _documents(loader: SafeLoader, length: int) -> Iterator[Any]:
         node = loader.get_node()
         try:
             check_merges(node, length)
+            check_aliases(node, length)
         except ValueError as error:
             raise DocumentError(str(error)) from error
         yield checked(loader.construct_document(node))

@@ -49,6 +49,29 @@ def test_merge_keys_that_people_write_are_used() -> None:
     assert budget.devices == 3
 
 
+LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
+)
+"""Nine times as many nodes on each line as on the one before."""
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (LAUGHS, r"line 6: aliases \(\*\) make more than 100[0-9]{3} nodes of it"),
+        ("runs: &a [*a]\n", "line 1: an alias stands for what it stands in; write it out"),
+        ("x: 1\nruns: &a {b: [*a]}\n", "line 2: an alias stands for what it stands in"),
+    ],
+)
+def test_aliases_make_no_more_than_can_be_walked_through(text: str, why: str) -> None:
+    """Of a benchmark's report or a fleet as of a ConfigMap; aliases that people write are used."""
+    for read in (documents.parse_yaml, documents.parse_file):
+        with pytest.raises(documents.DocumentError, match=why):
+            read(text)
+    shared = "row: &r {a: [1, 2, 3], b: {c: 4}}\nrows: [" + "*r, " * 5000 + "*r]\n"
+    assert len(documents.parse_file(shared)["rows"]) == 5001
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
