@@ -27,7 +27,7 @@ _METADATA = ("namespace", "name", "resourceVersion", "uid", "generation", "creat
 
 
 def variant(item: Object) -> Object:
-    """A VariantAutoscaling without annotations of others, and with its owners by uid alone: nothing bounds them.
+    """A VariantAutoscaling without annotations of others, and with its owners by uid alone: none has a bound.
 
     Whether its scale target is an owner must be known here, or each cycle would ask the API server.
     """
