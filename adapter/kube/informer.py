@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -38,6 +38,13 @@ TURN = 100
 MOST_LABELS, MOST_OWNERS = 128, 64
 """Most labels and owner references of an object with a namespace that are kept, its controller among them:
 few have more than forty, and an API server bounds neither. Nodes, which have hundreds, are the operator's."""
+
+MOST_NAME = 254
+"""Characters that are kept of names and kinds of other objects where an API server bounds none: one more than
+a name may have, so that what is cut off names nothing that exists."""
+
+_OF_OWNERS = ("kind", "name", "controller")
+"""Fields of owner references that are read."""
 
 SAID_SECONDS = 600.0
 """Seconds for which that is said of no other object of a namespace: its pods may come and go without end."""
@@ -298,10 +305,21 @@ def _lean(item: Object) -> Object:
             # The one that says whose the object is, of which there is one at most, may be any of them.
             owners = sorted(kept["ownerReferences"], key=lambda owner: not owner.get("controller"))
             kept["ownerReferences"] = owners[:MOST_OWNERS]
+    if kept.get("ownerReferences"):
+        kept["ownerReferences"] = [short(owner, _OF_OWNERS) for owner in kept["ownerReferences"]]
     notes = kept.get("annotations")
     if isinstance(notes, Mapping) and _LAST_APPLIED in notes:
         kept["annotations"] = {key: note for key, note in notes.items() if key != _LAST_APPLIED}
     return {**item, "metadata": kept}
+
+
+def short(reference: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """These fields of a reference to another object, of texts the first 254 characters."""
+    named = {name: reference[name] for name in fields if name in reference}
+    return {
+        name: value[:MOST_NAME] if isinstance(value, str) else value
+        for name, value in named.items()
+    }
 
 
 def same_but_status(before: Object, after: Object) -> bool:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from adapter.kube import labels, quantity
+from adapter.kube.informer import MOST_NAME
 from adapter.kube.scale import Reference
 from adapter.store import OWN_METRICS
 
@@ -265,7 +266,7 @@ def scaled_object(metadata: Mapping[str, Any]) -> str:
 def _policies(rules: Mapping[str, Any] | None) -> tuple[Policy, ...]:
     return tuple(
         Policy(
-            kind=str(item.get("type")),
+            kind=str(item.get("type"))[:MOST_NAME],
             value=int(item.get("value") or 0),
             seconds=int(item.get("periodSeconds") or 0),
         )
@@ -277,15 +278,15 @@ def _external(metric: Mapping[str, Any]) -> str:
     """Name of an external metric; empty for another one."""
     if metric.get("type") != "External":
         return ""
-    return str(((metric.get("external") or {}).get("metric") or {}).get("name") or "")
+    return str(((metric.get("external") or {}).get("metric") or {}).get("name") or "")[:MOST_NAME]
 
 
 def _other(metric: Mapping[str, Any]) -> str:
     """What a metric of an HPA is, for messages."""
-    kind = str(metric.get("type") or "")
+    kind = str(metric.get("type") or "")[:MOST_NAME]
     source = metric.get(f"{kind[:1].lower()}{kind[1:]}") or {}
-    name = str(source.get("name") or (source.get("metric") or {}).get("name") or kind)
-    container = source.get("container")
+    name = str(source.get("name") or (source.get("metric") or {}).get("name") or kind)[:MOST_NAME]
+    container = str(source.get("container") or "")[:MOST_NAME]
     if name in OWN_METRICS:  # The name alone would look right.
         return f"{name} (type {kind}, not External)"
     return f"{name} of container {container}" if container else name
@@ -307,7 +308,7 @@ def _term(item: labels.Requirement) -> str:
 
 def _reading(external: Mapping[str, Any]) -> Reading:
     metric, target = external["metric"], external.get("target") or {}
-    kind = str(target.get("type") or "")
+    kind = str(target.get("type") or "")[:MOST_NAME]
     text = target.get("averageValue") if kind == "AverageValue" else target.get("value")
     number: Decimal | None = None
     if text is not None:

@@ -11,6 +11,7 @@ Whatever a monitor says, the URLs are ones of the pods' own addresses.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,10 @@ _MOST = 16
 """Most endpoints of a monitor that are used."""
 _MOST_MONITORS = 256
 """Most monitors of one namespace that are used, those of Services by Service, and as many ServiceMonitors."""
+
+_MOST_NAMESPACES, _MOST_PORTS, _MOST_TEXT = 1024, 256, 63
+"""Most namespaces that a monitor names and ports of a Service that are used, and characters of their names,
+the API server's own limit: the schemas of monitors bound neither, and a Service may have 65,535 ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +87,10 @@ def trimmed(item: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata, spec = item.get("metadata") or {}, item.get("spec") or {}
     among = spec.get("namespaceSelector") or {}
     names = among.get("matchNames") or [metadata.get("namespace")]
+    used = (name for name in map(str, names) if len(name) <= _MOST_TEXT)
     monitor = Monitor(
         str(metadata.get("namespace")),
-        None if among.get("any") is True else tuple(map(str, names)),
+        None if among.get("any") is True else tuple(itertools.islice(used, _MOST_NAMESPACES)),
         labels.selector_of(spec.get("selector") or {}),
         tuple(filter(None, map(_endpoint, spec.get("podMetricsEndpoints") or ())))[:_MOST],
     )
@@ -98,7 +104,9 @@ def _endpoint(item: Mapping[str, Any]) -> Endpoint | None:
     port = item.get("port") or item.get("portNumber") or item.get("targetPort")
     scheme = str(item.get("scheme") or "http").lower()
     path = str(item.get("path") or "/metrics").lstrip("/")
-    if port is None or scheme not in {"http", "https"} or not _PATH.fullmatch(path):
+    if port is None or len(str(port)) > len(_SERVICE_PORT) + _MOST_TEXT:
+        return None
+    if scheme not in {"http", "https"} or not _PATH.fullmatch(path):
         return None
     return Endpoint(str(port), scheme, path)
 
@@ -127,7 +135,7 @@ def trimmed_service(item: Mapping[str, Any]) -> Mapping[str, Any]:
         labels.selector_of({"matchLabels": spec.get("selector") or {}}),
         {
             str(port.get("name") or ""): str(port.get("targetPort") or port.get("port") or "")
-            for port in spec.get("ports") or ()
+            for port in list(spec.get("ports") or ())[:_MOST_PORTS]
         },
     )
     return {

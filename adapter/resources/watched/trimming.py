@@ -11,7 +11,7 @@ from typing import Any
 from adapter import logs
 from adapter.installation import CONFIG_SUFFIX, MANAGED_TARGETS, READ_CONFIG_MAPS
 from adapter.kube import labels
-from adapter.kube.informer import MOST_LABELS, Object
+from adapter.kube.informer import MOST_LABELS, Object, short
 from adapter.resources import hpa, pods
 from adapter.resources.devices import products, taints
 
@@ -24,6 +24,9 @@ _UID_CHARACTERS = 64
 """Most characters of a uid, which is a UUID of 36."""
 
 _METADATA = ("namespace", "name", "resourceVersion", "uid", "generation", "creationTimestamp")
+
+_OF_TARGETS = ("apiVersion", "kind", "name")
+"""Fields of the reference to a scale target."""
 
 
 def variant(item: Object) -> Object:
@@ -70,8 +73,11 @@ def scaler(item: Object) -> Object:
     `scaler` has it, or the kind of error with which it cannot be read.
     """
     metadata = _metadata(item, ("labels", "ownerReferences"))
+    spec = item.get("spec") or {}
+    if spec.get("scaleTargetRef"):
+        spec = {**spec, "scaleTargetRef": short(spec["scaleTargetRef"], _OF_TARGETS)}
     try:
-        read: hpa.Scaler | str = hpa.parse(item)
+        read: hpa.Scaler | str = hpa.parse({**item, "spec": spec})
     except Exception as error:
         log.exception(
             "HPA cannot be read; leaving it out",
@@ -81,7 +87,7 @@ def scaler(item: Object) -> Object:
         read = type(error).__name__
     return {
         "metadata": metadata,
-        "spec": _only(item.get("spec") or {}, ("scaleTargetRef",)),
+        "spec": _only(spec, ("scaleTargetRef",)),
         "scaler": read,
     }
 
