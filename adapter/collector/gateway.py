@@ -370,6 +370,7 @@ class Gateways:
             if scraped.problem != problem:
                 log.warning(
                     "gateway metrics unreadable; its demand is unknown until it answers",
+                    namespace=namespace,
                     error=problem,
                 )
             scraped.problem = problem

@@ -126,4 +126,4 @@ class EventWriter:
             await self._cluster.request("POST", path, body=body)
         except ApiError as error:
             # The conditions and the log say the same.
-            log.info("Event not written; continuing without", error=str(error))
+            log.info("Event not written; continuing without", variant=key, error=str(error))

@@ -7,10 +7,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import structlog
 
 from adapter.controller.live import events
 from adapter.controller.live.events import EventWriter
 from adapter.kube.client import Cluster
+from adapter.kube.errors import Forbidden
 
 pytestmark = pytest.mark.virtual_time
 
@@ -65,3 +67,22 @@ async def test_variants_that_are_made_anew_share_the_events_of_their_namespace()
     theirs = api.number.total() - 1
     assert theirs <= events.NAMESPACE_BURST + events.NAMESPACE_PER_SECOND * 30 + 1
     assert api.number["m/v"] == 1
+
+
+class Refusing(Cluster):
+    """An API server that takes no Events."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def request(self, _: str, path: str, **__: Any) -> dict[str, Any]:
+        raise Forbidden("events is forbidden", path=path)
+
+
+async def test_a_refused_event_is_said_of_its_variant() -> None:
+    """One tenant's refused Events took the lines of all: the log counts them by namespace."""
+    writer = EventWriter(Refusing(), identity="a", now=lambda: 1.0)
+    writer.add("m/v", "u", {}, status(1))
+    with structlog.testing.capture_logs() as logs:
+        await writer.write()
+    assert [log["variant"] for log in logs] == ["m/v"]
