@@ -75,8 +75,10 @@ class Refusing(Cluster):
     def __init__(self) -> None:
         pass
 
-    async def request(self, _: str, path: str, **__: Any) -> dict[str, Any]:
-        raise Forbidden("events is forbidden", path=path)
+    async def request(
+        self, method: str, path: str, *, body: Any = None, **more: Any
+    ) -> dict[str, Any]:
+        raise Forbidden(f"{method} of {body['kind']} is forbidden", path=path, **more)
 
 
 async def test_a_refused_event_is_said_of_its_variant() -> None:
