@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from optimizer.problem import (
     Allocation,
@@ -100,54 +101,52 @@ class _Held:
 _NOBODY = _Held([])
 
 
-def explain(
-    problem: Problem, solution: Solution, reasons: Mapping[str, str] | None = None
-) -> dict[str, Explanation]:
-    """Reasons by variant name.
+class Explainer:
+    """The reasons of one solution, made for the variants that are asked for."""
 
-    What bounds the chosen candidate is the clause in `reasons` by variant; without it, the candidate's own.
-    """
-    used: dict[str, list[tuple[str, int]]] = {}
-    for name, got in solution.allocations.items():
-        if got.candidate is not None and got.devices:
-            for kind in with_wider(got.candidate.device_type, problem.within):
-                used.setdefault(kind, []).append((name, got.devices))
-    held = {kind: _Held(holders) for kind, holders in used.items()}
-    return {
-        variant.name: _explained(
-            problem,
-            variant,
-            solution.allocations[variant.name],
-            None if reasons is None else reasons.get(variant.name, ""),
-            held,
+    def __init__(self, problem: Problem, solution: Solution) -> None:
+        """Keep both; nothing is counted before the first is asked for."""
+        self._problem = problem
+        self._solution = solution
+
+    def explain(self, variant: VariantCandidates, reason: str | None = None) -> Explanation:
+        """Reasons of one variant.
+
+        What bounds the chosen candidate is the clause `reason`; without it, the candidate's own.
+        """
+        problem, got = self._problem, self._solution.allocations[variant.name]
+        chosen = got.candidate
+        shortages: tuple[Shortage, ...] = ()
+        if problem.capacity is None:
+            runner_up = best(variant, problem.transition_factor, without=chosen)
+        else:
+            order = ranked(variant, problem.transition_factor)
+            runner_up = next((item for item in order if item[1] is not chosen), None)
+            shortages = _shortages(order, problem, variant, got, self._held)
+        if reason is None:
+            reason = chosen.reason if chosen else ""
+        return Explanation(
+            binding=chosen.binding if chosen else "",
+            sized=reason,
+            runner_up=None if runner_up is None else _runner_up(*runner_up),
+            shortages=shortages,
         )
-        for variant in problem.variants
-    }
+
+    @cached_property
+    def _held(self) -> Mapping[str, _Held]:
+        """Holders by device type."""
+        used: dict[str, list[tuple[str, int]]] = {}
+        for name, got in self._solution.allocations.items():
+            if got.candidate is not None and got.devices:
+                for kind in with_wider(got.candidate.device_type, self._problem.within):
+                    used.setdefault(kind, []).append((name, got.devices))
+        return {kind: _Held(holders) for kind, holders in used.items()}
 
 
-def _explained(
-    problem: Problem,
-    variant: VariantCandidates,
-    got: Allocation,
-    reason: str | None,
-    held: Mapping[str, _Held],
-) -> Explanation:
-    chosen = got.candidate
-    shortages: tuple[Shortage, ...] = ()
-    if problem.capacity is None:
-        runner_up = best(variant, problem.transition_factor, without=chosen)
-    else:
-        order = ranked(variant, problem.transition_factor)
-        runner_up = next((item for item in order if item[1] is not chosen), None)
-        shortages = _shortages(order, problem, variant, got, held)
-    if reason is None:
-        reason = chosen.reason if chosen else ""
-    return Explanation(
-        binding=chosen.binding if chosen else "",
-        sized=reason,
-        runner_up=None if runner_up is None else _runner_up(*runner_up),
-        shortages=shortages,
-    )
+def explain(problem: Problem, solution: Solution) -> dict[str, Explanation]:
+    """Reasons of all variants by name; what bounds the chosen candidate is its own clause."""
+    explainer = Explainer(problem, solution)
+    return {variant.name: explainer.explain(variant) for variant in problem.variants}
 
 
 def _runner_up(value: float, candidate: Candidate) -> RunnerUp:

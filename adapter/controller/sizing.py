@@ -220,6 +220,7 @@ class Sizing:
             )
             replicas = source.max_replicas
         cost = self.costs.get(source.accelerator, 0.0) * (source.units(source.accelerator) or 1)
+        explanation = Explanation(binding=SATURATION, sized=reason, runner_up=None, shortages=())
         return plan.Decision(
             candidate=problem.Candidate(
                 accelerator=source.accelerator if replicas else "",
@@ -235,8 +236,7 @@ class Sizing:
             value=0.0,
             served="full",
             arrival_rate_rps=rate.rate_rps if rate else 0.0,
-            explanation=Explanation(binding=SATURATION, sized=reason, runner_up=None, shortages=()),
-            reason=f"saturation rule (no profile): {reason}",
+            why=plan.Why(plan.Reasons(explanation, f"saturation rule (no profile): {reason}")),
             current_cost=cost * source.replicas,
         )
 

@@ -277,11 +277,12 @@ def within_capacity(
             remaining[kind] = remaining.get(kind, 0) - given * number
         if given < needed:
             candidate = decision.candidate
+            reason = f"{given} of {needed} replicas: {device} short; {decision.reason}"
             fitting[source.key] = replace(
                 decision,
                 candidate=candidate._replace(replicas=given, cost=candidate.cost * given / needed),
                 served="partial" if given else "none",
-                reason=f"{given} of {needed} replicas: {device} short; {decision.reason}",
+                why=plan.Why(plan.Reasons(decision.explanation, reason)),
             )
     return fitting, remaining
 

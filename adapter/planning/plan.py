@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from adapter.planning import candidates
 from adapter.planning import fleet as fleets
 from adapter.planning.groups import Ceiling, GroupDecision
 from optimizer import problem, solvers
-from optimizer.explain import Explanation, explain
+from optimizer.explain import Explainer, Explanation
 from optimizer.problem import Served, Termination
 
 _EMPTY = problem.Candidate(
@@ -25,16 +26,59 @@ _EMPTY = problem.Candidate(
 )
 
 
+class Reasons(NamedTuple):
+    """Reasons of a decision, as data and in one sentence."""
+
+    explanation: Explanation
+    reason: str
+
+
+class Why:
+    """Why a decision is as it is: found out when it is first read, as of a large plan little is.
+
+    What is compared and what goes to another process are the reasons.
+    """
+
+    __slots__ = ("_reasons",)
+
+    def __init__(self, reasons: Reasons | Callable[[], Reasons]) -> None:
+        """Reasons, or what finds them out."""
+        self._reasons = reasons
+
+    @property
+    def reasons(self) -> Reasons:
+        """The reasons; from then on nothing is kept of what they were found out from."""
+        if not isinstance(self._reasons, Reasons):
+            self._reasons = self._reasons()
+        return self._reasons
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the reasons are the same."""
+        return self.reasons == other.reasons if isinstance(other, Why) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Of the reasons."""
+        return hash(self.reasons)
+
+    def __repr__(self) -> str:
+        """The reasons."""
+        return f"Why({self.reasons!r})"
+
+    def __reduce__(self) -> tuple[type[Why], tuple[Reasons]]:
+        """The reasons, for another process."""
+        return Why, (self.reasons,)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """Decision for one variant, with the load that it was made for.
 
     Attributes:
-        candidate: chosen candidate, with the replicas, cost and latencies that it is given.
+        candidate: chosen candidate, with the replicas, cost and latencies that it is given; its reason is
+            left to `explanation.sized`.
         value: cost change plus transition penalty, cents per hour.
         served: full, partial or none of the load.
-        explanation: reasons as data.
-        reason: reasons in one sentence.
+        why: its reasons.
         current_cost: cost of the current replicas, cents per hour.
         notes: what to know about the profile, such as that the traffic has left its lengths.
         group: group whose demand it shares; empty where it is on its own.
@@ -47,13 +91,22 @@ class Decision:
     value: float
     served: Served
     arrival_rate_rps: float
-    explanation: Explanation
-    reason: str
+    why: Why
     current_cost: float = 0.0
     notes: tuple[str, ...] = ()
     group: str = ""
     share: float | None = None
     cut_by: tuple[Ceiling, ...] = ()
+
+    @property
+    def explanation(self) -> Explanation:
+        """Reasons as data."""
+        return self.why.reasons.explanation
+
+    @property
+    def reason(self) -> str:
+        """Reasons in one sentence."""
+        return self.why.reasons.reason
 
     @property
     def runner_up(self) -> str:
@@ -91,12 +144,12 @@ def plan(fleet: fleets.Fleet) -> Plan:
         InvalidProblemError: capacity or settings have no meaning.
 
     """
-    with _collection_paused():
+    with collection_paused():
         return _placed(fleet) if fleet.groups or fleet.budgets else _independent(fleet)
 
 
 @contextlib.contextmanager
-def _collection_paused() -> Iterator[None]:
+def collection_paused() -> Iterator[None]:
     """Keep the garbage collector from walking a large fleet again and again while it grows.
 
     A plan makes objects without cycles; of 10,000 variants a quarter of the time went to looking for some.
@@ -139,7 +192,7 @@ def _placed(fleet: fleets.Fleet) -> Plan:
         group, cut = joint.owners.get(name, ""), joint.cut_by.get(name, ())
         share = joint.shares.get(name)
         changes: dict[str, Any] = {"group": group, "share": share, "cut_by": cut}
-        reason = decision.reason
+        explanation, reason = decision.why.reasons
         if group:
             served = joint.groups[group].served
             changes["arrival_rate_rps"] = joint.groups[group].demand_rpm / 60.0 * (share or 0.0)
@@ -148,7 +201,7 @@ def _placed(fleet: fleets.Fleet) -> Plan:
                 # A replica is bound by no one of them, nor by a request of their mean lengths.
                 rate = decision.candidate.max_rate_rpm
                 reason = f"its mix of length classes bounds a replica to {rate:.2f} req/min"
-                changes["explanation"] = replace(decision.explanation, sized=reason)
+                explanation = replace(explanation, sized=reason)
             if not decision.candidate.replicas:
                 reason = ""
             elif served != "full":
@@ -156,7 +209,7 @@ def _placed(fleet: fleets.Fleet) -> Plan:
                 reason = f"TTFT {chosen.ttft_ms:.0f} ms, ITL {chosen.itl_ms:.1f} ms; {reason}"
             reason = "; ".join(filter(None, (f"carries {share:.0%} of group {group}", reason)))
         reason = "; ".join([reason, *(str(item) for item in cut)])
-        decisions[name] = replace(decision, reason=reason, **changes)
+        decisions[name] = replace(decision, why=Why(Reasons(explanation, reason)), **changes)
     plan_ = _plan(decisions, dict(joint.set_aside), joint.solution)
     return replace(plan_, groups=joint.groups, ceilings=joint.ceilings)
 
@@ -183,41 +236,31 @@ def _decisions(
     rows: Mapping[str, int],
     rates_rps: Mapping[int, float],
 ) -> dict[str, Decision]:
-    """Decisions with their latencies and reasons, of the variants that `rows` has a candidate of."""
+    """Decisions with their latencies, of the variants that `rows` has a candidate of."""
     rates = {variant.name: variant.load.arrival_rate_rps for variant in fleet.variants}
     chosen = [
-        (item.name, solution.allocations[item.name], rows[item.name])
+        (item.name, got.replicas, rows[item.name])
         for item in given.variants
-        if solution.allocations[item.name].candidate is not None
+        if (got := solution.allocations[item.name]).candidate is not None
     ]
-    reasons = {name: sized.reason(row) for name, _, row in chosen}
-    explanations = explain(given, solution, reasons)
     steady = sized.steady(
-        [row for _, _, row in chosen], [got.replicas for _, got, _ in chosen], rates_rps
+        [row for _, _, row in chosen], [replicas for _, replicas, _ in chosen], rates_rps
     )
-    latencies = dict(
-        zip(
-            (name for name, _, _ in chosen),
-            zip(
-                steady.ttft_ms.tolist(),
-                steady.itl_ms.tolist(),
-                steady.blocking.tolist(),
-                strict=True,
-            ),
-            strict=True,
-        )
-    )
-    notes = {name: sized.notes(row) for name, _, row in chosen}
+    columns = steady.ttft_ms.tolist(), steady.itl_ms.tolist(), steady.blocking.tolist()
+    latencies = {name: each for (name, _, _), *each in zip(chosen, *columns, strict=True)}
+    reasoning = _Reasoning(sized, rows, latencies, Explainer(given, solution), solution)
     return {
-        item.name: _decision(
-            solution.allocations[item.name],
-            latencies.get(item.name),
-            explanations[item.name],
+        item.name: Decision(
+            candidate=_chosen(got, latencies.get(item.name)),
+            value=got.value,
+            served=got.served,
             arrival_rate_rps=rates[item.name],
+            why=Why(partial(reasoning.reasons, item)),
             current_cost=item.current.cost,
-            notes=notes.get(item.name, ()),
+            notes=sized.notes(rows[item.name]) if got.candidate is not None else (),
         )
         for item in given.variants
+        for got in (solution.allocations[item.name],)
     }
 
 
@@ -280,50 +323,53 @@ def _problem(
     return given, set_aside
 
 
-def _decision(
-    got: problem.Allocation,
-    latencies: tuple[float, float, float] | None,
-    explanation: Explanation,
-    *,
-    arrival_rate_rps: float,
-    current_cost: float,
-    notes: tuple[str, ...],
-) -> Decision:
-    short = "; ".join(map(str, explanation.shortages))
+def _chosen(got: problem.Allocation, latencies: Sequence[float] | None) -> problem.Candidate:
+    """What was chosen, with what it is given."""
     given = got.candidate
     if given is None or latencies is None:
-        chosen, reason = _EMPTY, f"not served: {short}" if short else "not served"
-    else:
-        ttft, itl, blocking = latencies
-        sized = explanation.sized
-        reason = f"{sized}; {short}" if sized and short else sized or short
+        return _EMPTY
+    ttft, itl, _ = latencies
+    return problem.Candidate(
+        accelerator=given.accelerator,
+        replicas=got.replicas,
+        max_batch=given.max_batch,
+        cost=got.cost,
+        itl_ms=itl,
+        ttft_ms=ttft,
+        max_rate_rpm=given.max_rate_rpm,
+        device_type=given.device_type,
+        devices=given.devices,
+        binding=given.binding,
+        for_arrivals=min(given.for_arrivals, got.replicas),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reasoning:
+    """What the reasons of a plan's decisions are found out from."""
+
+    sized: candidates.Candidates
+    rows: Mapping[str, int]
+    latencies: Mapping[str, Sequence[float]]
+    explainer: Explainer
+    solution: problem.Solution
+
+    def reasons(self, variant: problem.VariantCandidates) -> Reasons:
+        """Of one variant."""
+        name = variant.name
+        got, latencies = self.solution.allocations[name], self.latencies.get(name)
+        given = got.candidate
+        explanation = self.explainer.explain(
+            variant, "" if given is None else self.sized.reason(self.rows[name])
+        )
+        short = "; ".join(map(str, explanation.shortages))
+        if given is None or latencies is None:
+            return Reasons(explanation, f"not served: {short}" if short else "not served")
+        said = explanation.sized
         if got.served != "full":
-            reason = (
+            ttft, itl, blocking = latencies
+            said = (
                 f"{got.replicas} of {given.replicas} replicas: TTFT {ttft:.0f} ms,"
                 f" ITL {itl:.1f} ms, {blocking:.0%} of requests turned away"
             )
-            reason = "; ".join(part for part in (reason, short) if part)
-        chosen = problem.Candidate(
-            accelerator=given.accelerator,
-            replicas=got.replicas,
-            max_batch=given.max_batch,
-            cost=got.cost,
-            itl_ms=itl,
-            ttft_ms=ttft,
-            max_rate_rpm=given.max_rate_rpm,
-            reason=explanation.sized,
-            device_type=given.device_type,
-            devices=given.devices,
-            binding=given.binding,
-            for_arrivals=min(given.for_arrivals, got.replicas),
-        )
-    return Decision(
-        candidate=chosen,
-        value=got.value,
-        served=got.served,
-        arrival_rate_rps=arrival_rate_rps,
-        explanation=explanation,
-        reason=reason,
-        current_cost=current_cost,
-        notes=notes,
-    )
+        return Reasons(explanation, "; ".join(filter(None, (said, short))))

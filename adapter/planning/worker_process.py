@@ -54,12 +54,14 @@ def answer(frames: Sequence[bytes]) -> list[bytes]:
     try:
         head = pickle.loads(frames[0])  # noqa: S301 - our own parent's
         variants = tuple(variant for piece in frames[1:] for variant in pickle.loads(piece))  # noqa: S301 - likewise
-        plan = planning.plan(replace(head, variants=variants))
+        # Until the frames are there: the reasons that go with them are found out on the way.
+        with planning.collection_paused():
+            plan = planning.plan(replace(head, variants=variants))
+            decisions = list(plan.decisions.items())
+            pieces = (decisions[start : start + PIECE] for start in range(0, len(decisions), PIECE))
+            return [pickle.dumps(replace(plan, decisions={})), *map(pickle.dumps, pieces)]
     except Exception as error:  # noqa: BLE001 - the parent finds out whose fault it is
         return [pickle.dumps(f"{type(error).__name__}: {error}"[:500])]
-    decisions = list(plan.decisions.items())
-    pieces = (decisions[start : start + PIECE] for start in range(0, len(decisions), PIECE))
-    return [pickle.dumps(replace(plan, decisions={})), *map(pickle.dumps, pieces)]
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def decision(replicas: int, accelerator: str = "2xG") -> plan.Decision:
     explanation = Explanation(binding="", sized="", runner_up=None, shortages=())
     return plan.Decision(
         candidate=candidate, value=0.0, served="full", arrival_rate_rps=1.0,
-        explanation=explanation, reason="",
+        why=plan.Why(plan.Reasons(explanation, "")),
     )  # fmt: skip
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import pytest
 
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from analyzer.latency import LatencyParameters
+from bench import planned_fleets
+from optimizer.explain import Explainer, Explanation
+from optimizer.problem import VariantCandidates
 
 PUBLISHED = fleet.Variant(
     name="ns/v",
@@ -84,11 +88,11 @@ def test_bounds_hold_and_are_the_reason() -> None:
     busy = dataclasses.replace(PUBLISHED.load, arrival_rate_rps=2.0)
     capped = decide(dataclasses.replace(PUBLISHED, load=busy, max_replicas=2))
     assert capped.decisions["ns/v"].candidate.replicas == 2
-    assert "maximum is 2" in capped.decisions["ns/v"].candidate.reason
+    assert "maximum is 2" in capped.decisions["ns/v"].explanation.sized
     idle = dataclasses.replace(PUBLISHED.load, arrival_rate_rps=0.0)
     lifted = decide(dataclasses.replace(PUBLISHED, load=idle, min_replicas=3))
     assert lifted.decisions["ns/v"].candidate.replicas == 3
-    assert "minimum of 3" in lifted.decisions["ns/v"].candidate.reason
+    assert "minimum of 3" in lifted.decisions["ns/v"].explanation.sized
 
 
 def test_no_load_and_no_minimum_is_zero_replicas() -> None:
@@ -209,3 +213,27 @@ def test_replicas_for_the_arrivals_beside_a_queue_are_rounded_up_once() -> None:
     )
     candidate = decide(dataclasses.replace(PUBLISHED, load=load)).decisions["ns/v"].candidate
     assert (candidate.for_arrivals, candidate.replicas) == (2, 3)
+
+
+def test_reasons_are_found_out_when_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan explains no variant, a reader those that it reads, once; another process gets the reasons."""
+    tight = planned_fleets.solved_by(planned_fleets.tight(planned_fleets.fleet(20)), "greedy")
+    explained: list[str] = []
+    explain = Explainer.explain
+
+    def counted(self: Explainer, variant: VariantCandidates, reason: str) -> Explanation:
+        explained.append(variant.name)
+        return explain(self, variant, reason)
+
+    monkeypatch.setattr(Explainer, "explain", counted)
+    decisions = planning.plan(tight).decisions
+    assert not explained
+    name, decision = next(iter(decisions.items()))
+    assert decision.reason
+    assert decision.runner_up
+    assert explained == [name]
+    pickled = pickle.dumps(decisions)
+    assert explained == list(decisions)
+    assert b"adapter.planning.candidates" not in pickled
+    assert pickle.loads(pickled) == decisions  # noqa: S301 - our own
+    assert len(explained) == len(decisions)

@@ -102,10 +102,11 @@ def test_the_kv_cache_is_the_reason_where_it_binds() -> None:
     """Long prompts fill the cache; the reason names how many requests of what length it holds."""
     long = dataclasses.replace(LOAD, input_tokens=8000, output_tokens=500, arrival_rate_rps=3.0)
     small = dataclasses.replace(PROFILE, limits=dataclasses.replace(LIMITS, kv_tokens=60_000))
-    candidate = decision(small, long, fleet.Targets(ttft_ms=60_000.0, itl_ms=500.0)).candidate
+    decided = decision(small, long, fleet.Targets(ttft_ms=60_000.0, itl_ms=500.0))
+    candidate, sized = decided.candidate, decided.explanation.sized
     assert candidate.binding == "kv"
     assert candidate.max_batch < 10
-    assert candidate.reason.startswith(f"bound by KV cache: {candidate.max_batch} requests of 8,3")
+    assert sized.startswith(f"bound by KV cache: {candidate.max_batch} requests of 8,3")
 
 
 def test_cached_prompt_tokens_cost_no_prefill() -> None:

@@ -243,7 +243,10 @@ def hostile(state: VariantState, text: str) -> VariantState:
     candidate = state.decision.candidate._replace(accelerator=text)
     explanation = replace(state.decision.explanation, sized=text, binding=text)
     decision = replace(
-        state.decision, candidate=candidate, explanation=explanation, reason=text, notes=(text,)
+        state.decision,
+        candidate=candidate,
+        why=planning.Why(planning.Reasons(explanation, text)),
+        notes=(text,),
     )
     return replace(
         state, source=source, accelerator=text, reason=text, problem=text, notes=(text,),

@@ -23,6 +23,7 @@ from adapter.collector.servers.histogram import Histogram
 from adapter.collector.windows.latencies import Distribution
 from adapter.controller.state import VariantState
 from adapter.diagnostics import explain_text
+from adapter.planning.plan import Reasons, Why
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.stored_status import Decided
 from adapter.ui import rendering, snapshots
@@ -67,7 +68,9 @@ def odd(state: VariantState) -> dict[str, VariantState]:
         "silent": replace(state, observation=replace(state.observation, traffic=silent)),
         "endless": replace(state, observation=replace(state.observation, traffic=endless)),
         "zero": replace(state, desired=0, decision=replace(decision, candidate=nothing)),
-        "learned": replace(state, decision=replace(decision, explanation=saturation)),
+        "learned": replace(
+            state, decision=replace(decision, why=Why(Reasons(saturation, decision.reason)))
+        ),
         "withdrawn": replace(
             state,
             desired=None,

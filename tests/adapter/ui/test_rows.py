@@ -70,7 +70,8 @@ def test_the_saturation_rule_predicts_nothing(states: dict[str, VariantState]) -
     state = states["team-1/v0001"]
     assert state.decision is not None
     explanation = replace(state.decision.explanation, binding="saturation")
-    row = row_of(replace(state, decision=replace(state.decision, explanation=explanation)))
+    why = planning.Why(planning.Reasons(explanation, state.decision.reason))
+    row = row_of(replace(state, decision=replace(state.decision, why=why)))
     assert row.ttft_predicted is None
     assert row.itl_predicted is None
 

@@ -201,7 +201,7 @@ def test_full_batches_serve_as_many_as_end_in_the_time_of_one() -> None:
     explanation = Explanation(binding="", sized="", runner_up=None, shortages=())
     decision = plan.Decision(
         candidate=candidate, value=0.0, served="full", arrival_rate_rps=1.0,
-        explanation=explanation, reason="",
+        why=plan.Why(plan.Reasons(explanation, "")),
     )  # fmt: skip
     assert most_rps(traffic, decision, 2) == pytest.approx(8.0)
     assert most_rps(traffic, None, 2) == math.inf

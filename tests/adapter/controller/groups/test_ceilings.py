@@ -40,9 +40,10 @@ def decision(accelerator: str, replicas: int, group: str = "") -> planning.Decis
         accelerator=accelerator if replicas else "", replicas=replicas, max_batch=1, cost=0.0,
         itl_ms=1.0, ttft_ms=1.0, max_rate_rpm=1.0,
     )  # fmt: skip
+    explanation = Explanation(binding="itl", sized="", runner_up=None, shortages=())
     return planning.Decision(
-        candidate=candidate, value=0.0, served="full", arrival_rate_rps=0.0, reason="", group=group,
-        explanation=Explanation(binding="itl", sized="", runner_up=None, shortages=()),
+        candidate=candidate, value=0.0, served="full", arrival_rate_rps=0.0, group=group,
+        why=planning.Why(planning.Reasons(explanation, "")),
     )  # fmt: skip
 
 
