@@ -43,7 +43,7 @@ MOST_NAME = 254
 """Characters that are kept of names and kinds of other objects where an API server bounds none: one more than
 a name may have, so that what is cut off names nothing that exists."""
 
-_OF_OWNERS = ("kind", "name", "controller")
+_OF_OWNERS = ("kind", "name", "uid", "controller")
 """Fields of owner references that are read."""
 
 SAID_SECONDS = 600.0
