@@ -45,8 +45,13 @@ def of_pod(status: Mapping[str, Any]) -> str:
 
 
 def restarted_at(status: Mapping[str, Any], servers: Collection[str]) -> float | None:
-    """When one of these containers last started again, Unix seconds; None where none did."""
-    starts = []
+    """When the container that serves last started again, Unix seconds; None where it did not.
+
+    Nor where several serve: a start of one of them says nothing of the counters of another.
+    """
+    starts: list[float] = []
+    if len(servers) > 1:
+        return None
     for item in status.get("containerStatuses") or ():
         if item.get("name") in servers and item.get("restartCount"):
             running = (item.get("state") or {}).get("running") or {}

@@ -76,3 +76,25 @@ def test_when_a_server_started_again(containers: list[dict[str, Any]], at: float
     assert len(serving.endpoints) == 2
     assert serving.restarts == ({} if at is None else dict.fromkeys(serving.endpoints, at))
     assert serving.counts["restarts"] == serving.restarts
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_of_several_servers_in_a_pod_no_start_is_that_of_an_endpoint(gpus: int) -> None:
+    """Else the counters of one that fall were proven to begin anew by another one that crashes."""
+    held = {"limits": {"nvidia.com/gpu": gpus}} if gpus else {}
+    servers = [
+        {"name": name, "resources": held, "ports": [{"containerPort": port}]}
+        for name, port in (("a", 8000), ("b", 9000))
+    ]
+    pod = {
+        "metadata": {"name": "p", "namespace": "n", "labels": {"app": "v"}},
+        "spec": {"containers": servers},
+        "status": {
+            "podIP": "10.0.0.1",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [ran("a", 0, "2026-11-28T09:00:00Z"), ran("b", 7, "2026-11-28T10:00:05Z")],
+        },
+    }  # fmt: skip
+    serving = pods.ByLabel([pods.trimmed(pod)]).serving("n", labels.parse("app=v"))
+    assert serving.endpoints
+    assert serving.restarts == {}
