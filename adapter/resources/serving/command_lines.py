@@ -127,8 +127,12 @@ def _ranks(container: Mapping[str, Any], text: str) -> int:
     """Servers that one command of this text starts: one for each rank of the node, or 1."""
     if not _PER_RANK.search(text):
         return 1
-    given = _LOCAL_RANKS.search(text) or _RANKS.search(text)
-    return max(min(int(given[1]), _MOST_RANKS), 1) if given else _devices(container)
+    devices, given = _devices(container), _LOCAL_RANKS.search(text)
+    if given is None and (given := _RANKS.search(text)) is None:
+        return devices
+    # Of all ranks a node has at most as many as it has GPUs; those of a claim are not counted here.
+    most = devices if given.re is _RANKS and devices > 1 else _MOST_RANKS
+    return max(min(int(given[1]), most), 1)
 
 
 def _counted(text: str, devices: int) -> Iterable[int]:
