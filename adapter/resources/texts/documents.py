@@ -112,18 +112,24 @@ def parse_json(text: str) -> Any:
     """Parse JSON.
 
     Raises:
-        DocumentError: the text is too long, no JSON, or nested too deeply.
+        DocumentError: the text is too long, no JSON, nested too deeply, or has half a surrogate pair, with
+            which nothing can be written that it is part of, such as all metrics.
 
     """
     _check_length(text, LENGTH)
     try:
-        return checked(json.loads(text.removeprefix(_MARK)))
+        document = checked(json.loads(text.removeprefix(_MARK)))
+        if _ESCAPE in text:
+            json.dumps(document, ensure_ascii=False).encode()
     except DocumentError:
         raise
+    except UnicodeEncodeError:
+        raise DocumentError("not valid JSON: half a surrogate pair; write the character") from None
     except RecursionError:
         raise DocumentError(_DEEP) from None
     except ValueError as error:
         raise DocumentError(f"not valid JSON: {_shown(error)}") from error
+    return document
 
 
 def parse_yaml(text: str) -> Any:
@@ -268,6 +274,9 @@ def lines_of(root: yaml.Node | None) -> Callable[[Sequence[int | str]], int | No
 
 
 _BRACKETS = re.compile(r"[\[\]{}]")
+
+_ESCAPE = "\\u"
+"""Beginning of the escapes of JSON by which alone a text has half a surrogate pair."""
 
 _DEEP = f"nested more than {DEPTH} levels deep"
 

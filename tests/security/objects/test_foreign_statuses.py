@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from adapter.apiserver.probes import Probes
 from adapter.app.managed_targets import ManagedTargets
 from adapter.controller.live.events import EventWriter
 from adapter.controller.status_writer import StatusWriter
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, NotFound
 from adapter.resources import stored_status
+from adapter.resources.configuration import rows
 from adapter.resources.stored_status import Decided
+from adapter.resources.texts.documents import DocumentError, parse_json
+from adapter.resources.wva import managed
 from tests.adapter.controller.live.test_status_order import OneVariant, state
 
 CYCLES, HOUR = 5, 3600
@@ -243,3 +251,49 @@ async def test_odd_entries_of_the_config_map_of_targets_are_replaced(text: str) 
     )  # fmt: skip
     await targets.write(state(2))
     assert '"numReplicas": 2' in api.data["n_v"]
+
+
+HALF = '"\\ud800"'
+
+
+class Labelled(Collector):
+    """One metric with this text as a label."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily("a", "A.", labels=["accelerator_type"])
+        family.add_metric([self.text], 1.0)
+        return [family]
+
+
+async def test_an_entry_of_managed_targets_with_half_a_pair_is_no_target() -> None:
+    """It was the accelerator of a target, and with that label no metric of any variant can be written."""
+    entry = {"numReplicas": 3, "accelerator": "A", "lastRunTime": "2026-01-01T00:00:00Z"}
+    written = json.dumps(entry)
+    halved = written.replace('"A"', HALF)
+    read = [
+        stored_status.published(managed.status_of({"data": {"n_v": text}}, "n/v"))
+        for text in (written, halved)
+    ]
+    assert [item.accelerator if item else None for item in read] == ["A", None]
+    for text in ("A", json.loads(HALF)):
+        registry = CollectorRegistry()
+        registry.register(Labelled(text))
+        probes = Probes(registry, {})
+        if text == "A":
+            assert b'accelerator_type="A"' in await probes.metrics()
+        else:
+            with pytest.raises(UnicodeEncodeError):
+                await probes.metrics()
+
+
+def test_a_price_with_half_a_pair_is_a_row_that_cannot_be_read() -> None:
+    """A whole pair is a character as any other."""
+    row = rows.parse_cost("A", f'{{"device": {HALF}, "cost": 4}}')
+    assert row.accelerator is None
+    assert "half a surrogate pair" in row.problems[0]
+    with pytest.raises(DocumentError):
+        parse_json(f"{{{HALF}: 1}}")
+    assert parse_json('"\\ud83d\\ude00 \\u00e9"') == "\N{GRINNING FACE} é"
