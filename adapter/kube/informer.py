@@ -46,6 +46,9 @@ a name may have, so that what is cut off names nothing that exists."""
 _OF_OWNERS = ("kind", "name", "uid", "controller")
 """Fields of owner references that are read."""
 
+_NOT_TAKEN = frozenset({400, 414})
+"""Statuses by which a watch from a resource version is refused that is none, or too long for a URL."""
+
 SAID_SECONDS = 600.0
 """Seconds for which that is said of no other object of a namespace: its pods may come and go without end."""
 
@@ -171,6 +174,8 @@ class Informer:
                 log.info("watch expired; relisting", path=self.path)
             except errors.ApiError as error:
                 least = self._failed(error)
+                if error.code in _NOT_TAKEN:
+                    version = ""  # as long as it is sent again, the answer is the same
             except Exception as error:
                 # An object of an unexpected form must not end the service.
                 log.exception("list or watch failed; relisting with back-off", path=self.path)

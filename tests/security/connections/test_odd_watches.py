@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 
 from adapter import tasks
-from adapter.kube import client, informer
+from adapter.kube import client, errors, informer
+from adapter.kube.bodies import pages
 from tests.fakes.cluster_world import until
 
 PODS = "/api/v1/pods"
@@ -133,3 +134,31 @@ async def test_a_list_without_end_is_not_hammered(token: str, unused_tcp_port: i
         await asyncio.sleep(30.0)
         assert 2 <= len(requests) <= 62
         assert bool(follower.problem) is bool(token)
+
+
+class Refusing:
+    """An API that refuses to watch from a resource version that is no number."""
+
+    def __init__(self) -> None:
+        self.listed = 0
+
+    async def list_pages(self, _: str, __: object = ()) -> AsyncIterator[pages.Page]:
+        self.listed += 1
+        yield pages.Page([pod(f"p{self.listed}")], "5")
+
+    async def watch_objects(
+        self, path: str, version: str, _: object = ()
+    ) -> AsyncIterator[dict[str, Any]]:
+        if not version.isdecimal():
+            raise errors.of_status(400, f"{path}: invalid resource version", path=path)
+        yield {"type": "ADDED", "object": pod("first", resourceVersion="none")}
+
+
+@pytest.mark.virtual_time
+async def test_a_version_that_is_refused_is_not_sent_for_ever() -> None:
+    """The watch sent it again and again, and no change of the collection was seen any more."""
+    api = Refusing()
+    watched = informer.Informer(api, PODS)
+    running = asyncio.create_task(watched.run())
+    await until(lambda: ("a", "p2") in watched.objects)
+    running.cancel()
