@@ -126,7 +126,7 @@ class State:
         last: the last two rates, the newest first.
         highest: highest level that was seen, requests per second; it is forgotten within hours.
         leads: how good its forecasts were, by lead, the shortest first.
-        new: whether nobody knows how the rate changed before the first observation.
+        new: whether nobody knows how the rate changes, as nobody did before the first observation.
 
     """
 
@@ -195,7 +195,7 @@ def update(before: State | None, rate: float, *, at: float, new: bool = False) -
         count=before.count + 1,
         dispersion=before.dispersion if stepped else _dispersion(before, rate, step, noise_gain),
         last=(rate,) if stepped else (rate, before.last[0]),
-        new=before.new,
+        new=before.new and not _changes_known(before),
     )
     return replace(
         after,
@@ -251,7 +251,7 @@ def room(state: State, seconds: float, *, errors: float, chance: float = 0.0) ->
 
 def _assumed(state: State, seconds: float) -> float:
     """Standard deviation of what a new rate changes by within a lead, beyond the longest of `LEADS`."""
-    if not state.new or any(lead.seconds >= LEADS[-1] for lead in _known(state)):
+    if not state.new or _changes_known(state):
         return 0.0
     beyond = min(seconds, MOST_TIMES * LEADS[-1]) - LEADS[-1]
     return NEW_CHANGE * state.level * math.sqrt(beyond / NEW_SECONDS)
@@ -279,6 +279,11 @@ def _further(state: State, seconds: float, chance: float) -> float:
 def _known(state: State) -> list[Lead]:
     """Leads over which enough changes were seen, the shortest first."""
     return [lead for lead in state.leads if lead.changes >= RECENT_CHANGES // 2]
+
+
+def _changes_known(state: State) -> bool:
+    """Whether enough changes over the longest of `LEADS` were seen."""
+    return any(lead.seconds >= LEADS[-1] for lead in _known(state))
 
 
 def _variance(lead: Lead, level: float, chance: float, *, sure: float = 0.0) -> float:

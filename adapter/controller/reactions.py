@@ -177,9 +177,8 @@ def _record_rates(
                 exceeded.append(key)
         if demand.moves(item.trend, rate, at=at):
             moved.append(key)
+        trend = demand.record(item.trend, rate, at=at, new=item.new)
         records[key] = replace(
-            item,
-            trend=demand.record(item.trend, rate, at=at, new=item.new),
-            work=_work(item, rate, at=at),
+            item, trend=trend, work=_work(item, rate, at=at), new=item.new and trend.new
         )
     return exceeded, moved

@@ -113,7 +113,7 @@ class VariantRecord:
         stabilization: Recommendations within its stabilization window.
         followed: Target of another replica that is served, from `.status`; None where this one decided.
         tuned: Tuners of its profiles, by accelerator.
-        new: Whether its status held no target when it was first seen: no load of it is known of before.
+        new: Whether its status held no target when it was first seen, until its load is known for a while.
 
     """
 

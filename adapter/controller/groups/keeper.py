@@ -165,10 +165,10 @@ class Groups:
                 if (item := sources.get(key)) is not None and ready(item.source) > 0
             }
             members = [item.source for key in keys if (item := sources.get(key))]
-            new = all(sources[key].new for key in serving)
-            self._records[name], exceeds = with_rates(
-                self._records[name], serving, members, new=new
-            )
+            record = self._records[name]
+            # Of those that show a rate: none may be ready just now, and yet all be known for long.
+            new = all(item.new for key in record.rates if (item := sources.get(key)))
+            self._records[name], exceeds = with_rates(record, serving, members, new=new)
             exceeded += [key for key in keys if exceeds and key in moved]
         return exceeded
 

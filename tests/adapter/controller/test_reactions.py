@@ -287,6 +287,15 @@ async def test_a_new_load_has_room_where_replicas_start_slowly(
     assert "room for a rise of" in pods.loop.states[KEY].reason
 
 
+async def test_a_load_is_new_once(session: aiohttp.ClientSession) -> None:
+    """What it joins later, such as a group, is none that nobody knows, though it had no target at first."""
+    pods = Pods(session, replicas=4)
+    await pods.minutes(2, rps=4.0)
+    assert pods.loop._reconciler.records[KEY].new
+    await pods.minutes(12, rps=4.0)
+    assert not pods.loop._reconciler.records[KEY].new
+
+
 async def test_replicas_that_start_slowly_are_given_back_late(
     session: aiohttp.ClientSession,
 ) -> None:

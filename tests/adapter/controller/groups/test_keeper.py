@@ -15,6 +15,7 @@ from adapter.controller.groups.keeper import GroupPlan, Groups
 from adapter.controller.groups.state import GroupRecord, Worths
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
+from adapter.controller.state import VariantRecord, VariantState
 from adapter.planning import fleet
 from adapter.planning.groups import Budget, Ceiling
 from adapter.planning.plan import Plan
@@ -130,3 +131,18 @@ def test_a_new_leader_moves_no_load_for_what_was_changed_before() -> None:
     groups.forget()
     (record,) = groups._records.values()
     assert (record.since, record.move_since, record.reconfigured) == (None, None, False)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_group_without_ready_pods_is_as_new_as_its_variants(*, new: bool) -> None:
+    """The adapter was restarted while none was ready: the rates were of a group that it knew nothing of."""
+    groups = Groups()
+    groups.apply_inputs(INPUTS, LoopSettings())
+    sources = [replace(item, pods_known=True) for item in SOURCES]
+    records = {
+        item.key: VariantRecord(state=VariantState(source=item), new=new) for item in sources
+    }
+    groups.record_rates([("a/x", 2.0, 30.0)], records)
+    (record,) = groups._records.values()
+    assert record.trend is not None
+    assert record.trend.new == new
