@@ -22,6 +22,7 @@ from optimizer.problem import (
     Solution,
     VariantCandidates,
     allocate,
+    allocate_all,
     ranked,
     with_wider,
 )
@@ -66,9 +67,10 @@ class _Run:
         """Replicas of the candidate that the free devices hold."""
         if self._endless or candidate.devices == 0:
             return candidate.replicas
-        free = min(
-            self._free.get(kind, 0) for kind in with_wider(candidate.device_type, self._within)
-        )
+        kind = candidate.device_type
+        free = self._free.get(kind, 0)
+        for wider in self._within.get(kind, ()):
+            free = min(free, self._free.get(wider, 0))
         return int(free // candidate.devices)
 
     def _hold(self, candidate: Candidate, replicas: int) -> None:
@@ -90,9 +92,10 @@ class _Run:
         turn = 0
         while line:
             _, entry = heapq.heappop(line)
-            candidate = entry.choices[entry.next_choice][1]
+            worth, candidate = entry.choices[entry.next_choice]
             if self._fits(candidate) >= candidate.replicas:
-                self._take(entry, candidate, candidate.replicas)
+                self._hold(candidate, candidate.replicas)
+                self.allocations[entry.variant.name] = allocate_all(worth, candidate)
                 continue
             entry.next_choice += 1
             if entry.next_choice == len(entry.choices):

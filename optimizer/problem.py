@@ -207,6 +207,11 @@ def allocate(
     )
 
 
+def allocate_all(worth: float, candidate: Candidate) -> Allocation:
+    """All replicas of a candidate, which is worth that much by `values`."""
+    return Allocation(candidate, candidate.replicas, candidate.cost, worth)
+
+
 def ranked(variant: VariantCandidates, factor: float) -> list[tuple[float, Candidate]]:
     """Candidates with their values, best first; ties go to the first accelerator by name."""
     candidates = variant.candidates

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optimizer.problem import NOTHING, Problem, Solution, allocate, best
+from optimizer.problem import NOTHING, Problem, Solution, allocate_all, best
 
 
 def solve(problem: Problem) -> Solution:
@@ -11,7 +11,5 @@ def solve(problem: Problem) -> Solution:
     allocations = {}
     for variant in problem.variants:
         chosen = best(variant, factor)
-        allocations[variant.name] = (
-            NOTHING if chosen is None else allocate(variant, chosen[1], chosen[1].replicas, factor)
-        )
+        allocations[variant.name] = NOTHING if chosen is None else allocate_all(*chosen)
     return Solution(solver="unlimited", termination="optimal", gap=0.0, allocations=allocations)
