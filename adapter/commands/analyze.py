@@ -7,7 +7,6 @@ import codecs
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from adapter.commands import flags
@@ -138,7 +137,7 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
     command.add_argument(
         "--plot",
-        type=Path,
+        type=flags.path,
         metavar="PNG",
         help="File to draw TTFT and ITL against the arrival rate into. Default none",
     )

@@ -9,7 +9,6 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter.commands import flags
@@ -71,7 +70,7 @@ def register(command: argparse.ArgumentParser) -> None:
         " A fit whose ITL is off by more than 30 % is not printed as a profile, and the exit status is 1."
     )
     command.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="Benchmark results, CSV or JSON"
+        "files", nargs="+", type=flags.path, metavar="FILE", help="Benchmark results, CSV or JSON"
     )
     command.add_argument(
         "--max-batch",
@@ -83,7 +82,7 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
     command.add_argument(
         "--plot",
-        type=Path,
+        type=flags.path,
         metavar="PNG",
         help="File to draw the rows and the fitted lines into. Default none",
     )

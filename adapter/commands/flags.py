@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from adapter.settings import kinds
@@ -66,6 +67,18 @@ def argument(parse: Callable[[str], Value]) -> Callable[[str], Value]:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return typed
+
+
+def path(text: str) -> Path:
+    """A path for argparse; an empty one would be the present folder.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, as an unset variable of a shell is.
+
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
 
 
 def choice(*choices: str) -> dict[str, Any]:

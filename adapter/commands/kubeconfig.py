@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from adapter import errors
@@ -23,7 +22,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags that name the cluster and the installation in it."""
     command.add_argument(
         "--kubeconfig",
-        type=Path,
+        type=flags.path,
         default=machine.kubeconfig(),
         metavar="FILE",
         help="Kubeconfig of the cluster. Default $KUBECONFIG, else ~/.kube/config",

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from adapter.commands import flags
@@ -30,7 +29,7 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-f",
         "--file",
-        type=Path,
+        type=flags.path,
         required=True,
         metavar="FILE",
         help="Fleet to plan, YAML or JSON. Required",

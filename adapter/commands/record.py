@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from pathlib import Path
 
 from adapter import errors
 from adapter.app.prometheus import command_options
@@ -70,7 +69,7 @@ def register(command: argparse.ArgumentParser) -> None:
         help="Seed of what is drawn, a number >= 0. Default 0",
     )
     command.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="Trace file to write. Required"
+        "--output", type=flags.path, required=True, metavar="FILE", help="Trace to write. Required"
     )
     flags.add(
         command,

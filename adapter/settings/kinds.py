@@ -374,7 +374,7 @@ FACTOR = Kind(
 PORT = Kind(parse=port, metavar="PORT")
 COUNT = Kind(parse=count, metavar="N")
 FILE = Kind(parse=Path, metavar="FILE")
-FOLDER = Kind(parse=Path, metavar="DIR")
+FOLDER = Kind(parse=lambda text: Path(not_empty(text)), metavar="DIR")
 TEXT = Kind(parse=str, metavar="TEXT")
 ADDRESS = Kind(parse=not_empty, metavar="HOST")
 IDENTITY = Kind(parse=not_empty, metavar="NAME")

@@ -53,7 +53,7 @@ def register(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--out",
-        type=Path,
+        type=flags.path,
         default=Path("demo-out"),
         metavar="DIR",
         help="Folder for timeline.csv, timeline.png and replay.html. Default demo-out",

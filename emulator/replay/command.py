@@ -45,7 +45,7 @@ def register(command: argparse.ArgumentParser) -> None:
     _add_policies(command)
     command.add_argument(
         "--out",
-        type=Path,
+        type=flags.path,
         metavar="DIR",
         help="Folder that keeps the result of each finished policy: a comparison that was interrupted goes on"
         " where it stopped. Default none",
@@ -59,7 +59,10 @@ def register(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
     command.add_argument(
-        "--html", type=Path, metavar="FILE", help="HTML report with plots to write. Default none"
+        "--html",
+        type=flags.path,
+        metavar="FILE",
+        help="HTML report with plots to write. Default none",
     )
     command.add_argument("--quiet", action="store_true", help="Show no progress bar")
     command.set_defaults(run=run)
@@ -68,7 +71,7 @@ def register(command: argparse.ArgumentParser) -> None:
 def _add_traffic(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trace",
-        type=Path,
+        type=flags.path,
         metavar="FILE",
         help="Traffic of the first model: Azure LLM inference CSV, BurstGPT CSV, Mooncake or Qwen-Bailian"
         " JSONL, clients of ServeGen, or YAML of a generator; a path, or a name in the folder of --traces."
@@ -76,7 +79,7 @@ def _add_traffic(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--traces",
-        type=Path,
+        type=flags.path,
         metavar="DIR",
         help="Folder of public traces, whose names --trace and the scenario may use. Default that of the"
         " environment variable VARIANT_ADAPTER_TRACES",
@@ -88,7 +91,7 @@ def _add_traffic(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--scenario",
-        type=Path,
+        type=flags.path,
         required=True,
         metavar="FILE",
         help="YAML file with models, variants, GPUs and HPA settings. Required",

@@ -327,3 +327,25 @@ def test_help_has_every_setting_with_its_default(capsys: pytest.CaptureFixture[s
             words = " ".join(item.described().split())
             # argparse breaks lines after a dash too.
             assert words.replace("- ", "-") in text.replace("- ", "-")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["record", "--model", "m", "--output", ""],
+        ["analyze", "--plot", ""],
+        ["plan", "-f", ""],
+        ["fit", "runs.csv", "--plot", ""],
+        ["doctor", "--kubeconfig", ""],
+        ["replay", "--scenario", "s.yaml", "--out", ""],
+        ["demo", "--out", ""],
+        ["serve", "--variants", ""],
+    ],
+)
+def test_empty_paths_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """As an unset variable of a shell is: it would be the present folder."""
+    with pytest.raises(SystemExit):
+        cli.parse(words)
+    assert f"argument {words[-2]}: must not be empty" in capsys.readouterr().err.replace(
+        "/--file", ""
+    )
