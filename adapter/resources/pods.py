@@ -350,8 +350,10 @@ def _urls(
     if port_text is not None:
         try:
             port = quantity.whole(str(named.get(port_text, port_text)), least=1, most=65535)
-            # It has room for one: the first of a row of servers stands for all of them.
-            numbers = numbers if port == numbers[0] else (port,)
+            # It has room for one: the first of a row of servers stands for all of them, where names or
+            # flags say that it is one. What only follows it may be anything, and never answer.
+            row = port in named.values() or command_lines.several(spec.get("containers") or ())
+            numbers = numbers if row and port == numbers[0] else (port,)
         except ValueError as error:
             problems.append(
                 f"pod annotation {PORT}: {error}, or the name of a port; {numbers[0]} is used"

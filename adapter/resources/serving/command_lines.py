@@ -123,6 +123,11 @@ def ports(container: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))[:_MOST_RANKS] or tuple(filter(None, variables))[:1]
 
 
+def several(containers: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the command line of one of these containers starts several servers."""
+    return any(len(ports(item)) > 1 for item in containers)
+
+
 def _ranks(container: Mapping[str, Any], text: str) -> int:
     """Servers that one command of this text starts: one for each rank of the node, or 1."""
     if not _PER_RANK.search(text):

@@ -187,3 +187,10 @@ def test_an_annotation_at_the_first_of_a_row_stands_for_all(port: str, count: in
     named = [("modelserver", 8200), ("rank1", 8201), ("rank2", 8202)]
     server = container("vllm", *named, command=["vllm", "serve", "m", "--port=8200"])
     assert len(pods.trimmed(pod(server, notes={"prometheus.io/port": port}))["urls"]) == count
+
+
+@pytest.mark.parametrize(("flags", "count"), [((), 1), (("-dpm", "-dpl", "2"), 2)])
+def test_an_annotated_port_without_a_name_is_one_server(flags: tuple[str, ...], count: int) -> None:
+    """Unless flags say more: a port of gRPC after it never answers, and held the target for ever."""
+    server = container("vllm", ("", 8000), ("", 8001), command=["vllm", "serve", "m", *flags])
+    assert len(pods.trimmed(pod(server, notes={"prometheus.io/port": "8000"}))["urls"]) == count
