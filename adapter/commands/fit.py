@@ -70,7 +70,11 @@ def register(command: argparse.ArgumentParser) -> None:
         " A fit whose ITL is off by more than 30 % is not printed as a profile, and the exit status is 1."
     )
     command.add_argument(
-        "files", nargs="+", type=flags.path, metavar="FILE", help="Benchmark results, CSV or JSON"
+        "files",
+        nargs="+",
+        type=flags.path,
+        metavar="FILE",
+        help="Benchmark results, CSV, JSON or YAML",
     )
     command.add_argument(
         "--max-batch",
@@ -167,7 +171,7 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
         steps_problem=steps_problem,
         advice=advice,
         capacities=capacities,
-        refused=step_advice.unusable(steps, lines),
+        refused=_other_unit(usable) or step_advice.unusable(steps, lines),
     )
 
 
@@ -260,25 +264,28 @@ def _document(result: Result) -> dict[str, Any]:
 
 
 def _doubts(rows: Sequence[benchmarks.Row]) -> Iterator[str]:
-    """What says that rows are of several models, or times in another unit than their names say."""
+    """What says that rows are of several models."""
     models = sorted({row.model for row in rows if row.model and not row.problem})
     if len(models) > 1:
         named = ", ".join(models[:_MODELS]) + (", …" if len(models) > _MODELS else "")
         yield f"rows are of {len(models)} models ({named}); a profile is of one: fit them apart"
-    measured = [row for row in rows if not math.isnan(row.itl_ms)]
-    if not measured:
-        return
-    median = statistics.median(row.itl_ms for row in measured)
+
+
+def _other_unit(rows: Sequence[benchmarks.Row]) -> str:
+    """What says that times are in another unit than their names say; empty where nothing does."""
+    measured = [row.itl_ms for row in rows if not math.isnan(row.itl_ms)]
+    median = statistics.median(measured) if measured else 1.0
     if median < _LEAST_ITL_MS:
-        yield (
+        return (
             f"itl_ms: median ITL of {median:.3g} ms, which no server reaches; if the column is in seconds,"
-            " name it itl_s; the profile below is right only if not"
+            " name it itl_s"
         )
-    elif median > _MOST_ITL_MS:
-        yield (
+    if median > _MOST_ITL_MS:
+        return (
             f"itl_ms: median ITL of {median:.3g} ms, slower than any server; if the column is in"
-            " microseconds, divide it by 1000; the profile below is right only if not"
+            " microseconds, divide it by 1000"
         )
+    return ""
 
 
 def _notes(unusable: Sequence[benchmarks.Row], rows: Sequence[benchmarks.Row]) -> Iterator[str]:

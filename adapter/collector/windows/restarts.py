@@ -65,11 +65,14 @@ def again(
 ) -> bool:
     """Whether counters fell as the container had `started` after the last page, at `since`.
 
+    Not where they hold more than a server can have served since then: that is what is left of older counts.
     All monotonic seconds; Kubernetes reports starts in whole ones, by the clock of the node.
     """
     if started is None or not since - START_SECONDS <= started <= now + START_SECONDS:
         return False
-    return after.started_at is None and fell(before, after)
+    if after.started_at is not None or not fell(before, after):
+        return False
+    return _served_in(after, seconds=now - started + START_SECONDS)
 
 
 def went_on(before: PodMetrics, after: PodMetrics) -> bool:
@@ -99,6 +102,10 @@ def since_start(
     """
     if started is None or not after < started <= now:
         return None
+    return started if _served_in(page, seconds=max(now - started, 1.0)) else None
+
+
+def _served_in(page: PodMetrics, *, seconds: float) -> bool:
+    """Whether a server can have served all that its page counts within so many seconds."""
     served = max(page.itl[0], page.generation_tokens[0] / _FASTEST_TOKENS)
-    possible = served <= max(now - started, 1.0) * (_TIMES_THERE * page.stock + _MORE_THERE)
-    return started if possible else None
+    return served <= seconds * (_TIMES_THERE * page.stock + _MORE_THERE)

@@ -59,8 +59,9 @@ def kind(document: Mapping[str, Any]) -> str:
 
 def printed(text: str) -> str:
     """What a text is that holds the lines which a benchmark prints; empty of another."""
-    if _HEADLINE not in text:
-        return ""
+    lines = (line for line in text.splitlines() if _HEADLINE in line)
+    if all(line.lstrip().startswith("#") for line in lines):
+        return ""  # in a comment of a file of another kind
     return (
         f"is what a benchmark printed; {_SERVE}, or the one that `python -m sglang.bench_serving"
         " --output-file` writes"
