@@ -27,8 +27,7 @@ class StabilizationLimits:
         holds: the same by replicas, fewest first, none of them longer; empty: `down_seconds` for all.
         brief_seconds: the same for recommendations that are brief; no longer than `down_seconds`.
         fall_seconds: the same for recommendations that the present one is far below; None: `down_seconds`.
-        fall_from: time from which recommendations are of the fall itself, and have that window too.
-        fall_until: time up to which they are.
+        fall_until: time up to which recommendations are of the fall itself, and have that window too.
         rate_seconds: time over which the rates of recommendations are counted: for so long after a fall they
             are of what was before, too.
         step_up: replicas more than before at most; None: any number. Likewise `step_down`.
@@ -39,7 +38,6 @@ class StabilizationLimits:
     holds: tuple[Hold, ...] = ()
     brief_seconds: float = 30.0
     fall_seconds: float | None = None
-    fall_from: float = -math.inf
     fall_until: float = -math.inf
     rate_seconds: float = 0.0
     step_up: int | None = None
@@ -177,5 +175,4 @@ def _kept(
     if limits.fall_seconds is None:
         return seconds
     far = replicas - needed >= max(FALL_REPLICAS, FALL_SHARE * replicas)
-    falling = limits.fall_from <= item.at <= limits.fall_until
-    return min(seconds, limits.fall_seconds) if far or falling else seconds
+    return min(seconds, limits.fall_seconds) if far or item.at <= limits.fall_until else seconds

@@ -142,9 +142,8 @@ def _limits(before: Stabilization, limits: StabilizationLimits, now: float) -> S
     fell_at = before.returns.fell_at
     if fell_at is None or returns.remembered(before.returns, now=now):
         return replace(limits, down_seconds=window, holds=holds, fall_seconds=None)
-    # The rates of one window show the fall, and those of another one are of what was before, too.
-    first, until = fell_at - limits.rate_seconds, fell_at + limits.rate_seconds
-    return replace(limits, down_seconds=window, holds=holds, fall_from=first, fall_until=until)
+    until = fell_at + limits.rate_seconds
+    return replace(limits, down_seconds=window, holds=holds, fall_until=until)
 
 
 def _known(  # noqa: PLR0917 - what `apply` is given

@@ -189,17 +189,6 @@ def test_what_was_recommended_while_load_fell_goes_with_it() -> None:
     assert published == {10.0: 4, 15.0: 5}
 
 
-def test_what_load_needed_before_it_fell_has_the_whole_window() -> None:
-    """Two replicas were enough before, of which one is left: that is as little as noise."""
-    limits = StabilizationLimits(down_seconds=40, fall_seconds=20, fall_from=10.0, fall_until=20.0)
-    published = {}
-    for at in (5.0, 10.0):
-        history = (Recommendation(0.0, 3), Recommendation(at, 2))
-        stable = stabilize(1, before=3, history=history, now=36.0, limits=limits)
-        published[at] = stable.replicas
-    assert published == {5.0: 2, 10.0: 1}
-
-
 def test_levels_have_their_own_holds() -> None:
     """What is above the last level goes with it."""
     limits = StabilizationLimits(down_seconds=40, holds=(Hold(3, 40.0), Hold(6, 20.0)))
