@@ -106,9 +106,6 @@ class Returns:
         replicas: Replicas that the arrivals needed before they fell.
         peak: Most replicas recommended since they were back, those for a queue included.
         away_at: When they fell, seconds; None while they are not away.
-        fell_at: When load fell that was there within the last window, also while other load is away, seconds;
-            None where none did.
-        rose: Whether load that is away rose again by `LEAST_FALL`: then it varies, and is no fall in steps.
         times: When load was away, the last time last.
         stays: Load before each fall, the last one last.
         back_at: When it was back, or first seen, seconds; None before.
@@ -123,8 +120,6 @@ class Returns:
     replicas: int = 0
     peak: int = 0
     away_at: float | None = None
-    fell_at: float | None = None
-    rose: bool = False
     times: tuple[Away, ...] = ()
     stays: tuple[Stay, ...] = ()
     back_at: float | None = None
@@ -171,14 +166,13 @@ def seen(
     loads = tuple(item for item in before.loads if item.at > now - window)
     latest = Load(now, rate_rps, lasting if queued else replicas)
     peak = max(before.peak, replicas)
-    level = max((min(a.rate_rps, b.rate_rps) for a, b in pairwise(loads)), default=0.0)
-    most = max((item.replicas for item in loads), default=0) or peak
-    unneeded = not (alike and 0 < most <= latest.replicas)
-    fell = unneeded and _fell(rate_rps, level, most)
-    after = _with_fall(replace(before, loads=(*loads, latest), peak=peak), latest, fell=fell)
-    after = replace(after, back_at=back_at)
+    after = replace(before, loads=(*loads, latest), peak=peak, back_at=back_at)
     if before.away_at is None:
-        if fell:
+        level = max((min(a.rate_rps, b.rate_rps) for a, b in pairwise(loads)), default=0.0)
+        most = max((item.replicas for item in loads), default=0) or after.peak
+        fallen = _fallen(rate_rps, level)
+        unneeded = not (alike and 0 < most <= latest.replicas)
+        if unneeded and fallen >= LEAST_FALL and fallen * most >= LEAST_REPLICAS:
             stay = Stay(now, now - back_at, level, most)
             stays = (*_recent(before.stays, now), stay)
             after = replace(after, level_rps=level, lowest_rps=rate_rps, stays=stays)
@@ -294,20 +288,6 @@ def _averaged(returns: Returns, rate_rps: float, now: float) -> Returns:
         return returns
     mean = returns.mean_rps + min(passed / known, 1.0) * (rate_rps - returns.mean_rps)
     return replace(returns, mean_rps=mean, known_seconds=known)
-
-
-def _with_fall(returns: Returns, latest: Load, *, fell: bool) -> Returns:
-    """When the load of the last window fell: not while it varies, which it does once it rose while away."""
-    away, known_at = returns.away_at is not None, returns.fell_at
-    rose = away and (returns.rose or _fallen(returns.lowest_rps, latest.rate_rps) >= LEAST_FALL)
-    fell_at = latest.at if known_at is None else known_at
-    return replace(returns, fell_at=fell_at if fell and not rose else None, rose=rose)
-
-
-def _fell(rate_rps: float, level_rps: float, replicas: int) -> bool:
-    """Whether load fell by `LEAST_FALL` of its level, and leaves `LEAST_REPLICAS` without need."""
-    fallen = _fallen(rate_rps, level_rps)
-    return fallen >= LEAST_FALL and fallen * replicas >= LEAST_REPLICAS
 
 
 def _fallen(rate_rps: float, level_rps: float) -> float:

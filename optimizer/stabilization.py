@@ -7,7 +7,6 @@ recommendation of the window counts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,9 +26,6 @@ class StabilizationLimits:
         holds: the same by replicas, fewest first, none of them longer; empty: `down_seconds` for all.
         brief_seconds: the same for recommendations that are brief; no longer than `down_seconds`.
         fall_seconds: the same for recommendations that the present one is far below; None: `down_seconds`.
-        fall_until: time up to which recommendations are of the fall itself, and have that window too.
-        rate_seconds: time over which the rates of recommendations are counted: for so long after a fall they
-            are of what was before, too.
         step_up: replicas more than before at most; None: any number. Likewise `step_down`.
 
     """
@@ -38,8 +34,6 @@ class StabilizationLimits:
     holds: tuple[Hold, ...] = ()
     brief_seconds: float = 30.0
     fall_seconds: float | None = None
-    fall_until: float = -math.inf
-    rate_seconds: float = 0.0
     step_up: int | None = None
     step_down: int | None = None
 
@@ -97,8 +91,7 @@ def stabilize(
         limits: see there.
         maximum: upper bound of replicas, which the window does not exceed.
         brief: True where a queue asks for `desired`.
-        lasting: of these, the replicas that the arrivals ask for by themselves, not a queue or a minimum; the
-            whole window keeps those of a queue. 0 where that is not known.
+        lasting: of these, the replicas that the arrivals ask for by themselves, which the whole window keeps.
 
     """
     start = now - limits.down_seconds
@@ -110,12 +103,10 @@ def stabilize(
         return Stabilized(replicas=desired, reason="", history=after)
     replicas, reason = desired, ""
     if desired < before:
-        # How far the load has fallen, a minimum does not say.
-        load = desired if brief or not lasting else min(lasting, desired)
         holds = [
             (replicas, end)
             for item in after
-            for replicas, end in _holds(item, load, limits, brief=brief)
+            for replicas, end in _holds(item, desired, limits, brief=brief)
             if replicas > desired and end > now
         ]
         # Never above what is published: the window holds back, it does not raise.
@@ -144,17 +135,17 @@ def _left(item: Recommendation, brief_start: float) -> Recommendation:
 
 
 def _holds(
-    item: Recommendation, needed: int, limits: StabilizationLimits, *, brief: bool
+    item: Recommendation, desired: int, limits: StabilizationLimits, *, brief: bool
 ) -> Iterator[tuple[int, float]]:
-    """Replicas that a recommendation keeps when the load needs less, and the time until which it does."""
+    """Replicas that a recommendation keeps when `desired` is less, and the time until which it does."""
     longest = limits.down_seconds
     if item.brief and not brief:
         # What the arrivals asked for stays when what the queue asked for has gone.
         for replicas, seconds in _by_level(item.lasting, limits):
-            yield replicas, item.at + _kept(item, replicas, needed, limits, seconds)
+            yield replicas, item.at + _kept(replicas, desired, limits, seconds)
         longest = min(limits.brief_seconds, longest)
     for replicas, seconds in _by_level(item.replicas, limits):
-        yield replicas, item.at + _kept(item, replicas, needed, limits, min(seconds, longest))
+        yield replicas, item.at + _kept(replicas, desired, limits, min(seconds, longest))
 
 
 def _by_level(replicas: int, limits: StabilizationLimits) -> Iterator[tuple[int, float]]:
@@ -168,11 +159,7 @@ def _by_level(replicas: int, limits: StabilizationLimits) -> Iterator[tuple[int,
     yield replicas, last.seconds
 
 
-def _kept(
-    item: Recommendation, replicas: int, needed: int, limits: StabilizationLimits, seconds: float
-) -> float:
+def _kept(replicas: int, desired: int, limits: StabilizationLimits, seconds: float) -> float:
     """The seconds, or those after a far fall where they are fewer."""
-    if limits.fall_seconds is None:
-        return seconds
-    far = replicas - needed >= max(FALL_REPLICAS, FALL_SHARE * replicas)
-    return min(seconds, limits.fall_seconds) if far or item.at <= limits.fall_until else seconds
+    far = replicas - desired >= max(FALL_REPLICAS, FALL_SHARE * replicas)
+    return min(seconds, limits.fall_seconds) if far and limits.fall_seconds is not None else seconds

@@ -79,8 +79,7 @@ class LoopSettings:
             return self.limits
         window = max(shortest, self.down_startups * startup)
         fall = min(max(shortest, startup), window)
-        rates = self.collection.window
-        return replace(self.limits, down_seconds=window, fall_seconds=fall, rate_seconds=rates)
+        return replace(self.limits, down_seconds=window, fall_seconds=fall)
 
     @property
     def tuning(self) -> TuningSettings:

@@ -139,11 +139,11 @@ def _limits(before: Stabilization, limits: StabilizationLimits, now: float) -> S
     """
     holds = returns.holds(before.returns, now=now, window=limits.down_seconds)
     window = max((item.seconds for item in holds), default=limits.down_seconds)
-    fell_at = before.returns.fell_at
-    if fell_at is None or returns.remembered(before.returns, now=now):
-        return replace(limits, down_seconds=window, holds=holds, fall_seconds=None)
-    until = fell_at + limits.rate_seconds
-    return replace(limits, down_seconds=window, holds=holds, fall_until=until)
+    away_at = before.returns.away_at
+    shown = away_at is not None and now - away_at <= limits.down_seconds
+    far = shown and not returns.remembered(before.returns, now=now)
+    fall = limits.fall_seconds if far else None
+    return replace(limits, down_seconds=window, holds=holds, fall_seconds=fall)
 
 
 def _known(  # noqa: PLR0917 - what `apply` is given

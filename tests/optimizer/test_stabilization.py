@@ -169,26 +169,6 @@ def test_a_far_fall_from_a_queue_takes_no_replicas_of_the_arrivals() -> None:
     assert stabilize(7, before=20, history=history, now=25.0, limits=limits).replicas == 8
 
 
-def test_how_far_load_has_fallen_no_minimum_hides() -> None:
-    """Of 4 replicas the load needs 1; the minimum keeps 3 of them, and one goes as after any far fall."""
-    limits = StabilizationLimits(down_seconds=40, fall_seconds=20)
-    history = (Recommendation(0.0, 4),)
-    for alone, left in ((3, 4), (1, 3)):
-        stable = stabilize(3, before=4, history=history, now=25.0, limits=limits, lasting=alone)
-        assert stable.replicas == left
-
-
-def test_what_was_recommended_while_load_fell_goes_with_it() -> None:
-    """Five are of a rate that has some of the load before; a later rate's have the whole window."""
-    limits = StabilizationLimits(down_seconds=40, fall_seconds=20, fall_until=10.0)
-    published = {}
-    for at in (10.0, 15.0):
-        history = (Recommendation(0.0, 9), Recommendation(at, 5))
-        stable = stabilize(4, before=9, history=history, now=36.0, limits=limits)
-        published[at] = stable.replicas
-    assert published == {10.0: 4, 15.0: 5}
-
-
 def test_levels_have_their_own_holds() -> None:
     """What is above the last level goes with it."""
     limits = StabilizationLimits(down_seconds=40, holds=(Hold(3, 40.0), Hold(6, 20.0)))

@@ -354,18 +354,6 @@ def test_load_that_varies_after_a_fall_has_the_whole_window() -> None:
     assert last >= 690
 
 
-def test_load_that_falls_on_is_followed_as_soon_each_time() -> None:
-    """By two steps of four replicas: the last cycles of the former loads were at 290 and 590 s."""
-    assert lowered_at([(300, 10), (300, 6), (300, 2)]) == [340, 640]
-
-
-def test_what_a_rate_over_both_loads_asked_for_goes_with_the_fall() -> None:
-    """While its window has some of the load before: 5 replicas from 300 to 330 s, of which 4 are needed."""
-    rates = dataclasses.replace(FALL, rate_seconds=30.0)
-    assert lowered_at([(300, 9), (40, 5), (300, 4)], rates) == [340, 380]
-    assert lowered_at([(300, 9), (40, 5), (300, 4)]) == [340, 430]
-
-
 def test_after_a_start_a_fall_that_no_rate_has_shown_waits_for_the_window() -> None:
     """What ran before is known, but not for which load."""
     _, before = stabilized({"v": 2}, {"v": 7}, now=0.0, rate_rps=2.0, limits=FALL)
@@ -383,6 +371,5 @@ def test_a_far_fall_is_held_for_a_start_up(startup: float, window: float, fall: 
     slow = dataclasses.replace(source("v"), startup_seconds=startup)
     limits = LoopSettings().limits_for(slow)
     assert (limits.down_seconds, limits.fall_seconds) == (window, fall)
-    assert limits.rate_seconds == LoopSettings().collection.window
     off = LoopSettings(limits=StabilizationLimits()).limits_for(slow)
     assert (off.down_seconds, off.fall_seconds) == (0.0, None)
