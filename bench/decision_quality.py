@@ -44,7 +44,7 @@ def page(done: Sequence[Done], command: str, picture: str | None) -> str:
         ),
         _prose(
             "Held out: seeds 101 and 102, which no default was chosen on; mmpp's and llm-d's ramp's (7 to 11)"
-            " were looked at while the rules for returns and falls of load were written. Not held out: the"
+            " were looked at while the rules for returns of load and queues were written. Not held out: the"
             " traces azure_conv, azure_code, mooncake_conversation and mooncake_synthetic and ServeGen's"
             " deepseek-r1, which were looked at while the rules were written; no number of a rule was fitted"
             " to them. What a new load is taken to change by is about the spread of clients of ServeGen's"

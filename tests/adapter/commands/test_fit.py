@@ -129,19 +129,20 @@ def test_rows_without_ttft_fit_the_decode_only(
     assert "outlier: " + str(tmp_path / "runs.csv:9") in text
 
 
-def test_seconds_called_milliseconds_are_doubted(
+def test_seconds_called_milliseconds_make_no_profile(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The doubt names the column to use; with it there is none."""
+    """The reason names the column to use; with it there is a profile."""
     runs = tmp_path / "runs.csv"
-    for column, doubted in (("itl_ms", True), ("itl_s", False)):
+    for column, refused in (("itl_ms", True), ("itl_s", False)):
         runs.write_text(f"batch,{column}\n1,0.010\n4,0.012\n16,0.018\n")
-        assert cli.main(["fit", str(runs)]) == 0
+        assert cli.main(["fit", str(runs)]) == int(refused)
         text = capsys.readouterr().out
-        assert ("doubt: itl_ms: median ITL of 0.012 ms" in text) is doubted
-        assert ("name it itl_s" in text) is doubted
-        assert cli.main(["fit", "--json", str(runs)]) == 0
-        assert bool(json.loads(capsys.readouterr().out)["doubts"]) is doubted
+        assert ("no profile: itl_ms: median ITL of 0.012 ms" in text) is refused
+        assert ("name it itl_s" in text) is refused
+        assert ("perfParms" in text) is not refused
+        assert cli.main(["fit", "--json", str(runs)]) == int(refused)
+        assert bool(json.loads(capsys.readouterr().out)["unusable"]) is refused
 
 
 @pytest.mark.parametrize("models", [("a", "a", "a"), ("a", "b", "a")])
@@ -175,7 +176,7 @@ def test_one_row_in_another_unit_is_left_out_by_its_line(
     text = capsys.readouterr().out
     assert f"left out: {runs}:4: itl_ms: 0.014 ms beside a median of 12 ms" in text
     runs.write_text("batch,itl_ms\n1,10000\n4,12000\n16,18000\n")
-    assert cli.main(["fit", str(runs)]) == 0
+    assert cli.main(["fit", str(runs)]) == 1
     assert "if the column is in microseconds, divide it by 1000" in capsys.readouterr().out
 
 
@@ -185,7 +186,7 @@ def test_comments_and_short_names_of_lengths_are_read(
     """Lines that begin with # and the columns isl and osl."""
     runs = tmp_path / "runs.csv"
     rows = "".join(f"{n},512,128,{10 + n / 4}\n# halfway\n" for n in (1, 4, 16))
-    runs.write_text(f"# H100, one evening\nconcurrency,isl,osl,tpot\n{rows}")
+    runs.write_text(f"# H100, one evening; Serving Benchmark Result\nconcurrency,isl,osl,tpot\n{rows}")
     assert cli.main(["fit", "--json", str(runs)]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["steps"]["rows"] == 3

@@ -11,6 +11,7 @@ import pytest
 from adapter.collector import exposition, observation
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.observation import Observation
+from adapter.collector.windows import restarts
 from adapter.collector.windows.paired import PairedWindow
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
@@ -190,6 +191,17 @@ async def test_a_load_that_rises_as_a_container_began_anew_is_known_at_once() ->
     assert all(item.complete for item in observations[1:])
     assert observations[-1].traffic is not None
     assert 60 * observations[-1].traffic.arrival_rate_rps == pytest.approx(80, rel=0.05)
+
+
+@pytest.mark.parametrize(("done", "proven"), [(60.0, True), (3000.0, False)])
+def test_more_than_a_container_can_have_served_since_its_start_is_no_restart(
+    done: float, proven: bool
+) -> None:
+    """A page that goes back by half just as its container began anew: half of it is not new load."""
+    before, after = (
+        exposition.parse(served(number, running=1), "m", "a") for number in (6000.0, done)
+    )
+    assert restarts.again(before, after, 102.0, since=100.0, now=115.0) is proven
 
 
 def covered(replicas: int, pods: tuple[str, ...], refused: set[str]) -> observation.Coverage:
