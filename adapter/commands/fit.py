@@ -275,17 +275,12 @@ def _other_unit(rows: Sequence[benchmarks.Row]) -> str:
     """What says that times are in another unit than their names say; empty where nothing does."""
     measured = [row.itl_ms for row in rows if not math.isnan(row.itl_ms)]
     median = statistics.median(measured) if measured else 1.0
-    if median < _LEAST_ITL_MS:
-        return (
-            f"itl_ms: median ITL of {median:.3g} ms, which no server reaches; if the column is in seconds,"
-            " name it itl_s"
-        )
+    if _LEAST_ITL_MS <= median <= _MOST_ITL_MS:
+        return ""
+    why = "which no server reaches; if the column is in seconds, name it itl_s"
     if median > _MOST_ITL_MS:
-        return (
-            f"itl_ms: median ITL of {median:.3g} ms, slower than any server; if the column is in"
-            " microseconds, divide it by 1000"
-        )
-    return ""
+        why = "slower than any server; if the column is in microseconds, divide it by 1000"
+    return f"itl_ms: median ITL of {median:.3g} ms, {why}"
 
 
 def _notes(unusable: Sequence[benchmarks.Row], rows: Sequence[benchmarks.Row]) -> Iterator[str]:

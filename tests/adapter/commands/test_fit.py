@@ -186,7 +186,9 @@ def test_comments_and_short_names_of_lengths_are_read(
     """Lines that begin with # and the columns isl and osl."""
     runs = tmp_path / "runs.csv"
     rows = "".join(f"{n},512,128,{10 + n / 4}\n# halfway\n" for n in (1, 4, 16))
-    runs.write_text(f"# H100, one evening; Serving Benchmark Result\nconcurrency,isl,osl,tpot\n{rows}")
+    runs.write_text(
+        f"# H100, one evening; Serving Benchmark Result\nconcurrency,isl,osl,tpot\n{rows}"
+    )
     assert cli.main(["fit", "--json", str(runs)]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["steps"]["rows"] == 3

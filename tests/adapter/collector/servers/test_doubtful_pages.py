@@ -195,7 +195,7 @@ async def test_a_load_that_rises_as_a_container_began_anew_is_known_at_once() ->
 
 @pytest.mark.parametrize(("done", "proven"), [(60.0, True), (3000.0, False)])
 def test_more_than_a_container_can_have_served_since_its_start_is_no_restart(
-    done: float, proven: bool
+    *, done: float, proven: bool
 ) -> None:
     """A page that goes back by half just as its container began anew: half of it is not new load."""
     before, after = (
