@@ -123,7 +123,7 @@ _INSTANCES = {
     r"Standard_N(?:C\d+ads|D\d+amsr)_A100_v4": "A100-80GB",
     r"Standard_NC\d+adis?_H100_v5|Standard_NCC?\d+ads?_H100_v5": "H100-NVL",
     r"Standard_ND\d+isr_H100_v5": "H100-80GB",
-    r"Standard_NC\w+_RTXPRO6000\w*_v6": "RTX-PRO-6000",
+    r"Standard_NC[0-9a-z]+(?:_[a-z]+)?_RTXPRO6000[a-z]*_v6": "RTX-PRO-6000",
     r"g4dn\..*": "T4",
     r"g5\..*": "A10G",
     r"g5g\..*": "T4G",

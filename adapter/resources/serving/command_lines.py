@@ -70,10 +70,8 @@ it does with its cache: of several connectors one may be for other uses, such as
 _PER_RANK = re.compile(
     rf"(?:^|\s)(?:--data-parallel-multi-port-external-lb|-dpm)(?=\s|$){_NOT_OFF}"
 )
-_LOCAL_RANKS, _RANKS = (
-    re.compile(rf"(?:^|\s)(?:{flags})(?:=|\s+)[\"']?(\d{{1,5}})\b")
-    for flags in ("--data-parallel-size-local|-dpl", "--data-parallel-size|-dp")
-)
+_LOCAL_RANKS = re.compile(r"(?:^|\s)(?:--data-parallel-size-local|-dpl)(?:=|\s+)[\"']?(\d{1,5})\b")
+_RANKS = re.compile(r"(?:^|\s)(?:--data-parallel-size|-dp)(?:=|\s+)[\"']?(\d{1,5})\b")
 """Flags of vLLM with a server for each data-parallel rank of a node, at ports that follow the first one; and
 how many ranks there are of the node, and in all."""
 
