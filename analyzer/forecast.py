@@ -126,7 +126,7 @@ class State:
         last: the last two rates, the newest first.
         highest: highest level that was seen, requests per second; it is forgotten within hours.
         leads: how good its forecasts were, by lead, the shortest first.
-        new: whether nobody knows how the rate changes, as nobody did before the first observation.
+        new: whether how the rate changes is unknown, from before the first observation as from those since.
 
     """
 
@@ -155,7 +155,7 @@ def update(before: State | None, rate: float, *, at: float, new: bool = False) -
         before: None for the first one.
         rate: requests per second since the last observation.
         at: its time in seconds; must be later than the last one's.
-        new: whether nobody knows how the rate changed before the first one.
+        new: whether how the rate changed before the first observation is unknown.
 
     Raises:
         InvalidParameterError: the rate is negative or no number, or the time does not go on.

@@ -111,9 +111,9 @@ def solve(problem: Problem) -> Solution:
 def _with_the_rest(
     problem: Problem, allocations: Mapping[str, Allocation]
 ) -> dict[str, Allocation]:
-    """The same plan, in which whoever has nothing gets what is left of the devices, as greedy shares it.
+    """The same plan, in which variants without replicas get what is left of the devices, as greedy shares it.
 
-    A stage that its time limit ends leaves out everyone whom only later ones would have served.
+    A stage that its time limit ends leaves out the variants that only later stages would have served.
     """
     free = dict(problem.capacity or {})
     for got in allocations.values():

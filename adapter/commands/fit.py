@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 _MODELS = 3
 """Most models that a doubt names."""
 
-_LEAST_ITL_MS, _MOST_ITL_MS = 0.2, 10_000.0
-"""Less than any server takes for a token, and more than most take in seconds; more than any takes."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -124,10 +121,11 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
     """
     import numpy as np  # noqa: PLC0415 - see `run`
 
+    from adapter.formats.benchmark_tools import units  # noqa: PLC0415
     from analyzer.fitting import advice as step_advice  # noqa: PLC0415
     from analyzer.fitting import lines as fitting  # noqa: PLC0415
 
-    rows = _in_milliseconds(rows)
+    rows = units.without_odd(rows)
     usable = [row for row in rows if not row.problem]
     # Step times need both lengths; rows that have them stand first, so an index means the same in both fits.
     usable.sort(key=_lengths_missing)
@@ -171,22 +169,8 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
         steps_problem=steps_problem,
         advice=advice,
         capacities=capacities,
-        refused=_other_unit(usable) or step_advice.unusable(steps, lines),
+        refused=units.problem(usable) or step_advice.unusable(steps, lines),
     )
-
-
-def _in_milliseconds(rows: Sequence[benchmarks.Row]) -> list[benchmarks.Row]:
-    """The rows, with a problem where one alone has an ITL that no server reaches; it bends both fits."""
-    measured = [row.itl_ms for row in rows if not row.problem and not math.isnan(row.itl_ms)]
-    if not measured or (median := statistics.median(measured)) < _LEAST_ITL_MS:
-        return list(rows)
-    why = f"beside a median of {median:.3g} ms; if it is in seconds, write it in milliseconds"
-    return [
-        dataclasses.replace(row, problem=f"itl_ms: {row.itl_ms:.3g} ms {why}")
-        if not row.problem and row.itl_ms < _LEAST_ITL_MS
-        else row
-        for row in rows
-    ]
 
 
 def _lengths_missing(row: benchmarks.Row) -> bool:
@@ -271,18 +255,6 @@ def _doubts(rows: Sequence[benchmarks.Row]) -> Iterator[str]:
         yield f"rows are of {len(models)} models ({named}); a profile is of one: fit them apart"
 
 
-def _other_unit(rows: Sequence[benchmarks.Row]) -> str:
-    """What says that times are in another unit than their names say; empty where nothing does."""
-    measured = [row.itl_ms for row in rows if not math.isnan(row.itl_ms)]
-    median = statistics.median(measured) if measured else 1.0
-    if _LEAST_ITL_MS <= median <= _MOST_ITL_MS:
-        return ""
-    why = "which no server reaches; if the column is in seconds, name it itl_s"
-    if median > _MOST_ITL_MS:
-        why = "slower than any server; if the column is in microseconds, divide it by 1000"
-    return f"itl_ms: median ITL of {median:.3g} ms, {why}"
-
-
 def _notes(unusable: Sequence[benchmarks.Row], rows: Sequence[benchmarks.Row]) -> Iterator[str]:
     """Reasons why rows are left out, or a part of them, each once."""
     from adapter.formats import benchmarks  # noqa: PLC0415 - see `run`
@@ -317,8 +289,10 @@ def _table(result: Result) -> Iterator[str]:
                 result.rows,
             )
         yield f"fit quality: {result.lines.quality}"
-    refused = f"not usable, so no profile: {result.refused}"
-    yield from [refused] if result.refused else _profile(result)
+    if result.refused:
+        yield f"not usable, so no profile: {result.refused}"
+    else:
+        yield from _profile(result)
 
 
 def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:

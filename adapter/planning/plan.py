@@ -57,7 +57,7 @@ class Why:
         return self.reasons == other.reasons if isinstance(other, Why) else NotImplemented
 
     def __hash__(self) -> int:
-        """Of the reasons."""
+        """Hash of the reasons, which equal ones share."""
         return hash(self.reasons)
 
     def __repr__(self) -> str:
@@ -355,7 +355,7 @@ class _Reasoning:
     solution: problem.Solution
 
     def reasons(self, variant: problem.VariantCandidates) -> Reasons:
-        """Of one variant."""
+        """Reasons of one variant's decision."""
         name = variant.name
         got, latencies = self.solution.allocations[name], self.latencies.get(name)
         given = got.candidate

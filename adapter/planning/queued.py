@@ -78,8 +78,8 @@ def for_arrivals(
 ) -> IntArray:
     """Replicas that the arrivals take by themselves, of those that the rates need; shape (M,).
 
-    Their part of these is rounded up twice, so no more than the arrivals take at a replica's rate, where
-    replicas together carry at least as much as alone.
+    `needed` is whole, so the arrivals' share of it would be rounded up twice: it is at most what they take at
+    one replica's rate, where replicas together carry at least as much as alone.
 
     Args:
         options: M options with their loads.

@@ -46,7 +46,7 @@ class Queue:
         ordered: Replicas that are published or asked for, those that serve included.
         start_seconds: Seconds until a replica that is created now is ready.
         loading_seconds: Time until the replicas that were asked for last are ready.
-        late: Whether these are late by an interval or more, so that nobody knows when they will be ready.
+        late: Whether these are late by an interval or more, so that it is not known when they will be ready.
         seen_seconds: Time over which its growth was seen; infinite where it is known to go on.
 
     """

@@ -31,7 +31,7 @@ def record(
 ) -> forecast.State:
     """The trend with one more rate; one that is no newer (`at`, monotonic seconds) is ignored.
 
-    `new` says of a first rate whether nobody has planned for those before it.
+    `new`: whether a first rate is of a load that had no target before.
     """
     if trend is not None and at <= trend.at:
         return trend

@@ -332,7 +332,7 @@ def with_rates(
         record: With the rates of members since the last one of the trend.
         serving: Keys of members that serve: the group's rate is known once each has shown its own.
         members: All of them; sizes of requests are those of the first one with a profile.
-        new: Whether nobody has planned for those that serve before.
+        new: Whether none of the members that show a rate had a target before.
 
     """
     if not frozenset(serving) <= record.rates.keys():

@@ -29,9 +29,9 @@ NOTE_LIMIT = 1024
 """Characters of an Event's note, the API's limit."""
 
 BURST, PER_SECOND = 25, 1 / 30
-"""Events of one variant at once, and a second after that: whoever may change it can have it change its target
-in every cycle. Recorders of Kubernetes' own controllers have such a limit too, with a longer pause:
-https://pkg.go.dev/k8s.io/client-go/tools/record#EventSpamKeyFunc"""
+"""Events of one variant at once, and per second after that: a tenant that edits its variant again and again
+changes its target in every cycle. Recorders of Kubernetes' own controllers have such a limit too, with a
+longer pause: https://pkg.go.dev/k8s.io/client-go/tools/record#EventSpamKeyFunc"""
 
 NAMESPACE_BURST, NAMESPACE_PER_SECOND = 1000, 5.0
 """The same for all variants of one namespace, also those that are made anew under other names."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
@@ -44,17 +45,14 @@ def of_pod(status: Mapping[str, Any]) -> str:
     return FAILING if status.get("phase") == "Failed" else ""
 
 
-def restarted_at(status: Mapping[str, Any], servers: Collection[str]) -> float | None:
+def restarted_at(status: Mapping[str, Any], servers: AbstractSet[str]) -> float | None:
     """When the container that serves last started again, Unix seconds; None where it did not.
 
     Nor where several serve: a start of one of them says nothing of the counters of another.
     """
-    starts: list[float] = []
-    if len(servers) > 1:
-        return None
     for item in status.get("containerStatuses") or ():
-        if item.get("name") in servers and item.get("restartCount"):
+        if servers == {item.get("name")} and item.get("restartCount"):
             running = (item.get("state") or {}).get("running") or {}
             with contextlib.suppress(ValueError, OverflowError):
-                starts.append(datetime.fromisoformat(str(running.get("startedAt"))).timestamp())
-    return max(starts, default=None)
+                return datetime.fromisoformat(str(running.get("startedAt"))).timestamp()
+    return None
