@@ -49,8 +49,11 @@ class LiveSchedulerEngine:
 
     def submit(self, *, input_tokens: int, output_tokens: int) -> Request:
         """Queue a request; its tokens come through `request.tokens`. ValueError when it can never fit."""
-        self._catch_up()
-        arrived_ms = max(self.now_ms(), self._engine.now_ms)
+        # One reading of the clock: a step that could begin only after a later one would be served, with
+        # those after it, in one go once the loop is back, and nobody would be given its tokens.
+        now_ms = self.now_ms()
+        self._catch_up(now_ms)
+        arrived_ms = max(now_ms, self._engine.now_ms)
         number = self._engine.submit(
             arrival_ms=arrived_ms, input_tokens=input_tokens, output_tokens=output_tokens
         )
@@ -74,7 +77,7 @@ class LiveSchedulerEngine:
 
     def state(self) -> EngineState:
         """Gauges and counters of now."""
-        self._catch_up()
+        self._catch_up(self.now_ms())
         return self._engine.state()
 
     @property
@@ -91,7 +94,7 @@ class LiveSchedulerEngine:
         """Serve until cancelled."""
         while True:
             self._wake.clear()
-            self._catch_up(most=CATCH_UP_YIELD)
+            self._catch_up(self.now_ms(), most=CATCH_UP_YIELD)
             due_ms = self._engine.step_end_ms
             if due_ms == math.inf:
                 await self._wake.wait()
@@ -113,9 +116,9 @@ class LiveSchedulerEngine:
         if self._engine.step_end_ms == math.inf:
             self._engine.advance(math.nextafter(self._engine.now_ms, math.inf))
 
-    def _catch_up(self, most: int | None = None) -> None:
-        """End the steps until now, one after the other, at most so many."""
-        engine, now_ms, ended = self._engine, self.now_ms(), 0
+    def _catch_up(self, now_ms: float, most: int | None = None) -> None:
+        """End the steps until then, one after the other, at most so many."""
+        engine, ended = self._engine, 0
         while engine.step_end_ms <= now_ms and ended != most:
             engine.advance(engine.step_end_ms)
             self._give_out(engine.now_ms)

@@ -89,6 +89,21 @@ def test_aborted_request_gives_its_place() -> None:
     virtual_time.run(serve())
 
 
+async def test_late_loop_loses_no_token() -> None:
+    """Tokens that are due while something else has the processor are given out afterwards, all of them."""
+    engine = LiveSchedulerEngine(TIMES, LIMITS, speed=20.0)
+    task = asyncio.create_task(engine.run())
+    await asyncio.sleep(0)
+    for _ in range(3):
+        request = engine.submit(input_tokens=20, output_tokens=5)
+        time.sleep(0.02)  # noqa: ASYNC251 - more than the request takes at this speed
+        async with asyncio.timeout(10):
+            for _ in range(request.output_tokens):
+                await request.tokens.get()
+    assert (engine.unfinished, engine.state().finished) == (0, 3)
+    task.cancel()
+
+
 @contextlib.asynccontextmanager
 async def running(
     *, requests: int | None = None, tokens: int | None = None, speed: float = 20.0
@@ -101,9 +116,11 @@ async def running(
     )
     server = TestServer(Server(model="m", profile=profile, speed=speed).application())
     await server.start_server()
-    async with aiohttp.ClientSession() as session:
-        yield session, str(server.make_url("")).rstrip("/")
-    await server.close()
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield session, str(server.make_url("")).rstrip("/")
+    finally:
+        await server.close()
 
 
 def body(words: int, output_tokens: int) -> dict[str, object]:
