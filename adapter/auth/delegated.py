@@ -18,7 +18,7 @@ from adapter import errors
 from adapter.auth import authentication, authorization, reviews
 from adapter.auth import local as local_auth
 from adapter.kube import advice, client, informer
-from adapter.tls.certificates import Certificates
+from adapter.tls.certificates import RELOAD_SECONDS, Certificates
 
 log = structlog.get_logger()
 
@@ -123,15 +123,24 @@ async def _follow(
     changed: asyncio.Event,
     use: Callable[[authentication.IdentityConfig], None],
 ) -> None:
-    """Apply every change until cancelled."""
+    """Apply every change until cancelled; one that is not applied is retried."""
+    problem = ""
     while True:
         await changed.wait()
         changed.clear()
         try:
             use(_config(config_maps))
         except (errors.StartupError, ValueError) as error:
-            log.warning("front-proxy configuration unusable; keeping the last", error=str(error))
+            if str(error) != problem:
+                log.warning(
+                    "front-proxy configuration unusable; keeping the last", error=str(error)
+                )
+            problem = str(error)
+            # Files of the serving certificate that are being replaced pass by themselves.
+            await asyncio.sleep(RELOAD_SECONDS)
+            changed.set()
         else:
+            problem = ""
             log.info("front-proxy configuration reloaded")
 
 

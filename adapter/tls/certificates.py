@@ -118,6 +118,11 @@ def server_context(certificate: Path, key: Path, client_cas: bytes) -> ssl.SSLCo
             f"{certificate}, {key}: no PEM certificate and key that belong together"
             f" ({error.reason or error})"
         ) from error
+    except OSError as error:
+        # Read a second time: a file that is being replaced may be gone by now.
+        raise errors.StartupError(
+            f"{certificate}, {key}: cannot be read: {error.strerror}"
+        ) from error
     if client_cas:
         try:
             context.load_verify_locations(cadata=client_cas.decode("ascii"))

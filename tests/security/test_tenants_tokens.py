@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from pathlib import Path
 
 import aiohttp
 import pytest
 import structlog
 
+from adapter import errors
 from adapter.apiserver.delegation import Delegate, DelegateOptions
 from adapter.auth import authorization, users
 from adapter.auth.authorization import DENIED_BURST, AccessDecision, Attributes, ClusterPolicy
 from adapter.kube.leader_election import Leadership, LeaseTimes
 from adapter.kube.lease import KubernetesLease
-from adapter.tls.certificates import RELOAD_SECONDS, Certificates
+from adapter.tls.certificates import RELOAD_SECONDS, Certificates, server_context
 from tests.adapter.kube import test_lease
 from tests.fakes import kubernetes_stand_in as stand_ins
 
@@ -117,3 +120,25 @@ async def test_certificate_files_that_do_not_fit_are_logged_once(tmp_path: Path)
         await asyncio.sleep(60.5 * RELOAD_SECONDS)
         following.cancel()
     assert [log["event"] for log in logs] == ["serving certificate unusable; keeping the last"]
+
+
+def test_a_certificate_file_that_goes_while_it_is_loaded_is_an_error_like_others(
+    tmp_path: Path,
+) -> None:
+    """Files are read twice; what follows them goes on after the error of one replaced in between."""
+    stand_ins.certificates(tmp_path)
+    certificate = tmp_path / "serving.crt"
+    pem = certificate.read_bytes()
+    certificate.unlink()
+    os.mkfifo(certificate)
+
+    def give_once() -> None:
+        with certificate.open("wb") as pipe:
+            certificate.unlink()
+            pipe.write(pem)
+
+    giving = threading.Thread(target=give_once)
+    giving.start()
+    with pytest.raises(errors.StartupError, match=r"serving\.crt, .*serving\.key: cannot be read"):
+        server_context(certificate, tmp_path / "serving.key", b"")
+    giving.join()
