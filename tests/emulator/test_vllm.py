@@ -36,8 +36,10 @@ def with_engine(use: Callable[[Engine], Awaitable[None]]) -> None:
     async def main() -> None:
         engine = Engine(PROFILE)
         task = asyncio.create_task(engine.run())
-        await use(engine)
-        task.cancel()
+        try:
+            await use(engine)
+        finally:
+            task.cancel()
 
     virtual_time.run(main())
 
@@ -51,8 +53,10 @@ async def admitted() -> None:
 async def running() -> AsyncIterator[str]:
     server = TestServer(Server(model="m", profile=PROFILE, speed=1.0).application())
     await server.start_server()
-    yield str(server.make_url("")).rstrip("/")
-    await server.close()
+    try:
+        yield str(server.make_url("")).rstrip("/")
+    finally:
+        await server.close()
 
 
 def test_times_are_the_profiles() -> None:

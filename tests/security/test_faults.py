@@ -110,7 +110,7 @@ async def test_a_flood_of_events_leaves_turns_to_requests() -> None:
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("line", ["null", "[1]", '"x"', "7", '{"type": 1}', "[" * 100_000, "{"])
 async def test_a_watch_line_that_is_no_event_is_an_error_of_the_watch(
-    line: str, unused_tcp_port: int
+    line: str,
 ) -> None:
     """It is retried as any failed request; nothing of the line is quoted."""
 
@@ -121,16 +121,15 @@ async def test_a_watch_line_that_is_no_event_is_an_error_of_the_watch(
     app.router.add_get(PODS, serve)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server = f"http://127.0.0.1:{runner.addresses[0][1]}"
 
     async def authorize(_: dict[str, str]) -> None:
         return None
 
     try:
         async with aiohttp.ClientSession() as session:
-            api = client.Connection(
-                session=session, server=f"http://127.0.0.1:{unused_tcp_port}", authorize=authorize
-            )
+            api = client.Connection(session=session, server=server, authorize=authorize)
             with pytest.raises(errors.Unavailable) as caught:
                 [event async for event in client.Cluster(api).watch_objects(PODS, "1")]
     finally:

@@ -91,7 +91,7 @@ async def test_streams_are_bounded_and_end_with_the_program(tmp_path: Path) -> N
 
 
 async def test_one_address_does_not_take_the_pages_of_others(
-    unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The oldest stream of the address with most ends for another's first one; not the other way round."""
     monkeypatch.setattr(events, "MOST_STREAMS", 4)
@@ -100,8 +100,8 @@ async def test_one_address_does_not_take_the_pages_of_others(
     app.router.add_get("/", streams.serve)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
-    url = f"http://127.0.0.1:{unused_tcp_port}/"
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
     connectors = (aiohttp.TCPConnector(local_addr=(f"127.0.0.{end}", 0)) for end in (1, 2))
     many, few = (aiohttp.ClientSession(connector=connector) for connector in connectors)
 

@@ -267,8 +267,10 @@ class Refusing:
 async def followed(source: Refusing) -> AsyncIterator[informer.Informer]:
     one = informer.Informer(source, PATH)
     task = asyncio.create_task(one.run())
-    yield one
-    task.cancel()
+    try:
+        yield one
+    finally:
+        task.cancel()
 
 
 async def test_a_refusal_after_a_restart_may_pass() -> None:

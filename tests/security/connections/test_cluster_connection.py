@@ -23,7 +23,7 @@ PIECE = b"x" * 2**16
 
 
 @contextlib.asynccontextmanager
-async def watched(pieces: list[bytes], port: int) -> AsyncIterator[client.Cluster]:
+async def watched(pieces: list[bytes]) -> AsyncIterator[client.Cluster]:
     """A cluster whose watch of pods sends these pieces."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
@@ -41,10 +41,10 @@ async def watched(pieces: list[bytes], port: int) -> AsyncIterator[client.Cluste
     app.router.add_get(PODS, serve)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         async with aiohttp.ClientSession() as session:
-            server = f"http://127.0.0.1:{port}"
+            server = f"http://127.0.0.1:{runner.addresses[0][1]}"
             yield client.Cluster(
                 client.Connection(session=session, server=server, authorize=authorize)
             )
@@ -53,11 +53,11 @@ async def watched(pieces: list[bytes], port: int) -> AsyncIterator[client.Cluste
 
 
 async def test_a_watch_line_without_end_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No more than the limit is kept of it, however much comes."""
     monkeypatch.setattr(documents, "_LINE_BYTES", 2**20)
-    async with watched([PIECE] * 1024, unused_tcp_port) as cluster:
+    async with watched([PIECE] * 1024) as cluster:
         tracemalloc.start()
         try:
             with pytest.raises(
@@ -69,12 +69,12 @@ async def test_a_watch_line_without_end_is_an_error(
             tracemalloc.stop()
 
 
-async def test_lines_of_a_watch_are_put_together(unused_tcp_port: int) -> None:
+async def test_lines_of_a_watch_are_put_together() -> None:
     """Wherever the pieces end, also within a line, at its end, and with blank lines in between."""
     text = b'\n{"type":"A","object":{}}\n\n{"type":"B","object":{"a":"b"}}\n{"type":"C'
     for size in (1, 7, 26, 100):
         pieces = [text[start : start + size] for start in range(0, len(text), size)]
-        async with watched(pieces, unused_tcp_port) as cluster:
+        async with watched(pieces) as cluster:
             events = [event async for event in cluster.watch_objects(PODS, "1")]
         assert [event["type"] for event in events] == ["A", "B"]
 

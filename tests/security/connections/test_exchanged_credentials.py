@@ -30,8 +30,8 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 class Exchanged:
     """An API server whose certificate and accepted token can be exchanged, on one port."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.port = folder, port
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, 0
         self.token = ""
         self._runner: web.AppRunner | None = None
 
@@ -51,6 +51,7 @@ class Exchanged:
         await web.TCPSite(
             self._runner, "127.0.0.1", self.port, ssl_context=context, reuse_address=True
         ).start()
+        self.port = self._runner.addresses[0][1]
         return authority
 
     async def close(self) -> None:
@@ -65,8 +66,8 @@ class Exchanged:
 
 
 @pytest.fixture
-async def api(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[Exchanged]:
-    server = Exchanged(tmp_path, unused_tcp_port)
+async def api(tmp_path: Path) -> AsyncIterator[Exchanged]:
+    server = Exchanged(tmp_path)
     try:
         yield server
     finally:

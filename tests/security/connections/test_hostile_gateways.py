@@ -69,10 +69,12 @@ async def hostile() -> AsyncIterator[tuple[list[str], set[str]]]:
                 server = await asyncio.start_server(functools.partial(answer, kind), "127.0.0.1", 0)
                 stack.callback(server.close)
                 urls.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/metrics")
-        yield urls, asked
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks)
+        try:
+            yield urls, asked
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks)
 
 
 @pytest.mark.virtual_time

@@ -70,12 +70,13 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(api: Served, port: int) -> AsyncIterator[client.Cluster]:
+async def served(api: Served) -> AsyncIterator[client.Cluster]:
     app = web.Application()
     app.router.add_get("/{path:.*}", api.answer)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server = f"http://127.0.0.1:{runner.addresses[0][1]}"
 
     async def authorize(_: dict[str, str]) -> None:
         return None
@@ -83,18 +84,16 @@ async def served(api: Served, port: int) -> AsyncIterator[client.Cluster]:
     try:
         async with aiohttp.ClientSession() as session:
             yield client.Cluster(
-                client.Connection(
-                    session=session, server=f"http://127.0.0.1:{port}", authorize=authorize
-                )
+                client.Connection(session=session, server=server, authorize=authorize)
             )
     finally:
         await runner.cleanup()
 
 
-async def test_a_list_is_never_in_memory_as_a_whole(unused_tcp_port: int) -> None:
+async def test_a_list_is_never_in_memory_as_a_whole() -> None:
     """400 pods of 60 KiB are 24 MiB; of them a page or two are held, and what is kept of each."""
     api = Served(count=400, kibibytes=30)
-    async with served(api, unused_tcp_port) as cluster:
+    async with served(api) as cluster:
         follower = informer.Informer(cluster, "/api/v1/pods", trim=pods.trimmed)
         tracemalloc.start()
         try:
@@ -114,10 +113,10 @@ async def test_a_list_is_never_in_memory_as_a_whole(unused_tcp_port: int) -> Non
 
 
 @pytest.mark.parametrize("small", [0, 300])
-async def test_pages_that_are_too_long_are_not_read(unused_tcp_port: int, small: int) -> None:
+async def test_pages_that_are_too_long_are_not_read(small: int) -> None:
     """40 pods of 300 KiB, first or after 300 small ones, of which a page was small: all come, few at once."""
     api = Served(count=small + 40, kibibytes=150, small=small)
-    async with served(api, unused_tcp_port) as cluster:
+    async with served(api) as cluster:
         names, read = [], []
         async for page in cluster.list_pages("/api/v1/pods"):
             names += [item["metadata"]["name"] for item in page.items]
@@ -127,28 +126,28 @@ async def test_pages_that_are_too_long_are_not_read(unused_tcp_port: int, small:
     assert max(length for _, length in api.pages) > pages.MOST_BYTES  # the attack is one
 
 
-async def test_one_object_may_be_longer_than_a_page(unused_tcp_port: int) -> None:
+async def test_one_object_may_be_longer_than_a_page() -> None:
     """It comes alone."""
     api = Served(count=2, kibibytes=4500)
-    async with served(api, unused_tcp_port) as cluster:
+    async with served(api) as cluster:
         items, _ = await cluster.list_objects("/api/v1/pods")
     assert [item["metadata"]["name"] for item in items] == ["p0", "p1"]
 
 
-async def test_small_objects_come_in_large_pages(unused_tcp_port: int) -> None:
+async def test_small_objects_come_in_large_pages() -> None:
     """2,000 pods take no more than the seven requests that pages of 100, 200, 400 and 500 need."""
     api = Served(count=2000, kibibytes=0)
-    async with served(api, unused_tcp_port) as cluster:
+    async with served(api) as cluster:
         items, version = await cluster.list_objects("/api/v1/pods")
     assert [item["metadata"]["name"] for item in items] == [f"p{n}" for n in range(2000)]
     assert version == "7"
     assert len(api.pages) <= 7
 
 
-async def test_the_copy_has_no_bookkeeping(unused_tcp_port: int) -> None:
+async def test_the_copy_has_no_bookkeeping() -> None:
     """Neither fields' managers nor the copy that kubectl keeps; what is read stays."""
     api = Served(count=1, kibibytes=1)
-    async with served(api, unused_tcp_port) as cluster:
+    async with served(api) as cluster:
         follower = informer.Informer(cluster, "/api/v1/pods")
         task = asyncio.create_task(follower.run())
         await follower.synced.wait()

@@ -65,31 +65,32 @@ ODD: dict[str, bytes] = {
 
 @contextlib.asynccontextmanager
 async def following(
-    serve: Callable[[web.Request], Awaitable[web.StreamResponse]], port: int
+    serve: Callable[[web.Request], Awaitable[web.StreamResponse]],
 ) -> AsyncIterator[tuple[informer.Informer, asyncio.Task[None]]]:
     """An informer of pods, and its task, on an API that answers so."""
     app = web.Application()
     app.router.add_get(PODS, serve)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
 
     async def authorize(_: dict[str, str]) -> None:
         return None
 
-    async with aiohttp.ClientSession() as session:
-        server = f"http://127.0.0.1:{port}"
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(runner.cleanup)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        server = f"http://127.0.0.1:{runner.addresses[0][1]}"
         api = client.Cluster(client.Connection(session=session, server=server, authorize=authorize))
         follower = informer.Informer(api, PODS)
         task = asyncio.create_task(follower.run())
+        stack.push_async_callback(tasks.cancel, task)
         yield follower, task
-        await tasks.cancel(task)
-    await runner.cleanup()
 
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("shape", ODD)
-async def test_what_comes_after_an_odd_line_is_read(shape: str, unused_tcp_port: int) -> None:
+async def test_what_comes_after_an_odd_line_is_read(shape: str) -> None:
     """Whether the line is left out, or the watch begins again; soon, and without a flood of requests."""
     requests: list[str] = []
 
@@ -109,7 +110,7 @@ async def test_what_comes_after_an_odd_line_is_read(shape: str, unused_tcp_port:
         await asyncio.sleep(3600)
         return response
 
-    async with following(serve, unused_tcp_port) as (follower, task):
+    async with following(serve) as (follower, task):
         started = asyncio.get_running_loop().time()
         await until(lambda: ("a", "last") in follower.objects)
         waited = asyncio.get_running_loop().time() - started
@@ -122,7 +123,7 @@ async def test_what_comes_after_an_odd_line_is_read(shape: str, unused_tcp_port:
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("token", ["same", ""])
-async def test_a_list_without_end_is_not_hammered(token: str, unused_tcp_port: int) -> None:
+async def test_a_list_without_end_is_not_hammered(token: str) -> None:
     """Each page has no objects and a `continue` token, the same one or a new one."""
     requests: list[str] = []
 
@@ -130,7 +131,7 @@ async def test_a_list_without_end_is_not_hammered(token: str, unused_tcp_port: i
         requests.append(token or str(len(requests)))
         return web.json_response({"metadata": {"continue": requests[-1]}, "items": []})
 
-    async with following(serve, unused_tcp_port) as (follower, _):
+    async with following(serve) as (follower, _):
         await asyncio.sleep(30.0)
         assert 2 <= len(requests) <= 62
         assert bool(follower.problem) is bool(token)
