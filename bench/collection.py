@@ -47,6 +47,8 @@ BUCKETS = ".+_bucket"
 MEBI = 2**20
 PODS = 3
 """Of each variant."""
+START_SECONDS = 600.0
+"""Most seconds until Prometheus has scraped every pod, for a machine that does other work too."""
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -281,7 +283,7 @@ async def from_prometheus(
     async with prometheus_server.running(
         scrape_targets, interval_ms=round(1000 * interval), drop="" if args.buckets else BUCKETS
     ) as server:
-        await server.scraped(scrape_targets, seconds=120.0)
+        await server.scraped(scrape_targets, seconds=START_SECONDS)
         # Backfill needs a past.
         await asyncio.sleep(2 * interval)
         collector = made(session, "prometheus", interval)
@@ -317,7 +319,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds of one query")
     parser.add_argument("--buckets", action="store_true", help="Prometheus keeps all series")
     args = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     serving.settle_heap()  # as serve does
     asyncio.run(measure(args))
 

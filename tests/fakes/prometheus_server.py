@@ -23,6 +23,8 @@ import aiohttp
 
 START_SECONDS = 60.0
 END_SECONDS = 20.0
+HANG_SECONDS = 300.0
+"""After which a wait counts as endless; it decides nothing else."""
 MISSING = "no prometheus on PATH; scripts/test-tools installs Debian's as root"
 
 
@@ -87,8 +89,8 @@ class PrometheusServer:
             elements: list[dict[str, Any]] = (await response.json())["data"]["result"]
             return elements
 
-    async def scraped(self, targets: Sequence[Target], *, seconds: float = 120.0) -> None:
-        """Wait until each of these was scraped well."""
+    async def scraped(self, targets: Sequence[Target], *, seconds: float = HANG_SECONDS) -> None:
+        """Wait until the last scrape of each of these went well."""
         wanted = {(target.address, target.namespace, target.pod) for target in targets}
         names = ("instance", "namespace", "pod")
         async with asyncio.timeout(seconds):
@@ -98,7 +100,7 @@ class PrometheusServer:
                     return
                 await asyncio.sleep(0.1)
 
-    async def until(self, query: str, *, seconds: float = 120.0) -> None:
+    async def until(self, query: str, *, seconds: float = HANG_SECONDS) -> None:
         """Wait until a query has an answer."""
         async with asyncio.timeout(seconds):
             while True:
