@@ -140,14 +140,12 @@ class Engine:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        self._at_ms = self.now_ms()
         behind = 0
         while True:
             self._wake.clear()
             due_ms = self._next_event_ms()
             if due_ms is None:
                 await self._wake.wait()
-                self._at_ms = max(self._at_ms, self.now_ms())
             elif due_ms > self.now_ms():
                 behind = 0
                 await self._sleep_until(due_ms)

@@ -74,6 +74,22 @@ def test_times_are_the_profiles() -> None:
     with_engine(use)
 
 
+async def test_a_late_loop_dates_a_request_by_its_arrival() -> None:
+    """An idle engine that is woken late, as on a busy machine, has served the request since it came."""
+    engine = Engine(PROFILE, speed=20.0)
+    task = asyncio.create_task(engine.run())
+    await asyncio.sleep(0)
+    request = engine.submit(input_tokens=20, output_tokens=2)
+    time.sleep(0.02)  # noqa: ASYNC251 - 400 ms of the engine
+    try:
+        async with asyncio.timeout(HANG_SECONDS):
+            times_ms = [await request.tokens.get() for _ in range(2)]
+    finally:
+        task.cancel()
+    assert request.admitted_ms == request.arrived_ms
+    assert times_ms == pytest.approx([request.arrived_ms + 12, request.arrived_ms + 33], abs=1e-3)
+
+
 def test_a_full_batch_is_slower_and_the_rest_waits() -> None:
     """Four requests decode at alpha + 4 beta; the fifth starts when one of them ends."""
 
