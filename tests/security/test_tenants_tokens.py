@@ -137,7 +137,7 @@ def test_a_certificate_file_that_goes_while_it_is_loaded_is_an_error_like_others
             certificate.unlink()
             pipe.write(pem)
 
-    giving = threading.Thread(target=give_once)
+    giving = threading.Thread(target=give_once, daemon=True)
     giving.start()
     with pytest.raises(errors.StartupError, match=r"serving\.crt, .*serving\.key: cannot be read"):
         server_context(certificate, tmp_path / "serving.key", b"")
