@@ -26,7 +26,7 @@ from emulator.vllm import Server
 from tests.fakes import virtual_time
 
 PROFILE = EngineProfile(alpha_ms=20.0, beta_ms=1.0, gamma_ms=10.0, delta_ms=0.1, max_batch=4)
-HANG_SECONDS = 100
+HANG_SECONDS = 300
 """Bound for programs that take a second or two: it turns a hang into a failure."""
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import aiohttp
 
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 END_SECONDS = 20.0
 HANG_SECONDS = 300.0
 """After which a wait counts as endless; it decides nothing else."""

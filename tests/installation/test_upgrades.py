@@ -108,7 +108,7 @@ def test_the_emulated_variant_is_made_once_its_crd_is_there(tmp_path: Path) -> N
         command = [sys.executable, str(folder / "create.py"), str(folder / "variant.yaml")]
         for expected in ("created", "exists"):
             completed = subprocess.run(
-                command, env=environment, capture_output=True, text=True, check=True, timeout=60
+                command, env=environment, capture_output=True, text=True, check=True, timeout=300
             )
             assert completed.stdout.splitlines()[-1] == expected
         server.shutdown()

@@ -25,7 +25,7 @@ from adapter.planning.worker_child import (
 )
 from analyzer.latency import LatencyParameters
 
-HANG_SECONDS = 100.0
+HANG_SECONDS = 300.0
 
 STUB = """
 import sys, time

@@ -121,7 +121,7 @@ def test_an_interrupted_recording_goes_on(tmp_path: Path) -> None:
         try:
             assert asked.wait(60)
             process.send_signal(signal.SIGINT)
-            _, problems = process.communicate(timeout=60)
+            _, problems = process.communicate(timeout=300)
         finally:
             release.set()
             process.kill()

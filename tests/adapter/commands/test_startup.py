@@ -53,7 +53,7 @@ def loaded(*words: str) -> set[str]:
         [sys.executable, "-P", "-c", PROGRAM, *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     names: list[str] = json.loads(done.stdout.splitlines()[-1])
@@ -166,7 +166,7 @@ def test_no_search_for_garbage_while_a_command_starts(tmp_path: Path) -> None:
         [sys.executable, "-P", "-c", COLLECTIONS, "plan", "-f", str(tmp_path / "fleet")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "0 0"

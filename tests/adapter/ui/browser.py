@@ -21,7 +21,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))
 
 needed = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
-HANG_SECONDS = 100.0
+HANG_SECONDS = 300.0
 """After which a wait counts as endless: it decides nothing else, and is less than pytest's own limit."""
 
 FLAGS = (

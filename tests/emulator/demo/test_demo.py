@@ -31,7 +31,7 @@ METRIC = (
     f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{scenario.NAMESPACE}/inferno_desired_replicas"
     f"?labelSelector=variant_name%3D{scenario.NAME}"
 )
-HANG_SECONDS = 100
+HANG_SECONDS = 300
 """Bound for what takes seconds: it turns a hang into a failure."""
 
 

@@ -76,7 +76,7 @@ def browse(folder: Path, html: str, *flags: str) -> str:
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--disable-dev-shm-usage", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
          f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=10000", *flags, file.as_uri()],
-        capture_output=True, text=True, timeout=90, check=True,
+        capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     return done.stdout
 

@@ -19,7 +19,7 @@ from adapter.kube.access import kubeconfig, plugin
 from certs.authority import Authority
 
 PODS = "/api/v1/pods"
-HANG_SECONDS = 60.0
+HANG_SECONDS = 300.0
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from adapter.kube.election.thread import ElectionThread
 from adapter.kube.leader_election import LeaseConflictError, LeaseRecord, LeaseTimes
 
 TIMES = LeaseTimes(duration=60, deadline=30.0, retry=0.01)
-HANG_SECONDS = 60.0
+HANG_SECONDS = 300.0
 """After which a wait counts as endless; it decides nothing else."""
 
 
