@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
 from typing import Any
 
 from adapter.auth import reviews
@@ -186,18 +185,14 @@ async def lease(site: Site) -> AsyncIterator[Finding]:
         )
         return
     spec = item.get("spec") or {}
-    holder = spec.get("holderIdentity")
-    try:
-        renewed = datetime.fromisoformat(str(spec.get("renewTime")))
-        age = (site.now() - renewed).total_seconds()
-    except ValueError:
-        age = float("inf")
-    if holder and age <= LEASE_LATE_SECONDS:
+    holder, age = spec.get("holderIdentity"), site.seconds_since(spec.get("renewTime"))
+    if holder and age is not None and age <= LEASE_LATE_SECONDS:
         yield Finding("ok", f"{holder} leads")
     else:
+        renewed = "has no renewTime" if age is None else f"was renewed {age:.0f} s ago"
         yield Finding(
             "error",
-            f"no leader: Lease {names.namespace}/{names.lease} was renewed {age:.0f} s ago",
+            f"no leader: Lease {names.namespace}/{names.lease} {renewed}",
             f"kubectl -n {names.namespace} get pods; read the log of {names.service}",
         )
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 from adapter.auth.users import ReviewError
 from adapter.diagnostics import aggregation, configuration, permissions, variants
-from adapter.diagnostics.site import SCALERS, Check, Finding, Site
+from adapter.diagnostics.site import SCALERS, Check, Finding, Site, failed
 from adapter.kube import advice
-from adapter.kube.errors import ApiError
+from adapter.kube.errors import ApiError, Unauthorized
 
 
 async def _hpas(site: Site) -> AsyncIterator[Finding]:
@@ -43,11 +43,13 @@ async def findings(site: Site) -> AsyncIterator[Finding]:
     """Run all checks, one after the other; changes nothing.
 
     A check that may not read what it needs is a finding, and the next one runs; where the first has no answer
-    at all, or the server is no Kubernetes API server, the others would say nothing.
+    at all, or no credentials that are accepted, or the server is no Kubernetes API server, the others would
+    say nothing. What several checks meet is said once.
     """
     if (other := await aggregation.other_server(site)) is not None:
         yield other
         return
+    refused = set[Finding]()
     for check in CHECKS:
         try:
             async for finding in check(site):
@@ -56,6 +58,8 @@ async def findings(site: Site) -> AsyncIterator[Finding]:
             if check is CHECKS[0] and isinstance(error, ApiError) and not error.answered:
                 yield Finding("error", f"no answer of the API server: {error}", advice.NO_ANSWER)
                 return
-            yield Finding(
-                "error", f"check failed: {error}", "run doctor with more rights, or try again later"
-            )
+            if (finding := failed(error)) not in refused:
+                yield finding
+            if isinstance(error, Unauthorized):
+                return
+            refused.add(finding)

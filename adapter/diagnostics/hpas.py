@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -134,11 +133,8 @@ def _stopped(
 
 def _since(site: Site, condition: Mapping[str, Any]) -> float:
     """Seconds since a condition changed; endless where it does not say."""
-    try:
-        changed = datetime.fromisoformat(str(condition.get("lastTransitionTime")))
-        return (site.now() - changed).total_seconds()
-    except (TypeError, ValueError):
-        return math.inf
+    age = site.seconds_since(condition.get("lastTransitionTime"))
+    return math.inf if age is None else age
 
 
 async def _readings(
@@ -174,17 +170,29 @@ async def _readings(
     )
     findings = asked
     fine: list[Finding] = []
+    unanswered: dict[str, list[tuple[str, ApiError]]] = {}
     for (scaler, reading), finding in zip(readings, served, strict=True):
         problems = hpa_fields.of_fields(_shown(scaler), scaler, reading, minor, settings)
         findings += problems
-        if finding.level != "ok":
+        if isinstance(finding, ApiError):
+            why = str(finding).removeprefix(finding.path)
+            unanswered.setdefault(why, []).append((_shown(scaler), finding))
+        elif finding.level != "ok":
             findings.append(finding)
         elif not problems:
             fine.append(finding)
+    findings += map(_unanswered, unanswered.values())
     if len(fine) > MOST_NAMED:
         fine = [Finding("ok", f"{len(fine)} HorizontalPodAutoscalers read one target each")]
     # What two metrics of one HPA have in common is said once.
     return [*dict.fromkeys(findings), *fine]
+
+
+def _unanswered(alike: Sequence[tuple[str, ApiError]]) -> Finding:
+    """What HPAs do not get with the same error: an API that is down is not said of each of hundreds."""
+    shown, error = alike[0]
+    more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+    return Finding("error", f"{shown}{more}: {error}", "see the APIService, above")
 
 
 def _shown(scaler: hpa.Scaler) -> str:
@@ -262,8 +270,8 @@ async def _served(
     scaler: hpa.Scaler,
     reading: hpa.Reading,
     variants: Mapping[str, _Variant],
-) -> Finding:
-    """What an HPA gets when it reads the metric, with its own selector."""
+) -> Finding | ApiError:
+    """What an HPA gets when it reads the metric, with its own selector; or why it gets no answer."""
     key = f"{scaler.namespace}/{reading.variant}"
     if reading.variant and key not in variants:
         return Finding(
@@ -283,7 +291,7 @@ async def _served(
         path = paths.metric(f"{METRICS}/v1beta1", scaler.namespace, reading.metric)
         document = await site.cluster.request("GET", path, query=query)
     except ApiError as error:
-        return Finding("error", f"{shown}: {error}", "see the APIService, above")
+        return error
     values = [str(item.get("value")) for item in document.get("items") or ()]
     if len(values) == 1:
         elsewhere = _elsewhere(scaler, reading, variants)

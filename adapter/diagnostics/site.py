@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from adapter.auth.users import ReviewError
 from adapter.installation import Names
-from adapter.kube import paths
+from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
-from adapter.kube.errors import ApiError, NotFound
+from adapter.kube.errors import ApiError, Forbidden, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from adapter.collector.prometheus import PrometheusOptions
@@ -49,6 +50,22 @@ class Finding:
     level: Literal["ok", "warning", "error"]
     what: str
     fix: str = ""
+
+
+_LATER = "try again later; the API server may be starting or overloaded"
+
+
+def failed(error: ApiError | ReviewError) -> Finding:
+    """The finding of a check that the API server refused or did not answer, with the fix by what it said."""
+    refusal = error.__cause__ if isinstance(error, ReviewError) else error
+    if isinstance(refusal, Forbidden):
+        fix = advice.NO_RIGHT
+    elif isinstance(refusal, Unavailable):
+        fix = _LATER if refusal.answered else advice.NO_ANSWER
+    else:
+        known = advice.of(refusal) if isinstance(refusal, ApiError) else ""
+        fix = known or "run doctor with more rights, or try again later"
+    return Finding("error", f"check failed: {error}", fix)
 
 
 class Site:
@@ -152,6 +169,17 @@ class Site:
             if flag == name:
                 return value if equals else following
         return None
+
+    def seconds_since(self, text: object) -> float | None:
+        """Seconds since a time that an object has; None where it has none.
+
+        One without a zone is UTC, as all times of the API are: other tools than Kubernetes' write it so.
+        """
+        try:
+            at = datetime.fromisoformat(str(text))
+        except ValueError:
+            return None
+        return (self.now() - (at if at.tzinfo else at.replace(tzinfo=UTC))).total_seconds()
 
     async def minor(self) -> int:
         """Minor version of Kubernetes; 0 where it is not known."""

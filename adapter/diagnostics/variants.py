@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
 from importlib import metadata
 from typing import Any
 
@@ -105,11 +104,7 @@ async def _time_to_live(site: Site) -> float:
 def _age(site: Site, item: Mapping[str, Any]) -> float:
     """Seconds since a variant's target was decided; 0 without one."""
     target = (item.get("status") or {}).get("desiredOptimizedAlloc") or {}
-    try:
-        decided = datetime.fromisoformat(str(target.get("lastRunTime")))
-        return (site.now() - decided).total_seconds()
-    except (TypeError, ValueError):
-        return 0.0
+    return site.seconds_since(target.get("lastRunTime")) or 0.0
 
 
 async def statuses(site: Site) -> AsyncIterator[Finding]:

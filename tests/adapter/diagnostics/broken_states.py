@@ -243,6 +243,10 @@ STATES: dict[str, tuple[Change, str]] = {
     "no leader": (
         lease(holderIdentity="a", renewTime="2026-01-01T00:00:00Z"), "no leader: Lease",
     ),
+    "no leader, time without zone": (
+        lease(holderIdentity="a", renewTime="2026-01-01T00:00:00"), "no leader: Lease",
+    ),
+    "no leader, no time": (lease(holderIdentity="a"), "variant-adapter has no renewTime"),
     "no costs": (
         removed(CORE, "configmaps", SYSTEM, "accelerator-unit-costs"),
         f"no ConfigMap {SYSTEM}/accelerator-unit-costs",

@@ -163,19 +163,52 @@ async def examined(
         return findings, site.api
 
 
-@pytest.mark.parametrize("code", [403, 500])
-async def test_a_check_that_cannot_run_is_a_finding(tmp_path: Path, code: int) -> None:
-    """Refused or broken, it is an error with the reason, and all other checks run."""
+@pytest.mark.parametrize(
+    ("code", "fix"),
+    [(403, "have that right granted to you"), (429, "try again later"), (500, "try again later")],
+)
+async def test_a_check_that_cannot_run_is_a_finding(tmp_path: Path, code: int, fix: str) -> None:
+    """Refused or broken, it is an error with the reason and what helps, and all other checks run."""
     whole, _ = await examined(tmp_path / "a", None)
     partly, _ = await examined(tmp_path / "b", code, f"/leases/{Names().lease}")
     (failed,) = [finding for finding in partly if finding.what.startswith("check failed")]
     assert str(code) in failed.what
-    assert (failed.level, bool(failed.fix)) == ("error", True)
+    assert failed.level == "error"
+    assert failed.fix.startswith(fix)
     missing = [finding for finding in whole if finding not in partly]
     assert [finding.what for finding in missing] == [
         "no Lease variant-adapter-system/variant-adapter: the adapter has never started"
     ]
     assert len(partly) == len(whole)
+
+
+@pytest.mark.parametrize(("code", "reviews"), [(403, "have that right"), (503, "try again")])
+async def test_reviews_that_are_refused_have_the_fix_of_their_refusal(
+    tmp_path: Path, code: int, reviews: str
+) -> None:
+    """Two checks need them, which is said once."""
+    findings, _ = await examined(tmp_path, code, "/subjectaccessreviews")
+    (failed,) = [item for item in findings if item.what.startswith("check failed")]
+    assert failed.fix.startswith(reviews)
+
+
+async def test_credentials_that_are_not_accepted_are_one_finding(tmp_path: Path) -> None:
+    """No other check would get an answer, and none of their fixes is the one that helps."""
+    (finding,), _ = await examined(tmp_path, 401)
+    assert finding.level == "error"
+    assert finding.fix.startswith("renew the credentials")
+
+
+async def test_a_crd_that_is_missing_is_said_with_its_fix(tmp_path: Path) -> None:
+    """The list that there is not is what several checks read, and is said once."""
+    async with kubernetes_api.running(tmp_path) as site:
+        admin = await site.entrance("admin", user="")
+        admin.answer = lambda _, path: 404 if "llmd.ai" in path else None
+        async with connected(admin.kubeconfig) as cluster:
+            findings = [item async for item in doctor.findings(Site(cluster, Names()))]
+    told = [item for item in findings if "variantautoscalings" in item.what]
+    assert len(told) == 2
+    assert all(item.fix.endswith("kubectl apply -k manifests/crd") for item in told)
 
 
 async def test_who_may_not_list_all_deployments_gets_no_finding_of_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from adapter.diagnostics import doctor
 from adapter.diagnostics.site import CONCURRENT, MOST_NAMED, Site, in_order
-from adapter.installation import Names
+from adapter.installation import METRICS, Names
 from adapter.kube.client import connected
 from tests.fakes import cluster_world as worlds
 from tests.fakes.healthy_cluster import healthy
@@ -65,6 +65,21 @@ async def test_one_that_is_ill_among_many_is_named(tmp_path: Path) -> None:
             findings = [item async for item in doctor.findings(Site(cluster, Names()))]
     (wrong,) = [item.what for item in findings if item.level != "ok"]
     assert "HorizontalPodAutoscaler team-a/v7: gets 0 values" in wrong
+
+
+async def test_an_api_that_is_down_is_not_said_of_each_hpa(tmp_path: Path) -> None:
+    """Hundreds get the same error: it is one line with their number."""
+    number = 2 * MOST_NAMED
+    async with worlds.running(tmp_path) as world:
+        await healthy(world, number)
+        admin = await world.site.entrance("admin", user="")
+        metrics = f"/apis/{METRICS}/"
+        admin.answer = lambda _, path: 503 if path.startswith(metrics) else None
+        async with connected(admin.kubeconfig) as cluster:
+            findings = [item async for item in doctor.findings(Site(cluster, Names()))]
+    (wrong,) = [item.what for item in findings if item.level != "ok"]
+    assert wrong.startswith("HorizontalPodAutoscaler team-a/v and 39 more: ")
+    assert "503" in wrong
 
 
 async def test_results_come_in_order() -> None:
