@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from adapter.resources.annotations import ACCELERATOR_LABEL
 from adapter.resources.devices import dra, in_use, neuron, products, taints
-from adapter.resources.devices.by_product import ByProduct
+from adapter.resources.devices.by_product import ByProduct, given_twice
 from adapter.resources.devices.held import devices
 from adapter.resources.devices.left_out import MOST_NAMED, LeftOut, clauses, several
 from adapter.resources.gpu_vendors import (
@@ -230,13 +230,15 @@ def take(
         | set(tolerations),
     )
     pools = [pool for node in by_name.values() for pool in _pools(node, admitted)]
-    pools += _allocated_pools(allocation, by_name, admitted)
+    published = list(_allocated_pools(allocation, by_name, admitted))
+    twice = given_twice(pools, published)
+    pools += [pool for pool in published if pool.key not in twice]
     offering = {pool.node for pool in pools}
     pools += [
         pool for name, node in by_name.items() if name not in offering for pool in _none_of(node)
     ]
     others, own, places = in_use.by_place(neuron.by_device(pods, by_name), variant_pods)
-    for place, holders in allocation.holders():
+    for place, holders in allocation.holders(twice):
         (others if holders.isdisjoint(variant_pods) else own)[place] += 1
         for pod in holders & variant_pods:
             places[pod][place] += 1
@@ -300,8 +302,7 @@ def _closed(node: Object, admitted: taints.Admission) -> str:
 
 
 def _pools(node: Object, admitted: taints.Admission) -> Iterator[_Pool]:
-    closed = _closed(node, admitted)
-    labels = node["metadata"]["labels"]
+    closed, labels = _closed(node, admitted), node["metadata"]["labels"]
     for resource, count in node["allocatable"].items():
         for resources, read, memories in VENDORS:
             match = resources.fullmatch(resource)
@@ -311,13 +312,12 @@ def _pools(node: Object, admitted: taints.Admission) -> Iterator[_Pool]:
                 continue
             product, problem = read(match, node)
             sliced = SLICE.search(product) or products.spelt(product)[1]
-            memory = memory_gib(first(labels, *memories))
             yield _Pool(
                 node=str(node["metadata"]["name"]),
                 resource=resource,
                 count=count,
                 product=product,
-                memory_gib=None if sliced else memory,
+                memory_gib=None if sliced else memory_gib(first(labels, *memories)),
                 ready=node["ready"],
                 why=problem or closed,
                 coarse=product == products.of_cloud(labels),

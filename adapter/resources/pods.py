@@ -306,7 +306,9 @@ def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
         whole = sum(count for name, count in amounts.items() if is_whole(name))
         if amounts or claimed[replica]:
             split = parts or not all(map(is_whole, amounts))
-            counts.add(0 if split else whole + len(claimed[replica]))
+            # What the scheduler claims for extended resources is what these ask for.
+            extended = sum(device.extended for device in claimed[replica])
+            counts.add(0 if split else max(whole, extended) + len(claimed[replica]) - extended)
     return max(counts, default=None)
 
 

@@ -56,7 +56,7 @@ def _own_device(
     published: stored_status.Published | None,
 ) -> str:
     """Device of one that prices itself, by its label, its pods or its last decision; empty of others."""
-    if item.spec.variant_cost is None or item.spec.profile is not None:
+    if not profiles.prices_itself(item):
         return ""
     devices = profiles.devices_of(item, target.products, published)
     priced = reader.settings.prices(profiles.accelerators_of(item, published), devices)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from adapter.resources.devices import products
@@ -21,6 +21,39 @@ class _Type(Protocol):
 
 
 Kind = TypeVar("Kind", bound=_Type)
+
+ResourceOnNode = tuple[str, str]
+"""Node and resource."""
+
+
+class _OfNode(Protocol):
+    @property
+    def key(self) -> ResourceOnNode: ...
+    @property
+    def node(self) -> str: ...
+    @property
+    def product(self) -> str: ...
+    @property
+    def memory_gib(self) -> float | None: ...
+
+
+def given_twice(
+    by_plugin: Iterable[_OfNode], published: Iterable[_OfNode]
+) -> Mapping[ResourceOnNode, ResourceOnNode]:
+    """Where a device plugin gives the GPUs that a driver publishes too: both are the same ones, once.
+
+    Clusters that move from one to the other have both for a time, and each counts all GPUs of the node.
+    """
+    on_node: dict[str, list[_OfNode]] = defaultdict(list)
+    for pool in by_plugin:
+        if pool.product:
+            on_node[pool.node].append(pool)
+    return {
+        pool.key: other.key
+        for pool in published
+        for other in on_node.get(pool.node, ())
+        if products.alike(other.product, pool.product, pool.memory_gib)
+    }
 
 
 class ByProduct(Generic[Kind]):

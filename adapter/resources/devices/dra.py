@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from adapter.kube import quantity
+from adapter.resources.gpu_vendors import SLICE
 
 VERSION = "resource.k8s.io/v1"
 
@@ -37,6 +38,15 @@ DRIVERS = frozenset(
 
 _GIB = 2**30
 _MIG, _SHARED = "-MIG-", "-SHARED"
+
+_EXTENDED = "resource.kubernetes.io/extended-resource-claim"
+"""Annotation of a claim that the scheduler makes for an extended resource that a pod requests."""
+
+_PASSED_THROUGH = "vfio"
+"""Type of a GPU as drivers publish it once more, for virtual machines."""
+
+_WHOLE = "spx"
+"""Beginning of the partition of AMD's GPUs that is the whole of one."""
 
 _KEEPS_PODS_OUT = frozenset({"NoSchedule", "NoExecute"})
 """Effects of a device's taint, which drivers set where a device is not healthy."""
@@ -82,24 +92,30 @@ class Allocation:
     doubtful: tuple[tuple[Devices, str], ...] = ()
     held: Mapping[ProductOnNode, tuple[frozenset[tuple[str, str]], ...]] | None = None
 
-    def holders(self) -> Iterable[tuple[ProductOnNode, frozenset[tuple[str, str]]]]:
-        """Place of each held device, with the namespace and name of its pods."""
+    def holders(
+        self, elsewhere: Mapping[ProductOnNode, ProductOnNode]
+    ) -> Iterable[tuple[ProductOnNode, frozenset[tuple[str, str]]]]:
+        """Place of each held device, or another one that stands for it, with the names of its pods."""
         for place, devices in (self.held or {}).items():
             for pods in devices:
-                yield place, pods
+                yield elsewhere.get(place, place), pods
 
 
 NONE = Allocation()
 
 
 class Claimed(NamedTuple):
-    """A device that a claim holds; `whole` where it is no slice of a GPU, `product` as its slice says."""
+    """A device that a claim holds; `whole` where it is no slice of a GPU, `product` as its slice says.
+
+    `extended` where the scheduler claimed it for an extended resource that the pod requests.
+    """
 
     driver: str
     pool: str
     name: str
     whole: bool
     product: str = ""
+    extended: bool = False
 
 
 _Device = tuple[str, str, str]
@@ -110,7 +126,11 @@ def trimmed_slice(item: Object) -> Object:
     """The few fields of a ResourceSlice that are read."""
     metadata, spec = item.get("metadata") or {}, item.get("spec") or {}
     pool = spec.get("pool") or {}
-    gpus = spec.get("devices") or () if spec.get("driver") in DRIVERS else ()
+    gpus = [
+        device
+        for device in spec.get("devices") or ()
+        if spec.get("driver") in DRIVERS and _text(device, "type") != _PASSED_THROUGH
+    ]
     apart = bool(spec.get("perDeviceNodeSelection"))
     return {
         "metadata": _metadata(metadata),
@@ -144,6 +164,7 @@ def trimmed_claim(item: Object) -> Object:
             for user in status.get("reservedFor") or ()
             if user.get("resource") == "pods"
         ),
+        "extended": (metadata.get("annotations") or {}).get(_EXTENDED) == "true",
     }
 
 
@@ -233,7 +254,7 @@ def claimed(
     held: dict[tuple[str, str], frozenset[Claimed]] = {}
     for claim in claims:
         devices = frozenset(
-            Claimed(driver, pool, name, not (_MIG in product or product.endswith(_SHARED)), product)
+            Claimed(driver, pool, name, not _part(product), product, claim["extended"])
             for driver, pool, name in claim["devices"]
             for product in (products.get((driver, pool, name), ""),)
         )
@@ -277,7 +298,12 @@ def _holders(
 
 
 def _is_slice(place: ProductOnNode) -> bool:
-    return _MIG in place[1]
+    return SLICE.search(place[1]) is not None
+
+
+def _part(product: str) -> bool:
+    """Whether a product is a slice or a share of a GPU."""
+    return product.endswith(_SHARED) or SLICE.search(product) is not None
 
 
 def _counters(device: Object) -> frozenset[str]:
@@ -327,18 +353,17 @@ def _tainted(device: Object) -> bool:
 def _product(device: Object) -> tuple[str, float | None]:
     """Product of a device, spelt as feature discovery spells it, and its memory in GiB (None of parts)."""
     basic = device.get("basic") or device
-    attributes, capacity = basic.get("attributes") or {}, basic.get("capacity") or {}
-
-    def text(name: str) -> str:
-        return str((attributes.get(name) or {}).get("string") or "")
-
-    generation = text("tpuGen")
-    named = text("productName") or text("model") or (generation and f"tpu-{generation}")
+    capacity = basic.get("capacity") or {}
+    generation = _text(device, "tpuGen")
+    named = _text(device, "productName") or _text(device, "model")
+    named = named or (generation and f"tpu-{generation}")
     product = "-".join(named.split())
-    profile = text("profile")
+    profile, partition = _text(device, "profile"), _partition(device)
     if product and profile:
         return f"{product}{_MIG}{profile}", None
-    if product and (device.get("basic") or device).get("allowMultipleAllocations"):
+    if product and partition and not partition.startswith(_WHOLE):
+        return f"{product}-{partition}", None
+    if product and basic.get("allowMultipleAllocations") and not partition:
         # Claims take a part of its capacity each, and how many there is room for is theirs to say.
         return f"{product}{_SHARED}", None
     amount = (capacity.get("memory") or {}).get("value")
@@ -346,6 +371,21 @@ def _product(device: Object) -> tuple[str, float | None]:
         return product, None if amount is None else float(quantity.parse(str(amount))) / _GIB
     except ValueError:
         return product, None
+
+
+def _partition(device: Object) -> str:
+    """Partition of an AMD GPU that a device is, as its plugin names it (`cpx_nps4`); empty of none.
+
+    Either all GPUs are partitioned so, or the driver makes the partition that a claim asks for.
+    """
+    modes = (_text(device, "computePartition"), _text(device, "memoryPartition"))
+    return _text(device, "partitionProfile") or "_".join(filter(None, modes))
+
+
+def _text(device: Object, name: str) -> str:
+    """A text among the attributes of a device; empty without it."""
+    attributes = (device.get("basic") or device).get("attributes") or {}
+    return str((attributes.get(name) or {}).get("string") or "")
 
 
 def _metadata(metadata: Object) -> Object:

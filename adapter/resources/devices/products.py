@@ -113,6 +113,8 @@ _TPU_SPELLINGS = ((re.compile(r"\bv5-?lite\b"), "v5e"), (re.compile(r"\btpu-?(?=
 """Google's names of TPUs in labels (`tpu-v5-lite-podslice`, `tpu7x`), and what the chips are called."""
 _PARTS = frozenset({"mig", "shared", "vgpu", "pro", "ada", "ti", "super"})
 """Words that make another thing of a chip: parts of one, and other chips of the same number."""
+_VGPU = re.compile(r"\d{1,3}[abcq]")
+"""Words of NVIDIA's vGPUs with the memory and the kind of one, such as `A100-10C` and `L40S-12Q`."""
 _AZURE = re.compile(
     r"Standard_N\w*?_(A100|H100|H200|A10|T4|V100|MI300X|GB200|GB300)_", re.IGNORECASE
 )
@@ -225,13 +227,17 @@ def alike(device: str, product: str, memory_gib: float | None = None) -> bool:
     """Whether one of two names says less of the same chip: `H100` of `NVIDIA-H100-80GB-HBM3`."""
     (words, size), (have, has) = spelt(device), spelt(product)
     left, right = set(words) - _VENDORS, set(have) - _VENDORS
-    if left & _PARTS != right & _PARTS or not (left <= right or right <= left):
+    if _parts(left) != _parts(right) or not (left <= right or right <= left):
         return False
     if not any(_CHIP.fullmatch(word) for word in left & right):
         return False
     return (
         size is None or (has is None and memory_gib is None) or _sizes_agree(size, has, memory_gib)
     )
+
+
+def _parts(words: set[str]) -> set[str]:
+    return {word for word in words if word in _PARTS or _VGPU.fullmatch(word)}
 
 
 def _sizes_agree(size: int | None, has: int | None, memory_gib: float | None) -> bool:

@@ -110,6 +110,16 @@ def test_gpus_given_several_times_are_no_whole_ones(
     assert gpus.capacity({H100: "costs"})[0] == {H100: whole}
 
 
+@pytest.mark.parametrize("product", ["GRID-A100-10C", "NVIDIA-A100-40C", "NVIDIA-A100-1-5C"])
+def test_a_vgpu_is_no_gpu_of_its_chip(product: str) -> None:
+    """In a virtual machine the product has memory and kind of the vGPU: a part of one, under its name."""
+    gpus = take([node(gpus="1", labels={PRODUCT: product})])
+    assert got(gpus, product) == {product: 1}
+    assert gpus.capacity({"A100": "costs"})[0] == {"A100": 0}
+    assert gpus.counted_as([], ["A100"]) == {}
+    assert not products.alike("NVIDIA-A100", product)
+
+
 @pytest.mark.parametrize("device", ["NVIDIA-H200", "NVIDIA-H100-94GB", f"{H100}-MIG-1g.10gb"])
 def test_clouds_do_not_make_one_gpu_another(device: str) -> None:
     """Another chip, another size, and a slice are none of it."""

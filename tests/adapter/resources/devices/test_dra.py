@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from adapter.resources import gpus as inventory
+from adapter.resources import pods
 from adapter.resources.devices import dra
-from tests.adapter.resources.gpu_nodes import PRODUCT, Object, got, node, refused
+from tests.adapter.resources.gpu_nodes import GPU, PRODUCT, Object, got, node, pod, refused
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 
@@ -239,3 +240,74 @@ def test_a_gpu_and_its_slices_are_not_had_together() -> None:
     assert allocated([item], both).free == {whole: 1, slices: 2}
     assert allocated([item], [claim("gpu-1", "other")]).free == {whole: 1, slices: 2}
     assert allocated([item], [claim("gpu-1", "mine")], "mine").free == {whole: 2, slices: 4}
+
+
+def test_a_gpu_that_is_published_for_virtual_machines_too_is_one() -> None:
+    """Drivers publish each GPU once more where it may be passed through, until one of both is taken."""
+    item = resource_slice("gb", "gpu-0 gpu-1 gpu-vfio-0 gpu-vfio-1")
+    for device in item["spec"]["devices"][2:]:
+        device["attributes"] = {**device["attributes"], "type": {"string": "vfio"}}
+    assert allocated([item], []).total == {"NVIDIA-GB200": 2}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "product"),
+    [
+        ({}, "AMD_Instinct_MI300X"),
+        ({"partitionProfile": "spx_nps1"}, "AMD_Instinct_MI300X"),
+        ({"partitionProfile": "cpx_nps4"}, "AMD_Instinct_MI300X-cpx_nps4"),
+        ({"computePartition": "spx", "memoryPartition": "nps1"}, "AMD_Instinct_MI300X"),
+        ({"computePartition": "dpx", "memoryPartition": "nps2"}, "AMD_Instinct_MI300X-dpx_nps2"),
+    ],
+)
+def test_partitions_of_amd_are_no_whole_gpus(attributes: dict[str, str], product: str) -> None:
+    """Those that nodes have, and those that the driver makes when a claim asks, as the plugin names them."""
+    named = {"productName": "AMD_Instinct_MI300X", **attributes}
+    item = resource_slice("gb", "", driver="gpu.amd.com")
+    item["spec"]["devices"] = [
+        {
+            "name": "gpu-0-128",
+            "attributes": {name: {"string": text} for name, text in named.items()},
+            "allowMultipleAllocations": "computePartition" in attributes,
+        }
+    ]
+    assert allocated([item], []).total == {product: 1}
+    held = dra.claimed(
+        [dra.trimmed_slice(item)],
+        [dra.trimmed_claim(claim("gpu-0-128", "p", driver="gpu.amd.com"))],
+    )
+    assert [each.whole for each in held["n", "p"]] == ["px_" not in product]
+
+
+def test_what_the_scheduler_claims_for_extended_resources_counts_once() -> None:
+    """A pod that requests `nvidia.com/gpu` of a driver has a claim for it that it does not name."""
+    limits = {"limits": {GPU: "2"}}
+    item = {
+        "metadata": {"namespace": "n", "name": "p", "labels": {}},
+        "spec": {"nodeName": "gb", "containers": [{"name": "vllm", "resources": limits}]},
+        "status": {"phase": "Running"},
+    }
+    made = claim("gpu-0", "p")
+    made["metadata"]["annotations"] = {"resource.kubernetes.io/extended-resource-claim": "true"}
+    results = made["status"]["allocation"]["devices"]["results"]
+    results.append({**results[0], "device": "gpu-1"})
+    own = claim("gpu-2", "p")
+    slices = [dra.trimmed_slice(resource_slice("gb", "gpu-0 gpu-1 gpu-2 gpu-3"))]
+    seen = pods.trimmed(item)
+    for claims, gpus in (([made], 2), ([made, own], 3)):
+        held = dra.claimed(slices, map(dra.trimmed_claim, claims))
+        assert pods.serving_of([{**seen, "claimed": held["n", "p"]}]).gpus == gpus
+
+
+def test_gpus_of_a_plugin_and_of_a_driver_are_the_same_ones() -> None:
+    """A node that gives them both ways, as on the way from one to the other, has them once."""
+    both = node("gb", gpus="4", labels={PRODUCT: "NVIDIA-GB200", "nvidia.com/gpu.count": "4"})
+    items = [dra.trimmed_slice(resource_slice("gb", "gpu-0 gpu-1 gpu-2 gpu-3"))]
+    held = [dra.trimmed_claim(claim("gpu-1", "other"))]
+    seen = inventory.take(
+        [inventory.trimmed(both)],
+        [pods.trimmed(pod("plugged", 1, on="gb"))],
+        allocation=dra.allocation(items, held),
+    )
+    assert seen.total == {"NVIDIA-GB200": 4}
+    assert got(seen, "NVIDIA-GB200") == {"NVIDIA-GB200": 2}
