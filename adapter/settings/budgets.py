@@ -7,6 +7,7 @@ unlimited, 0 denies everything.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 from adapter.kube.paths import shortened
 from adapter.planning.groups import EVERY, UNLIMITED, Budget, BudgetScope
 from adapter.settings.kinds import Kind
-from adapter.settings.yaml_nodes import check_merges, repeated_keys
+from adapter.settings.yaml_nodes import check_merges, read_plainly, repeated_keys
 
 _SCOPES: Mapping[str, BudgetScope] = {
     "cluster": "installation",
@@ -98,8 +99,8 @@ def _document(text: str) -> Any:
     if sum(map(text.count, "[{")) > _MOST_BRACKETS:
         raise ValueError(f"must have at most {_MOST_BRACKETS} brackets")
     try:
-        # In C where PyYAML has it: a fifth of the time. Composing recurses there without a look at the stack.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        # Composing in C recurses without a look at the stack.
+        loader = _loader()
         _check_levels(yaml.parse(text, Loader=loader))
         reader = loader(text)
         root = reader.get_single_node()
@@ -110,6 +111,17 @@ def _document(text: str) -> Any:
         # A tag such as !!int calls its constructor, which raises what it likes.
         what = f"must be a YAML list of budgets, not {shortened(text)}"
         raise ValueError(f"{what}: {_why(error)}") from error
+
+
+@functools.cache
+def _loader() -> Any:
+    """The class of the loader: in C where PyYAML has it, which takes a fifth of the time."""
+    import yaml  # noqa: PLC0415 - as above
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    plain = type("_Plain", (base,), {})
+    read_plainly(plain)
+    return plain
 
 
 def _check_repeated(root: Any) -> None:

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 
 from adapter.settings.groups import all_declarations, by_key
 
+_UNCACHED, _UNCACHED_PAGES = (
+    "Answers of Prometheus are not cached",
+    "Pages of endpoint pickers are not cached",
+)
+_OF_PROCESS = "How the process runs is set by flags in the arguments of the container"
+
 IGNORED: Mapping[str, str] = {
     "GLOBAL_OPT_TRIGGER": "A significant rise of load starts a reconcile cycle by itself",
     "WVA_LIMITED_MODE": "Set --limited instead",
@@ -16,15 +22,45 @@ IGNORED: Mapping[str, str] = {
     "EXPERIMENTAL_HYBRID_OPTIMIZATION": "One optimizer makes every decision",
     "EPP_METRIC_READER_BEARER_TOKEN": "Set --gateways-token-file instead",
     "SCALE_FROM_ZERO_ENGINE_MAX_CONCURRENCY": "Variants at zero replicas are woken together",
-    "PROMETHEUS_METRICS_CACHE_TTL": "Answers of Prometheus are not cached",
-    "PROMETHEUS_METRICS_CACHE_CLEANUP_INTERVAL": "Answers of Prometheus are not cached",
+    "WVA_EXPERIMENTAL_PROACTIVE_MODEL": "One optimizer makes every decision",
+    "CONTROLLER_INSTANCE": "Set --selector instead",
+    "WATCH_NAMESPACE": "Set --namespaces instead",
+    "EPP_METRICS_CACHE_ENABLED": _UNCACHED_PAGES,
+    "EPP_METRICS_CACHE_TTL": _UNCACHED_PAGES,
+    "EPP_METRICS_CACHE_CLEANUP_INTERVAL": _UNCACHED_PAGES,
+    "EPP_METRICS_CACHE_MAX_SIZE": _UNCACHED_PAGES,
+    "PROMETHEUS_METRICS_CACHE_ENABLED": _UNCACHED,
+    "PROMETHEUS_METRICS_CACHE_TTL": _UNCACHED,
+    "PROMETHEUS_METRICS_CACHE_CLEANUP_INTERVAL": _UNCACHED,
     "PROMETHEUS_METRICS_CACHE_FETCH_INTERVAL": "Set --scrape-interval instead",
     "PROMETHEUS_METRICS_CACHE_FRESH_THRESHOLD": "Set --stale-after instead",
     "PROMETHEUS_METRICS_CACHE_STALE_THRESHOLD": "Set --stale-after instead",
     "PROMETHEUS_METRICS_CACHE_UNAVAILABLE_THRESHOLD": "Set --time-to-live instead",
-    "PROMETHEUS_METRICS_CACHE_MAX_SIZE": "Answers of Prometheus are not cached",
+    "PROMETHEUS_METRICS_CACHE_MAX_SIZE": _UNCACHED,
     "OTEL_TARGET_ENDPOINT_GRPC": "Traces are not exported",
     "OTEL_TARGET_CA_CERT_PATH": "Traces are not exported",
+    **dict.fromkeys(
+        (
+            "METRICS_BIND_ADDRESS",
+            "HEALTH_PROBE_BIND_ADDRESS",
+            "LEADER_ELECT",
+            "LEADER_ELECTION_ID",
+            "LEADER_ELECTION_LEASE_DURATION",
+            "LEADER_ELECTION_RENEW_DEADLINE",
+            "LEADER_ELECTION_RETRY_PERIOD",
+            "REST_CLIENT_TIMEOUT",
+            "METRICS_SECURE",
+            "ENABLE_HTTP2",
+            "V",
+            "WEBHOOK_CERT_PATH",
+            "WEBHOOK_CERT_NAME",
+            "WEBHOOK_CERT_KEY",
+            "METRICS_CERT_PATH",
+            "METRICS_CERT_NAME",
+            "METRICS_CERT_KEY",
+        ),
+        _OF_PROCESS,
+    ),
 }
 """Keys of the workload-variant-autoscaler's ConfigMap that are not used here, with the reason."""
 

@@ -5,8 +5,33 @@ Nodes are those of PyYAML, known here by their attributes: settings are loaded b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
+
+_NUMBERS = {
+    "tag:yaml.org,2002:int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    "tag:yaml.org,2002:float": (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+}
+_GUESSED = frozenset({*_NUMBERS, "tag:yaml.org,2002:timestamp"})
+
+
+def read_plainly(loader: Any) -> None:
+    """Let a class of loaders of PyYAML take plain values as YAML 1.2 does.
+
+    `0500` is no octal number, `1:30` no 90, `yes` no truth and a date a text.
+    """
+    loader.yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in resolvers if tag not in _GUESSED]
+        for first, resolvers in loader.yaml_implicit_resolvers.items()
+    }
+    for tag, (form, first) in _NUMBERS.items():
+        loader.add_implicit_resolver(tag, re.compile(rf"\A(?:{form})$"), list(first))
+
 
 _MERGE = "tag:yaml.org,2002:merge"
 

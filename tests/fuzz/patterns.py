@@ -15,7 +15,7 @@ from typing import Any
 from adapter.kube import advice
 from adapter.resources.devices import products
 from adapter.resources.serving import command_lines
-from adapter.resources.texts import documents
+from adapter.settings import yaml_nodes
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("adapter", "analyzer", "optimizer")
@@ -26,8 +26,8 @@ FUNCTIONS = frozenset(
 LOCAL: Mapping[tuple[str, str], Sequence[str]] = {
     ("adapter.kube.advice", "path"): [path for _, path, _ in advice._TABLE],
     ("adapter.resources.devices.products", "form"): tuple(products._INSTANCES),
-    ("adapter.resources.texts.documents", "rf'(?:{_form})$'"): [
-        f"(?:{form})$" for form, _ in documents._NUMBERS.values()
+    ("adapter.settings.yaml_nodes", r"f'\\A(?:{form})$'"): [
+        rf"\A(?:{form})$" for form, _ in yaml_nodes._NUMBERS.values()
     ],
 }
 """Patterns of calls whose argument is no constant of their module, by module and argument."""

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from adapter.errors import field_problem
-from adapter.settings.yaml_nodes import check_aliases, check_merges, repeated
+from adapter.settings.yaml_nodes import check_aliases, check_merges, read_plainly, repeated
 
 # In C where PyYAML has it, as its wheels do: a fifth of the time, and tabs where Go's parser takes them.
 if TYPE_CHECKING or not yaml.__with_libyaml__:
@@ -44,16 +44,6 @@ _VALUE = 40
 _MARK = "\ufeff"
 """Byte order mark that editors put before a text."""
 
-_NUMBERS = {
-    "tag:yaml.org,2002:int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
-    "tag:yaml.org,2002:float": (
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        "-+0123456789.",
-    ),
-    "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-}
-_GUESSED = frozenset({*_NUMBERS, "tag:yaml.org,2002:timestamp"})
-
 
 class _Told(SafeLoader):
     """Tells the line of a value that is none of its type: constructors raise what they like."""
@@ -78,15 +68,10 @@ class _Told(SafeLoader):
 
 
 class _Plain(_Told):
-    """YAML 1.2's plain values: `0500` is no octal number, `1:30` no 90, `yes` no truth and a date a text."""
+    """Takes plain values as YAML 1.2 does."""
 
 
-_Plain.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in resolvers if tag not in _GUESSED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _tag, (_form, _first) in _NUMBERS.items():
-    _Plain.add_implicit_resolver(_tag, re.compile(rf"(?:{_form})$"), list(_first))
+read_plainly(_Plain)
 
 
 class _Once(_Plain):

@@ -49,6 +49,33 @@ def test_limiters_of_wva() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "cost"),
+    [
+        ("1_000", 1000.0),
+        ("1e3", 1000.0),
+        ("+5", 5.0),
+        ("010", 10.0),
+        ("08", 8.0),
+        ("0o10", "not '0o10'"),
+        ("0x10", "not '0x10'"),
+        ("1:30", "not '1:30'"),
+        ("yes", "not 'yes'"),
+        ("2026-01-01", "not '2026-01-01'"),
+        ("1,000", "unknown field"),
+        ("~", "not 'None'"),
+    ],
+)
+def test_numbers_are_what_they_look_like(text: str, cost: float | str) -> None:
+    """Older YAML takes `010` for 8, `1:30` for 90, `yes` for a truth: here they are as meant, or wrong."""
+    entry = f"- {{scope: cluster, cost: {text}}}"
+    if isinstance(cost, float):
+        assert budgets(entry) == (Budget(name="installation", cost=cost),)
+        return
+    with pytest.raises(ValueError, match=re.escape(cost)):
+        budgets(entry)
+
+
 ENDLESS = (
     "- {cost: 1, scope: [&a0 [x], "
     + ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 20))

@@ -67,6 +67,8 @@ def test_keys_of_the_workload_variant_autoscaler_are_known() -> None:
     assert problem("WVA_LIMITED_MODE") == (
         "data.WVA_LIMITED_MODE: has no effect here: Set --limited instead"
     )
+    assert problem("LEADER_ELECT", "true").endswith("in the arguments of the container")
+    assert "not cached" in problem("EPP_METRICS_CACHE_TTL", "15s")
     assert not list(keys.problems(dict.fromkeys(keys.IGNORED, " ")))
     assert not list(keys.problems({"GLOBAL_OPT_INTERVAL": "60s", "PROMETHEUS_BASE_URL": ""}))
 
