@@ -18,8 +18,10 @@ KNOWN_KINDS = {
     ("apps", "statefulset"): ("apps/v1", "StatefulSet"),
     ("extensions", "deployment"): ("apps/v1", "Deployment"),
     ("extensions", "replicaset"): ("apps/v1", "ReplicaSet"),
+    # By its kind alone, as the workload-variant-autoscaler finds it: a reference may leave the group out.
+    ("apps", "leaderworkerset"): ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"),
 }
-"""Built-in workloads by group and lower-case kind, with the one spelling that is used here."""
+"""Workloads by group and lower-case kind, with the one spelling that is used here."""
 
 DEPLOYMENT = ("apps/v1", "Deployment")
 

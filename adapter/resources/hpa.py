@@ -20,8 +20,9 @@ KEDA_METRIC = "variant-adapter-desired-replicas"
 _OF_KEDA = re.compile(rf"s\d+-({KEDA_METRIC}|metric-api-(?:served|desired)Replicas)")
 """Names in KEDA's HPAs of the metrics of its triggers `external` and `metrics-api` on the adapter."""
 
-_OF_PROMETHEUS = re.compile(r"s\d+-prometheus(?:-.*)?")
-"""Names in KEDA's HPAs of the metrics of its triggers `prometheus`, whose queries an HPA does not have."""
+_OF_PROMETHEUS = re.compile(r"s\d+-prometheus(?:-.*)?|composite-metric")
+"""Names in KEDA's HPAs of the metrics of its triggers `prometheus`, whose queries an HPA lacks, and of what
+a formula (`scalingModifiers`) makes of all triggers, which it has instead of theirs."""
 
 NO_SELECTOR = (
     "its selector is none that Kubernetes accepts: values of labels have letters, digits, '-', '_' and '.',"
@@ -120,7 +121,8 @@ class Scaler:
         scaled_object: name of the ScaledObject that KEDA made it for; empty where it is none of KEDA's.
         by_keda: whether KEDA asks the adapter for one of its metrics; its minimum then is at least 1, even
             where KEDA may scale to zero.
-        by_prometheus: whether KEDA asks Prometheus for something, which may be the adapter's metric.
+        by_prometheus: whether KEDA asks Prometheus for something, or makes one metric of several, that may be
+            the adapter's.
         others: what it reads beside the adapter's metrics; it follows the largest of all.
 
     """

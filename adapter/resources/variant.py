@@ -238,7 +238,7 @@ def source(
         variant, notes, target=reference(variant), scalers=scalers,
         accelerator=published.accelerator if published else accelerator,
     )  # fmt: skip
-    source = _of_target(variant, target, notes, destinations)
+    source = _of_target(variant, target, destinations)
     return replace(
         source,
         scale_to_zero=_scale_to_zero(source, spec, configured=to_zero),
@@ -261,6 +261,7 @@ def source(
             *cost_problems,
             *warnings,
             *limits.warnings,
+            *profiles.unpriced(variant, own),
             *attainable.warnings(given, targets),
             *_pod_problems(target, unit),
         ),
@@ -299,9 +300,8 @@ def held_source(
         InputError: its annotations cannot be read; names the field and the fix.
 
     """
-    notes = {**(target.annotations if target else {}), **variant.metadata.annotations}
     return replace(
-        _of_target(variant, target, notes, destinations),
+        _of_target(variant, target, destinations),
         accelerator=published.accelerator,
         published=published,
         held=why,
@@ -311,11 +311,11 @@ def held_source(
 def _of_target(
     variant: schemas.VariantAutoscaling,
     target: Target | None,
-    notes: Mapping[str, str],
     destinations: Destinations | None,
 ) -> VariantSource:
     """What a variant's annotations and its scale target say, without class and profiles."""
     spec, metadata = variant.spec, variant.metadata
+    notes = {**(target.annotations if target else {}), **metadata.annotations}
     endpoints, names = _endpoints(notes, target, destinations)
     replicas = _replicas(notes, target, endpoints)
     return VariantSource(

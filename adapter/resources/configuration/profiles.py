@@ -17,6 +17,9 @@ from adapter.resources.stored_status import Published
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 
+DEFAULT_COST = 10.0
+"""Cost of a replica of an object of 2026 that names no price, cents per hour: that of its own CRD."""
+
 
 def accelerators_of(
     variant: schemas.VariantAutoscaling, published: Published | None = None
@@ -105,7 +108,8 @@ def accelerator(
     """Accelerator that the replicas run on, empty if unknown; and one that only the variant prices.
 
     It is that of the label, by its name or device, else of the only profile, else the one whose device the
-    pods' GPU product is, else one at `spec.variantCost`, else the only one that has a price.
+    pods' GPU product is, else one at `spec.variantCost`, else the only one that has a price; of an object of
+    2026 else one at `DEFAULT_COST`.
 
     Args:
         variant: the object.
@@ -175,17 +179,16 @@ def _unprofiled(
     seen = {name for product in products for name in accelerators.alike(product)}
     if not label and len(seen) == 1:
         return seen.pop(), None
-    cost = variant.spec.variant_cost
-    if cost is not None:
-        device = label or (products[0] if products else "")
-        last = None if device else _last(published, cost)
-        # The number in a status counts only where neither pods nor a template say one.
-        device = last.device_type if last is not None and gpus else device
-        own = _own(device, gpus, cost) if device else last
-        own = own or _own("unknown", gpus, cost)
+    device = label or (products[0] if products else "")
+    if variant.spec.variant_cost is not None:
+        own = _priced_itself(device, gpus, variant.spec.variant_cost, published)
         return own.name, own
     if not label and accelerators.only:
         return accelerators.only, None
+    guessed = not published or _OWN.fullmatch(published) is not None
+    if prices_itself(variant) and guessed and not (label or seen or accelerators.unread):
+        own = _priced_itself(device, gpus, DEFAULT_COST, published)
+        return own.name, own
     why = f"its value {label!r} has no cost" if label else "it is not set"
     if products and not label:
         kinds = f"GPUs are of several kinds ({', '.join(products)})"
@@ -198,6 +201,33 @@ def _unprofiled(
         f" a key of ConfigMap accelerator-unit-costs, which has {accelerators.listing}, or give a"
         " profile or spec.variantCost"
     )
+
+
+def prices_itself(variant: schemas.VariantAutoscaling) -> bool:
+    """Whether a variant without a row may be priced by its own cost, or by what its CRD had for it."""
+    spec = variant.spec
+    return spec.profile is None and (spec.variant_cost is not None or spec.scale_target is not None)
+
+
+def unpriced(variant: schemas.VariantAutoscaling, own: fleet.Accelerator | None) -> tuple[str, ...]:
+    """What is said where nothing names a price, and `own` has the one that the object's own CRD had."""
+    if own is None or variant.spec.variant_cost is not None:
+        return ()
+    text = (
+        f"spec.variantCost: is not given, and {DEFAULT_COST:g} cents per hour for a replica hold, as in the"
+        f" workload-variant-autoscaler; set it, or metadata.labels[{ACCELERATOR_LABEL}] to a key of ConfigMap"
+        " accelerator-unit-costs, where costs are compared"
+    )
+    return (text,)
+
+
+def _priced_itself(device: str, gpus: int | None, cost: float, published: str) -> fleet.Accelerator:
+    """The accelerator of a variant at that cost: the device that it or its pods name, else that of before."""
+    last = None if device else _last(published, cost)
+    # The number in a status counts only where neither pods nor a template say one.
+    device = last.device_type if last is not None and gpus else device
+    own = _own(device, gpus, cost) if device else last
+    return own or _own("unknown", gpus, cost)
 
 
 def _meant(label: str, names: Sequence[str], accelerators: Mapping[str, fleet.Accelerator]) -> str:

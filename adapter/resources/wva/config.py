@@ -120,6 +120,7 @@ _UNUSED: Mapping[str, Mapping[str, str]] = {
             "analyzerName",
             "limiters",
             "enableLimiter",
+            "enableRescale",
             "priority",
             "kvCacheThreshold",
             "queueLengthThreshold",

@@ -122,8 +122,10 @@ def test_fields_that_keep_a_target_from_being_followed(
     [
         (f"s0-{hpa.KEDA_METRIC}", "v", True),
         ("s0-prometheus", "v", True),
+        ("composite-metric", "v", True),
         ("s1-prometheus-inferno_desired_replicas", "v", True),
         ("s0-prometheus", "another", False),
+        ("composite-metric", "another", False),
     ],
 )
 async def test_rules_of_an_hpa_that_keda_made_are_examined_too(

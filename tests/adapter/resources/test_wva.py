@@ -8,7 +8,8 @@ import pytest
 
 from adapter.installation import COSTS, WVA_QUEUEING, WVA_SATURATION
 from adapter.planning import fleet
-from adapter.resources import inputs
+from adapter.resources import inputs, schemas
+from adapter.resources import variant as variants
 from adapter.resources.variant import VariantSource
 from adapter.resources.wva import config, managed
 from tests.fakes import cluster_world as worlds
@@ -88,6 +89,27 @@ def test_shape_of_february_2026() -> None:
     assert {item.name: item.unit_cost for item in read_inputs.accelerators}["unknown@10"] == 10
     planned = {item.name: item.targets for item in read_inputs.service_classes}
     assert planned[config.NO_CLASS] == {"m": fleet.Targets()}
+
+
+def test_an_object_of_2026_that_names_no_price() -> None:
+    """The CRD of its autoscaler had one for it: that holds, and is said; what may mean a row is refused."""
+    spec = {"scaleTargetRef": REFERENCE, "modelID": "m"}
+    read_inputs = read(spec)
+    (source,) = read_inputs.variants
+    assert (source.accelerator, source.own_accelerator is not None) == ("unknown@10", True)
+    (told,) = source.warnings
+    assert told.startswith("spec.variantCost: is not given, and 10 cents per hour")
+    (typo,) = read(spec, {"inference.optimization/acceleratorName": "H10O"}).refused
+    assert "its value 'H10O' has no cost" in typo.message
+    (old,) = read({"modelID": "m"}, service_classes_config={"premium": CLASS}).refused
+    assert "give a profile or spec.variantCost" in old.message
+
+
+def test_a_leader_worker_set_without_its_group() -> None:
+    """The other autoscaler finds it by its kind alone; a Deployment of that name is another object."""
+    item = {"kind": "LeaderWorkerSet", "name": "v"}
+    named = schemas.ScaleTargetReference.model_validate(item)
+    assert variants.referred(named).api_version == "leaderworkerset.x-k8s.io/v1"
 
 
 def test_shape_of_0_6_to_0_9() -> None:
@@ -290,12 +312,16 @@ def test_keys_of_2026_that_change_nothing_are_named() -> None:
     """Rules of the other autoscaler, and mistyped targets, which would else be none."""
     reader = inputs.Reader()
     for name, text in (
-        (WVA_SATURATION, "analyzers: [{name: saturation}]\nlimiters: [{type: quota}]\n"),
+        (
+            WVA_SATURATION,
+            "analyzers: [{name: saturation}]\nlimiters: [{type: quota}]\nenableRescale: true\n",
+        ),
         (WVA_QUEUEING, "model_id: m\ntargetTtft: 500\n"),
     ):
         document = {"metadata": {"name": name}, "data": {"default": text}}
         reader.read_config_map(f"ConfigMap s/{name}", document)
-    analyzers, limiters, target = reader.settings.wva.unused
+    analyzers, limiters, rescale, target = reader.settings.wva.unused
+    assert "enableRescale is not used: " in rescale
     assert "analyzers is not used: " in analyzers
     assert "limiters is not used: " in limiters
     assert "targetTtft is not known, and changes nothing; known are model_id, " in target

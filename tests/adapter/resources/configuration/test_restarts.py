@@ -92,6 +92,16 @@ def test_a_price_of_its_own_stays_one(accelerator: str) -> None:
     assert (source.held, source.accelerator) == ("", f"{H100}@10")
 
 
+@pytest.mark.parametrize("accelerator", ["H100", "unknown@10"])
+def test_a_price_that_nothing_names_is_none_for_a_row_that_is_gone(accelerator: str) -> None:
+    """Who was decided by a row is held; who had the price of its own CRD keeps it."""
+    rows = {"A100": '{"device": "NVIDIA-A100", "cost": 40}', "L4": '{"device": "L4", "cost": 9}'}
+    none = {"variantCost": None}
+    source = variant({COSTS: rows}, label="", spec=none, generation=1, accelerator=accelerator)
+    assert source.accelerator == accelerator
+    assert ("must name the accelerator" in source.held) == (accelerator == "H100")
+
+
 def test_targets_of_the_other_autoscaler_that_are_gone() -> None:
     """The variant is held until the ConfigMap is back, or is there and has none."""
     last: dict[str, Any] = {"accelerator": "H100", "serviceClass": f"{WVA_QUEUEING}/m"}
