@@ -33,8 +33,9 @@ _LABEL_NAME = r"[a-zA-Z_][a-zA-Z0-9_]*+"
 _END = r"[ \t]++(?P<value>[0-9.eE+-]++|NaN|[+-]?Inf)(?:[ \t]++[0-9.eE+-]++)?+[ \t]*+(?:#.*+)?+"
 
 _FIRST = re.compile(rf"[ \t]*+({_NAME})")
-_QUOTED = re.compile(rf'[ \t]*+\{{[ \t]*+"({_NAME})"[ \t]*+,?+')
-"""Beginning of a line whose name stands among its labels, as names in UTF-8 are written."""
+_BRACE = re.compile(r"[ \t]*+(?=\{)")
+_QUOTED = re.compile(rf'[{{,][ \t]*+"({_NAME})"[ \t]*+(?=([,}}]))')
+"""The name of a line that begins with a brace: in quotes among the labels, as names in UTF-8 are written."""
 
 # What servers write, without escapes and blanks.
 _PLAIN = re.compile(
@@ -45,7 +46,9 @@ _PLAIN_LABEL = re.compile(rf'({_LABEL_NAME})="([^"\\]*+)"')
 # What the format allows.
 _BLANK = r"[ \t]*+"
 _START = re.compile(rf"(?P<name>{_NAME}){_BLANK}(?P<brace>\{{)?+")
-_LABEL = re.compile(rf'{_BLANK}({_LABEL_NAME}){_BLANK}={_BLANK}"((?:[^"\\]++|\\.)*+)"{_BLANK}(,)?+')
+_TEXT = r'"((?:[^"\\]++|\\.)*+)"'
+_LABEL = re.compile(rf"{_BLANK}(?:({_LABEL_NAME})|{_TEXT}){_BLANK}={_BLANK}{_TEXT}{_BLANK}(,)?+")
+"""Name, or name in quotes, and value of a label, and a comma behind it."""
 _CLOSE = re.compile(rf"{_BLANK}\}}{_BLANK}")
 _REST = re.compile(_END)
 _ESCAPE = re.compile(r"\\(.)")
@@ -115,7 +118,7 @@ def read(
     for number, line in enumerate(lines, 1):
         # Selecting lines costs less than parsing all.
         first = _FIRST.match(line)
-        if first is None and line.startswith('{"'):
+        if first is None and _BRACE.match(line):
             line = _unquoted(line)  # noqa: PLW2901 - the same line, written otherwise
             first = _FIRST.match(line)
         if first is None:
@@ -149,8 +152,14 @@ def read(
 
 def _unquoted(line: str) -> str:
     """A line whose name stands among its labels with the name before them; another one as it is."""
-    quoted = _QUOTED.match(line)
-    return line if quoted is None else f"{quoted[1]}{{{line[quoted.end() :]}"
+    quoted = _QUOTED.search(line)
+    if quoted is None:
+        return line
+    # The first label has no comma before it, and each other has one.
+    start, end = quoted.start(), quoted.end()
+    first = line[start] == "{"
+    before, after = line[: start + first], line[end + (first and quoted[2] == ",") :]
+    return f"{quoted[1]}{before.lstrip()}{after}"
 
 
 def sample(line: str) -> Sample:
@@ -188,8 +197,9 @@ def _escaped_labels(line: str, at: int) -> tuple[int, dict[str, str]]:
         label = _LABEL.match(line, at)
         if label is None or not comma:
             raise ValueError
-        labels[label[1]] = _ESCAPE.sub(_unescaped, label[2])
-        at, comma = label.end(), label[3]
+        name = label[1] or _ESCAPE.sub(_unescaped, label[2] or "")
+        labels[name] = _ESCAPE.sub(_unescaped, label[3])
+        at, comma = label.end(), label[4]
     return close.end(), labels
 
 

@@ -183,7 +183,7 @@ class Layouts:
         read = []
         for number, head in enumerate(heads):
             # Where a line's name is not in its head, another page may have another one.
-            if head.isspace() or head.startswith('{"'):
+            if head.isspace() or head.lstrip().startswith("{"):
                 return None
             if not self._read(head):
                 continue

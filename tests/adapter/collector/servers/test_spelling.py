@@ -58,12 +58,31 @@ def quoted(page: str) -> str:
     return re.sub(r"^([a-z0-9_:]+)(?:\{(.+)\})? ", r'{"\1",\2} ', page, flags=re.MULTILINE)
 
 
+def quoted_labels(page: str) -> str:
+    """The page with a label in UTF-8 before all others, whose names are quoted too."""
+    named = re.sub(r'([a-zA-Z_]+)(?==")', r'"\1"', page)
+    return re.sub(
+        r"^([a-z0-9_:]+)(?:\{(.+)\})? ",
+        r'\1{"k8s.pod.name"="a, \"b\"",\2} ',
+        named,
+        flags=re.MULTILINE,
+    )
+
+
+def quoted_last(page: str) -> str:
+    """The page with all names behind their labels, and blanks."""
+    labels = r'{ "k8s.pod.name" = "a,", \2, "\1" } '
+    return re.sub(r"^([a-z0-9_:]+)\{(.+)\} ", labels, page, flags=re.MULTILINE)
+
+
 SPELLINGS = {
     "dots": lambda page: escaped(page, ":"),
     "dots without colons": lambda page: escaped(page, "__"),
     "values": lambda page: escaped(page, "_3a_"),
     "dots and KServe": lambda page: prefixed(escaped(page, ":"), "kserve_"),
     "quoted": quoted,
+    "quoted labels": quoted_labels,
+    "quoted, last": quoted_last,
     "underscore": lambda page: page.replace("vllm:", "vllm_").replace("sglang:", "sglang_"),
     "KServe": lambda page: prefixed(page, "kserve_"),
     "Ray": lambda page: prefixed(page.replace("vllm:", "vllm_"), "ray_"),
@@ -72,6 +91,10 @@ SPELLINGS = {
     "twice": lambda page: page + prefixed(page, "ray_"),
     "exemplars": exemplified,
 }
+
+
+NOT_IN_PROMETHEUS = {"quoted", "quoted, last", "line ends", "exemplars"}
+"""Spellings of pages alone: Prometheus has names and labels."""
 
 
 @pytest.mark.parametrize("how", sorted(SPELLINGS))
@@ -147,7 +170,7 @@ def test_prometheus_is_read_in_every_spelling(how: str) -> None:
     assert promql.styles(samples)
 
 
-@pytest.mark.parametrize("how", sorted(SPELLINGS.keys() - {"quoted", "line ends", "exemplars"}))
+@pytest.mark.parametrize("how", sorted(SPELLINGS.keys() - NOT_IN_PROMETHEUS))
 def test_the_selector_of_prometheus_has_every_spelling(how: str) -> None:
     """What is read from pages is queried for: the same names, and no others."""
     names = spelling.READ - {model_servers.STARTED}
