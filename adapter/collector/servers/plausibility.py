@@ -94,6 +94,7 @@ class _Address:
     """What is known of an address; `timed_at`: when it last timed a token, or had nothing in service.
 
     `anew`: whether its last page, as of a new process, counts more than came since the one before.
+    `torn`: whether a count fell since the last page that counted, so that what it grew by is not known.
     `part`: why its load is a part though its pages count; `quiet`: why its last page says nothing.
     """
 
@@ -107,6 +108,7 @@ class _Address:
     moved: bool = False
     copied: bool = False
     anew: bool = False
+    torn: bool = False
     doubt: str = ""
     doubtful_pages: int = 0
     problem: str = ""
@@ -210,7 +212,7 @@ class Plausibility:
         before, seconds = address.page, now - address.at
         _note(address, page, now)
         if not verdict.problem:
-            verdict = Assessment(_over_pages(address))
+            verdict = _over_pages(address, before)
         address.quiet = ""
         if doubt or verdict.problem:
             address.gauges.forget_queue()
@@ -241,14 +243,9 @@ class Plausibility:
 
     def _alone(self, endpoint: str, *, since: float) -> bool:
         """Whether other addresses answered at or after monotonic `since`, none of them with a queue."""
-        others = [
-            address
-            for name, address in self._addresses.items()
-            if name != endpoint and address.at >= since
-        ]
-        return bool(others) and all(
-            address.page.waiting - address.gauges.queue.left <= USUAL for address in others
-        )
+        others = [it for name, it in self._addresses.items() if name != endpoint and it.at >= since]
+        queues = [it.page.waiting - it.gauges.queue.left for it in others]
+        return bool(queues) and max(queues) <= USUAL
 
     def _hung(self, address: _Address, page: PodMetrics, *, now: float) -> list[Rank]:
         """Engines of a server that hang while others of it go on."""
@@ -283,10 +280,12 @@ def _note(address: _Address, page: PodMetrics, now: float) -> None:
         address.starts.append(page.started_at)
 
 
-def _over_pages(address: _Address) -> str:
-    """What contradicts on its last page and some before; empty for nothing."""
+def _over_pages(address: _Address, before: PodMetrics) -> Assessment:
+    """What contradicts on its last page and some before; nothing else of it is assessed."""
     odd = consistency.over_pages(address.recent, timed=address.residence.timed)
-    return address.patience.within(odd)
+    odd = address.patience.within(odd)
+    address.torn = bool(odd) and (address.torn or restarts.counts_fell(before, address.page))
+    return Assessment(odd, forget=address.torn)
 
 
 def _known(address: _Address, start: float | None) -> bool:

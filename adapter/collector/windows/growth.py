@@ -140,8 +140,11 @@ def growth_of(
     def grown(name: str) -> SumCount:
         total, count = getattr(after, name)
         first, number = getattr(base, name)
-        # A new version may rename one histogram only, which then starts at zero without a restart.
-        return (total - first, count - number) if count >= number else (total, count)
+        if total >= first and count >= number:
+            return total - first, count - number
+        # A new version may rename one histogram only, which then starts at zero without a restart. Where one
+        # of the two went on, they are two series, as SGLang's are, which do not go together here.
+        return (total, count) if total < first and count < number else (0.0, 0.0)
 
     queued = _queued(base, after)
     return Growth(

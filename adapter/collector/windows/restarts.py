@@ -60,6 +60,12 @@ def fell(before: PodMetrics, after: PodMetrics) -> bool:
     return after.finished < before.finished or after.ttft[1] < before.ttft[1]
 
 
+def counts_fell(before: PodMetrics, after: PodMetrics) -> bool:
+    """Whether a count of lengths or times is smaller."""
+    names = ("prompt_tokens", "generation_tokens", "ttft", "itl")
+    return any(getattr(after, name)[1] < getattr(before, name)[1] for name in names)
+
+
 def again(
     before: PodMetrics, after: PodMetrics, started: float | None, *, since: float, now: float
 ) -> bool:

@@ -48,6 +48,18 @@ async def test_no_faulty_input_moves_the_target(
     ] == []
 
 
+async def test_a_count_that_falls_beside_its_sum_makes_no_longer_requests(objects: Path) -> None:
+    """SGLang's requests with lengths fall at all pods: what grew until they count again is not known."""
+    cases = [
+        case
+        for case in faults.cases_of(chaos_servers.SGLANG)
+        if case.what == "finished by latency" and case.fault in {"fall", "reset"}
+    ]
+    assert len(cases) == 4
+    outcomes = await chaos.matrix(objects, "direct", cases)
+    assert [(item.case.name, item.targets) for item in outcomes if not item.holds] == []
+
+
 @pytest.mark.parametrize("origin", ["direct", "prometheus"])
 @pytest.mark.parametrize("pods", [1, faults.PODS])
 async def test_a_gauge_that_keeps_requests_holds_no_replicas(

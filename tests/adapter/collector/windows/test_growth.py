@@ -70,3 +70,22 @@ def test_the_most_requests_that_were_there_at_once() -> None:
         for pod, waiting in (("a", 30.0), ("a", 0.0), ("b", 5.0))
     ]
     assert most_there(grown) == 35.0
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "grown"),
+    [
+        (2200.0, 11.0, (200.0, 1.0)),
+        (400.0, 2.0, (400.0, 2.0)),
+        (2200.0, 2.0, (0.0, 0.0)),
+        (400.0, 11.0, (0.0, 0.0)),
+    ],
+    ids=["both go on", "both began anew", "the count alone", "the sum alone"],
+)
+def test_a_sum_and_a_count_of_which_one_fell_say_nothing_of_lengths(
+    total: float, count: float, grown: tuple[float, float]
+) -> None:
+    """SGLang's are two series; a histogram that has a new name begins with both."""
+    before = replace(EMPTY, finished=10.0, prompt_tokens=(2000.0, 10.0))
+    after = replace(before, finished=11.0, prompt_tokens=(total, count))
+    assert growth_of("pod", Sample(0.0, before), after, 10.0, None).prompt_tokens == grown
