@@ -21,14 +21,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from analyzer.engine.crowding import (
     BLOCK_TOKENS,
+    CLUMPED,
     LARGEST,
     Crowding,
     Moments,
     crowding,
     fuller,
+    kv_tail,
     preempted_soon,
     several_servers,
     uneven_departures,
+    visits,
 )
 from analyzer.engine.nodes import answers, bins_of, columns_of_shares
 from analyzer.errors import InvalidParameterError
@@ -42,10 +45,6 @@ replicas 0.15 to 0.3, whatever the lengths and the batch."""
 LONG_PROMPTS = 2.85
 """CALIBRATED: exponent of 1 + cv**2 in the third moment of a prompt: 3 for a log-normal distribution, less
 where a longest prompt cuts it."""
-
-CLUMPED = 0.6
-"""CALIBRATED: the chain of `occupancy.py` counts in units of a few requests, and who finds the last one taken
-may find room in it. This over the root of the units in the KV cache do; the others wait as much longer."""
 
 MAX_SEQS_LIMIT = 2**16
 LARGEST_CV = 100.0
@@ -108,8 +107,8 @@ class Engines:
         prefill_ms: shape (M,), time that each prompt token adds, what its steps read included.
         kv_batch, kv_binds: shape (M,), requests that the KV cache holds (infinite: unknown); if they bind.
         max_batch: shape (M,), the smaller of max_num_seqs and kv_batch, a whole number >= 1.
-        room, crowding, large, own_square, long_prompts, alike, alike_three: each of shape (M,), see
-            `crowding.py`.
+        room, crowding, large, own_square, long_prompts, alike, alike_three, kv_tail, visits: each of
+            shape (M,), see `crowding.py`.
         uneven: shape (M,), what waits for a slot are multiplied by near full load.
         several, first_of: shape (M,), see `crowding.several_servers`; 0 where max_num_seqs bounds the batch.
         clumped: shape (M,), share that waits of the arrivals that find the chain full.
@@ -247,15 +246,15 @@ class Engines:
         once, decoding = self.prefill_ms * prompt, self.slot_steps * self.decode_ms(most)
         prefill = once * (1.0 + self.preempted * again)
         self.full_rate = most / (decoding + prefill * most)
-        soon = once * (1.0 + preempted_soon(self.preempted, self.room) * again)
-        self.just_full_rate = most / (decoding + soon * most)
+        soon = preempted_soon(self.preempted, self.room)
+        self.just_full_rate = most / (decoding + once * (1.0 + soon * again) * most)
         leaving = uneven_departures(self.full_rate * prefill, self.input_cv, self.output_cv)
         self.uneven = np.where(filled.crowds, filled.uneven, leaving)
         rises, first_of = several_servers(self.room)
         self.several = np.where(filled.crowds, rises, 0.0)
         self.first_of = np.where(filled.crowds, first_of, 0.0)
-        units = np.maximum(self.room / self.large, 1.0)
-        self.clumped = np.where(filled.crowds, 1.0 - CLUMPED / np.sqrt(units), 1.0)
+        self.clumped = np.where(filled.crowds, CLUMPED, 1.0)
+        self.visits = np.where(filled.crowds, visits(soon, self.output_cv), 1.0)
 
     def _crowd(self, cached: FloatArray, per_context: FloatArray) -> Crowding:
         """What bounds the batch, and how requests fill it."""
@@ -274,6 +273,7 @@ class Engines:
             self.kv_tokens,
             self.max_num_seqs,
         )
+        self.kv_tail = kv_tail(np.maximum(self.kv_batch, 0.0), self.max_num_seqs)
         self.crowding, self.large, self.room = filled.crowding, filled.large, filled.room
         self.own_square, self.long_prompts = filled.own_square, filled.long_prompts
         self.alike, self.alike_three = filled.alike, filled.alike_three

@@ -37,8 +37,25 @@ FULLER = 0.5
 """CALIBRATED: standard deviations by which the KV cache must be the smaller bound for preemption; on
 saturated replicas whose cache holds 0.6 to 1.4 times max_num_seqs."""
 
+CLUMPED = 0.8
+"""CALIBRATED: the chain of `occupancy.py` counts in units of a few requests, and who finds the last one taken
+may find room in it: so many of those wait, and as much longer. From 0.7 where prompts are much shorter than
+answers to 0.95; fewer and longer waits stand for their tail, which is longer than an exponential one."""
+
+VISITS = 0.5
+"""CALIBRATED: part of the wait before the first token that each preemption takes."""
+
+UNEVEN = 0.7
+"""CALIBRATED: power of E[w^2] / (2 E[w]^2) that waits for the KV cache are multiplied by; 1 of one server."""
+
 LASTING = 60.0
 """CALIBRATED: requests in a KV cache of which half of the preemptions come while one wait lasts."""
+
+KV_TAIL_HEADROOM = 0.04
+"""Kept free besides of percentiles where the KV cache binds."""
+
+TAIL_REQUESTS = 40.0
+"""Requests in a KV cache from which on all of that is; it varies between runs as numbers in it do."""
 
 _NEVER = 1e-6
 _DENSITY = float((2.0 * np.pi) ** -0.5)
@@ -126,9 +143,9 @@ def crowding(lengths: Moments, kv_tokens: FloatArray, max_num_seqs: FloatArray) 
         long_prompts=np.where(crowds, long, 0.0),
         alike=alike,
         alike_three=alike**_THREE,
-        # CALIBRATED: the root of E[w^2] / (2 E[w]^2), w tokens times steps, as of one server: waits
-        # that long requests cause end with the first short one.
-        uneven=np.sqrt(works / 2.0) / work,
+        # By w, tokens times steps, as of one server: waits that long requests cause end with the first
+        # short one.
+        uneven=(works / (2.0 * work * work)) ** UNEVEN,
         context_variance=np.maximum(square - context**2, 0.0),
     )
 
@@ -160,6 +177,16 @@ def preempted_soon(preempted: FloatArray, room: FloatArray) -> FloatArray:
     return np.asarray(preempted * LASTING / (LASTING + room))
 
 
+def visits(soon: FloatArray, output_cv: FloatArray) -> FloatArray:
+    """All waits of a request for the KV cache over the one before its first token, shape (M,).
+
+    A completion gives back a prompt and an answer, in which several short prompts begin at once. What they
+    lack for their answers they wait for when they are preempted, after their first token, `soon` times each:
+    less where answers differ, since who was admitted last, and would be preempted, may end before the others.
+    """
+    return np.asarray(1.0 + VISITS * soon / (1.0 + output_cv**2))
+
+
 def uneven_departures(share: FloatArray, input_cv: FloatArray, output_cv: FloatArray) -> FloatArray:
     """What waits for a place among max_num_seqs are multiplied by, shape (M,).
 
@@ -181,3 +208,13 @@ def several_servers(servers: FloatArray) -> tuple[FloatArray, FloatArray]:
     """
     rises = (servers - 1.0) * (np.sqrt(4.0 + 5.0 * servers) - 2.0) / (16.0 * servers)
     return np.asarray(rises), np.asarray((servers - 1.0) / (servers + 1.0))
+
+
+def kv_tail(kv_batch: FloatArray, max_num_seqs: FloatArray) -> FloatArray:
+    """Share of a percentile's rate that is kept free for the KV cache, shape (M,); 0 where it does not bind.
+
+    The rate at which a cache of many requests fills differs between runs: the fewer times it fills in one,
+    the less do these make up for each other. A cache of few fills and empties so often that they do.
+    """
+    part = np.sqrt(np.minimum(kv_batch, TAIL_REQUESTS) / TAIL_REQUESTS)
+    return np.where(kv_batch < max_num_seqs, KV_TAIL_HEADROOM * part, 0.0)

@@ -208,9 +208,11 @@ def _columns_module(load: Callable[..., ModuleType], functions: Any) -> ModuleTy
         answers=lengths.answers,
         crowding=fill.crowding,
         fuller=fill.fuller,
+        kv_tail=fill.kv_tail,
         preempted_soon=fill.preempted_soon,
         several_servers=fill.several_servers,
         uneven_departures=fill.uneven_departures,
+        visits=fill.visits,
     )
 
 

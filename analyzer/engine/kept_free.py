@@ -26,9 +26,6 @@ from analyzer.engine.columns import Engines
 from analyzer.engine.nodes import score
 from analyzer.replicas import BoolArray, FloatArray
 
-KV_TAIL_HEADROOM = 0.04
-"""Kept free besides of percentiles where the KV cache binds."""
-
 MISS_RESERVE = 0.2
 """CALIBRATED: share of the allowed misses of a percentile that is kept free, where that is the smaller
 distance."""
@@ -81,10 +78,9 @@ def scored(share: FloatArray) -> FloatArray:
     return score(np.clip(share, _RARE, 1.0 - _RARE))
 
 
-def most_kept(headroom: FloatArray, kv_binds: BoolArray) -> FloatArray:
+def most_kept(headroom: FloatArray, kv_tail: FloatArray) -> FloatArray:
     """Share of the rate of a percentile that is kept free at most, shape (M,)."""
-    more = np.where(kv_binds, KV_TAIL_HEADROOM, 0.0)
-    return np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
+    return np.where(headroom > 0.0, np.minimum(headroom + kv_tail, 0.999), 0.0)
 
 
 def held(ends: Ends, allowed: FloatArray, headroom: FloatArray, kv_binds: BoolArray) -> FloatArray:

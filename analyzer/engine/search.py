@@ -202,7 +202,7 @@ class Search:
 
         root = _Root(low, reason, limit, at)
         rate = self._kept_free(root, headroom, misses_at)
-        less = low * (1.0 - most_kept(headroom, self._engines.kv_binds))
+        less = low * (1.0 - most_kept(headroom, self._engines.kv_tail))
         again = np.flatnonzero((rate <= 0.0) & (less > least))
         if again.size:
             # Less load misses more: that root is beyond rates at which the replica does not keep up.
@@ -229,7 +229,7 @@ class Search:
         if not tails.any():
             return rate * part
         binds, allowed = self._engines.kv_binds, np.where(self._mean, 0.5, 1.0 - self._share)
-        most = most_kept(headroom, binds)
+        most = most_kept(headroom, self._engines.kv_tail)
         less = misses_at(rate * (1.0 - most))
         ends = Ends(root.at, less, np.maximum(most, _NEAR), most, root.limit)
         some = held(ends, allowed, headroom, binds)

@@ -259,7 +259,7 @@ class _Single:
     def _held(self, rate: float, headroom: float, high: float) -> float:
         """Rate of a percentile with what is kept free over the one at which it is just met."""
         kept, binds = self._formulas.kept_free, self._engine.kv_binds
-        most = kept.most_kept(headroom, binds)
+        most = kept.most_kept(headroom, self._engine.kv_tail)
         at, less = self._misses(rate), self._misses(rate * (1.0 - most))
         limit = 0.0 if self._cliff else FULL * high / rate - 1.0
         allowed = 1.0 - (self._targets.percentile or 0.0)

@@ -377,6 +377,7 @@ def _running(
     fixed = mean * (1.0 - crowding / large)
     load = rate / engines.just_full_rate
     most = np.minimum(load, FULL)
+    ends = engines.just_full_rate * (1.0 - most) * engines.clumped * engines.visits
     several = np.minimum(engines.several * (1.0 / np.maximum(most, 1e-9) - 1.0), engines.first_of)
     uneven = engines.uneven + (1.0 - engines.uneven) * several
     slope = 1.0 - (1.0 - slowed) / wider
@@ -394,6 +395,6 @@ def _running(
         "joined": np.minimum(batch + own * (1.0 - chain.waits), np.maximum(engines.room, 1.0)),
         "variance": chain.variance * large * large * clusters.many / (crowding * wider),
         "slot_waits": chain.waits * engines.clumped,
-        "slot_rate": engines.just_full_rate * (1.0 - most) * engines.clumped / uneven,
+        "slot_rate": ends / uneven,
         "load": rate / engines.full_rate,
     }

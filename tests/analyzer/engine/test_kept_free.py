@@ -13,6 +13,7 @@ from scipy import special
 
 from analyzer.engine import kept_free
 from analyzer.engine.columns import Engines
+from analyzer.engine.crowding import KV_TAIL_HEADROOM
 from analyzer.engine.kept_free import Ends, Misses
 from analyzer.engine.sizing import size_engine, size_engines
 from tests.analyzer.engine.test_single import drawn
@@ -44,7 +45,7 @@ def rates(late: Rises, slow: Rises, waits: Rises, most_rps: float, *, kv_binds: 
     held = np.minimum(np.minimum(late.rate(allowed), slow.rate(allowed)), most_rps)
     binds = np.full(allowed.size, kv_binds)
     headroom = np.full(allowed.size, HEADROOM)
-    most = kept_free.most_kept(headroom, binds)
+    most = kept_free.most_kept(headroom, np.where(binds, KV_TAIL_HEADROOM, 0.0))
     at, less = (
         Misses(late.score(rate), slow.score(rate), waits.score(rate))
         for rate in (held, held * (1.0 - most))
