@@ -33,6 +33,9 @@ FLAGS = ("--interval=15s", "--scrape-interval=5s", "--window=15s", "--lease-dura
 START_SECONDS = 600.0
 """Most seconds until the first target, for a machine that does other work too."""
 
+EDITED = 50
+"""Variants whose annotations are edited: the others, one of which is queried, stay under load."""
+
 MIB_PER_CHARACTER = 5.0
 """Of the bars."""
 
@@ -107,7 +110,9 @@ class Load:
 
     async def edit(self) -> None:
         """An annotation that its reader refuses, or a good one, on one variant."""
-        item = self._world.variant(self._dice.choice(self._names))
+        if len(self._names) == 1:
+            return
+        item = self._world.variant(self._dice.choice(self._names[1:][-EDITED:]))
         value = self._dice.choice(("9", "9" * 400, "-1", "http://["))
         item["metadata"]["annotations"] = {"llmd.ai/max-replicas": value}
         self._world.api.put(VARIANTS, "variantautoscalings", item)
@@ -145,11 +150,16 @@ async def _soak(variants: int, minutes: float, flags: list[str]) -> list[Sample]
             samples = await _sampled(program, load, minutes * 60.0)
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            for ended in await asyncio.gather(*running, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    raise ended  # a part of the load had ended before
             for counts, what in ((load.done, "done"), (load.failed, "not answered")):
                 print(f"{what}: {', '.join(f'{n} {name}' for name, n in sorted(counts.items()))}")
             print(f"logged: {program.said('became leader')} x became leader")
             programs.require(load.done["query"], "no query was answered")
+            programs.require(
+                not load.failed["query: BrokenError"], "a variant under load had no target"
+            )
             return samples
 
 
