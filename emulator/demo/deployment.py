@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from adapter import errors
 from emulator.demo import scenario
 
-START_TIMEOUT_SECONDS = 30.0
+START_TIMEOUT_SECONDS = 120.0
 DRAIN_SECONDS = 20.0
 """Scenario seconds in which a removed replica may finish its requests."""
 

@@ -119,7 +119,7 @@ def test_an_interrupted_recording_goes_on(tmp_path: Path) -> None:
             stderr=subprocess.PIPE, text=True, env=os.environ,
         )  # fmt: skip
         try:
-            assert asked.wait(60)
+            assert asked.wait(300)
             process.send_signal(signal.SIGINT)
             _, problems = process.communicate(timeout=300)
         finally:
