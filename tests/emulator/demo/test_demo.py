@@ -82,13 +82,16 @@ def exists(process: str) -> bool:
 
 
 @pytest.mark.slow
-def test_demo_from_one_replica_to_two_and_back(tmp_path: Path) -> None:
-    """The demo scales to two and back to one; Ctrl-C ends it with its timeline and no server left."""
+def test_demo_from_one_replica_to_more_and_back(tmp_path: Path) -> None:
+    """The demo scales out and back to one; Ctrl-C ends it with its timeline and no server left.
+
+    Two replicas carry the load; a busy machine is late, and more are needed for the queue that waits by then.
+    """
     with started(tmp_path, "--speed", "10", "--schedule", "[[200, 60], [400, 0]]") as demo:
         kubeconfig = read_until(demo.stdout, r"kubectl --kubeconfig (\S+) get --raw")
         children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
         assert children
-        assert read_until(demo.stdout, r"HPA: (\d+ -> \d+) replicas") == "1 -> 2"
+        assert int(read_until(demo.stdout, r"HPA: 1 -> (\d+) replicas")) >= 2
         (item,) = get_metric(kubeconfig)
         assert int(item["value"]) >= 1
         assert item["metricLabels"]["model_name"] == "default/default"
@@ -105,8 +108,9 @@ def test_demo_from_one_replica_to_two_and_back(tmp_path: Path) -> None:
         "time_s", "variant", "arrival_rate_rpm", "desired_replicas", "current_replicas",
         "ttft_ms", "itl_ms", "cost_cents",
     ]  # fmt: skip
-    assert {row["desired_replicas"] for row in rows} >= {"1", "2"}
-    assert {row["current_replicas"] for row in rows} >= {"1", "2"}
+    for column in ("desired_replicas", "current_replicas"):
+        numbers = {int(row[column]) for row in rows if row[column]}
+        assert min(numbers) == 1 < max(numbers)
     assert (rows[-1]["current_replicas"], rows[-1]["desired_replicas"]) == ("1", "1")
     assert (tmp_path / "demo-out" / "timeline.png").read_bytes().startswith(b"\x89PNG")
     assert not any(map(exists, children))
