@@ -219,7 +219,7 @@ def _conditions(
             state.metrics,
             _metrics_source(state) if measured else _metrics_problem(state),
         ),
-        ("OptimizationReady", good, state.outcome, _decided(state) if good else state.problem),
+        ("OptimizationReady", good, state.outcome, _decided(state) if good else _undecided(state)),
     ]
 
 
@@ -228,6 +228,13 @@ def _decided(state: VariantState) -> str:
     reason = f"{ADVISORY}: {state.reason}" if state.source.advisory else state.reason
     short = state.outcome == "CapacityShort" and state.source.closed
     return f"{reason}; {state.source.closed}" if short else reason
+
+
+def _undecided(state: VariantState) -> str:
+    """Why there is no target, and, where its GPUs are short, those that it cannot use."""
+    source, problem = state.source, state.problem
+    short = source.device and f"{source.device} short" in problem and source.closed
+    return f"{problem}; {source.closed}" if short else problem
 
 
 def _metrics_source(state: VariantState) -> str:

@@ -194,6 +194,20 @@ VENDORS: tuple[tuple[re.Pattern[str], _Read, tuple[str, ...]], ...] = (
 )
 """Resources that are GPUs, what they are or why that cannot be said, and labels with the memory of one."""
 
+
+def held(node: Object, requests: Mapping[str, int]) -> tuple[str, ...]:
+    """Products that a pod with these requests holds of a node's GPUs, as the inventory names them."""
+    named = [
+        read(match, node)[0]
+        for resource in requests
+        if node["allocatable"].get(resource)
+        for resources, read, _ in VENDORS
+        if (match := resources.fullmatch(resource))
+    ]
+    labelled = products.of_labels(node["metadata"]["labels"])
+    return products.distinct(named) or products.held([labelled], requests)
+
+
 WHOLE = frozenset(
     {"nvidia.com/gpu", "amd.com/gpu", "google.com/tpu", neuron.DEVICE, *_INTEL_PRODUCTS}
 )

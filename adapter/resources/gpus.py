@@ -20,7 +20,7 @@ A slice or a share is a type of its own, never a whole GPU: no profile of a whol
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adapter.resources.annotations import ACCELERATOR_LABEL
@@ -104,16 +104,16 @@ class Inventory:
         # Without what is kept, a cordon would scale down replicas that it lets run.
         capacity = {item.name: item.free + item.held_on_closed for item in self.types}
         given = {device: capacity[name] for name, device in taken.items()}
-        return {**dict.fromkeys(asked, 0), **given}, problems
+        told = (f"{asked[device]}: device: {device!r} {why}" for device, why in problems.items())
+        return {**dict.fromkeys(asked, 0), **given}, tuple(told)
 
     def given(self, asked: Mapping[str, str]) -> dict[str, str]:
         """Name of the type whose GPUs each device type has; without those that have none."""
         return {device: name for name, device in self._taken(asked)[0].items()}
 
-    def _taken(self, asked: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    def _taken(self, asked: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
         """Device types by the name of the type whose GPUs they have, and why the others have none."""
-        problems: list[str] = []
-        taken: dict[str, str] = {}
+        problems, taken = dict[str, str](), dict[str, str]()
         alike, closed, nothing = ByProduct(self.types), self._closed(), self._none()
         # Each GPU is given once.
         for device in alike.in_turn(asked):
@@ -124,27 +124,25 @@ class Inventory:
                 same = taken[matching[0].name]
                 problem = f"is the same GPU as {same!r}, which has all of them; write both alike"
             if problem:
-                problems.append(f"{asked[device]}: device: {device!r} {problem}")
+                problems[device] = problem
             else:
                 taken[matching[0].name] = device
-        return taken, tuple(problems)
+        return taken, problems
 
     def counted_as(self, priced: Iterable[str], others: Iterable[str]) -> dict[str, str]:
         """Device types under which the GPUs of others are counted, as `ByProduct.counted_as`."""
         return ByProduct(self.types).counted_as(priced, others)
 
-    def closed(self, asked: Iterable[str] = ()) -> dict[str, str]:
+    def closed(self, asked: Collection[str] = ()) -> dict[str, str]:
         """GPUs that no pod of a variant may use, as a clause, by device type.
 
-        Those of the types `asked` that may be one of several kinds are of none.
+        Those of the types `asked` that are no GPU of the nodes, or may be one of several kinds, are of none.
         """
-        by_type, alike = self._closed(), ByProduct(self.types)
-        unclear = {device: several(alike.unclear(device)) for device in asked}
+        by_type, none = self._closed(), self._taken(asked)[1] if asked else {}
         return {
-            device: f"its GPU {device!r} {why}, in metadata.labels[{ACCELERATOR_LABEL}] or as the device of"
-            " its row"
-            for device, why in unclear.items()
-            if why
+            device: f"its GPU {device!r} {why}; metadata.labels[{ACCELERATOR_LABEL}] or the device of its row"
+            " names it"
+            for device, why in none.items()
         } | {
             item.name: clauses(by_type[item.name]).removeprefix("; ")
             for item in self.types

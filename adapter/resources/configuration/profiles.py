@@ -215,8 +215,9 @@ def unpriced(variant: schemas.VariantAutoscaling, own: fleet.Accelerator | None)
         return ()
     text = (
         f"spec.variantCost: is not given, and {DEFAULT_COST:g} cents per hour for a replica hold, as in the"
-        f" workload-variant-autoscaler; set it, or metadata.labels[{ACCELERATOR_LABEL}] to a key of ConfigMap"
-        " accelerator-unit-costs, where costs are compared"
+        " workload-variant-autoscaler; set it (of a managed HPA: annotation llm-d.ai/variant-cost), or"
+        f" metadata.labels[{ACCELERATOR_LABEL}] to a key of ConfigMap accelerator-unit-costs, where costs are"
+        " compared"
     )
     return (text,)
 

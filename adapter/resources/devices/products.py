@@ -17,15 +17,26 @@ LEAST_SEEN, MOST_SEEN = 0.9, 1.02
 """Memory that a driver sees, in shares of the size in a GPU's name: 15 GiB of a T4 with 16 GB."""
 
 GPU_VENDORS = (
-    "nvidia.com/",
-    "amd.com/",
+    "nvidia.com/gpu",
+    "nvidia.com/mig-",
+    "nvidia.com/vgpu",
+    "volcano.sh/vgpu",
+    "amd.com/gpu",
+    "amd.com/spx_",
+    "amd.com/dpx_",
+    "amd.com/tpx_",
+    "amd.com/qpx_",
+    "amd.com/cpx_",
     "gpu.intel.com/",
     "habana.ai/",
     "google.com/tpu",
     "aws.amazon.com/neuron",
     "huawei.com/",
 )
-"""Beginnings of resources that are accelerators, or slices and shares of one."""
+"""Beginnings of resources that are accelerators, or slices and shares of one.
+
+NVIDIA's and AMD's operators give network cards under their names too: `nvidia.com/hostdev`, `amd.com/vnic`.
+"""
 
 LABELS = (
     "nvidia.com/gpu.product",
@@ -310,7 +321,11 @@ def of_pod(spec: Mapping[str, Any]) -> tuple[str, ...]:
     return held([of_labels(labels) for labels in stated], resources)
 
 
-_PART = re.compile(r"nvidia\.com/(?:mig-(?P<profile>.+?)|gpu)(?P<shared>\.shared)?")
+_PART = re.compile(
+    r"nvidia\.com/(?:mig-(?P<profile>.+?)|gpu)(?P<shared>\.shared)?"
+    r"|(?P<share>nvidia\.com/(?:gpumem|gpucores|vgpu)|volcano\.sh/vgpu)(?:-\w+)?"
+)
+"""Resources that say what a pod has of GPUs; memory and cores of one are asked of HAMi and Volcano."""
 
 
 def held(names: Iterable[str], resources: Iterable[str]) -> tuple[str, ...]:
@@ -322,7 +337,7 @@ def held(names: Iterable[str], resources: Iterable[str]) -> tuple[str, ...]:
     ends = [
         f"-MIG-{form['profile']}" if form["profile"] else "-SHARED"
         for form in map(_PART.fullmatch, sorted(resources))
-        if form and (form["profile"] or form["shared"])
+        if form and (form["profile"] or form["shared"] or form["share"])
     ]
     return distinct(
         name

@@ -19,8 +19,8 @@ from adapter.installation import (
 from adapter.kube import labels
 from adapter.kube.informer import Object
 from adapter.kube.scale import Reference, Scale, Unresolved
+from adapter.resources import gpu_vendors, hpa, pods, schemas
 from adapter.resources import gpus as inventory
-from adapter.resources import hpa, pods, schemas
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
@@ -331,7 +331,7 @@ def _products(
         name
         for pod, node in on
         if node is not None
-        for name in products.held([products.of_labels(node["metadata"]["labels"])], pod["requests"])
+        for name in gpu_vendors.held(node, pod["requests"])
     )
 
 

@@ -57,6 +57,26 @@ def test_gpus_that_hami_gives_several_times(
     assert take([item]).total == {f"{product}-SHARED" if shared else product: 20}
 
 
+@pytest.mark.parametrize(
+    ("limits", "gpus"),
+    [
+        ({"nvidia.com/gpu": "8", "nvidia.com/hostdev": "8"}, 8),
+        ({"nvidia.com/gpu": "8", "nvidia.com/mlnxnics": "4", "nvidia.com/priority": "1"}, 8),
+        ({"amd.com/gpu": "8", "amd.com/vnic": "8"}, 8),
+        ({"nvidia.com/hostdev": "1"}, None),
+        ({"nvidia.com/gpu": "1", "nvidia.com/gpucores": "30"}, 0),
+        ({"volcano.sh/vgpu-number": "1", "volcano.sh/vgpu-memory": "3000"}, 0),
+        ({"amd.com/cpx_nps4": "1"}, 0),
+    ],
+)
+def test_network_cards_are_neither_gpus_nor_shares_of_them(
+    limits: dict[str, str], gpus: int | None
+) -> None:
+    """NVIDIA's and AMD's network operators give cards under the names of their vendors."""
+    container = {"name": "vllm", "resources": {"limits": limits}}
+    assert pods.gpus_of({"containers": [container]}) == gpus
+
+
 def group_pod(group: int, worker: int, *gates: str, **annotations: str) -> dict[str, Any]:
     """A pod of a LeaderWorkerSet with three pods a group, which a queue of Kueue admits."""
     name = f"vllm-{group}" if worker == 0 else f"vllm-{group}-{worker}"
