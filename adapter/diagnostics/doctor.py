@@ -17,8 +17,9 @@ async def _hpas(site: Site) -> AsyncIterator[Finding]:
         # Schemas take long to load, and are needed only where there is an object to read.
         from adapter.diagnostics import hpas  # noqa: PLC0415
 
-        async for finding in hpas.check(site):
-            yield finding
+        for check in (hpas.check, hpas.managed_targets):
+            async for finding in check(site):
+                yield finding
 
 
 CHECKS: tuple[Check, ...] = (

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from adapter.diagnostics import configuration, hpa_fields
 from adapter.diagnostics.aggregation import ZERO_MINOR
 from adapter.diagnostics.site import MOST_NAMED, SCALERS, Finding, Site, in_order, key_of
-from adapter.installation import METRICS
+from adapter.installation import MANAGED_TARGETS, METRICS
 from adapter.kube import paths
 from adapter.kube.errors import ApiError
 from adapter.kube.scale import Reference
@@ -76,6 +76,23 @@ async def check(site: Site) -> AsyncIterator[Finding]:
             said = {"AmbiguousSelector"} if target in ambiguities else set()
             for finding in _stopped(site, document, scaler, of_variants[target], said):
                 yield finding
+
+
+async def managed_targets(site: Site) -> AsyncIterator[Finding]:
+    """Whether the targets of HPAs that stand for variants can be written, where there are such HPAs."""
+    number = sum(managed.variant_of(item) is not None for item in await site.objects(SCALERS))
+    if not number:
+        return
+    namespace = site.names.namespace
+    items = await site.objects(paths.collection("v1", "configmaps", namespace=namespace))
+    if any((item.get("metadata") or {}).get("name") == MANAGED_TARGETS for item in items):
+        return
+    yield Finding(
+        "error",
+        f"no ConfigMap {namespace}/{MANAGED_TARGETS}: only the leader serves the targets of {number} managed"
+        " HPAs, and a new one knows none of them",
+        "kubectl apply -f manifests/base/managed-targets.yaml",
+    )
 
 
 def _unread(key: str, item: _Variant, scalers: Iterable[hpa.Scaler]) -> Finding:

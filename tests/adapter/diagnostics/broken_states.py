@@ -345,6 +345,10 @@ STATES: dict[str, tuple[Change, str]] = {
         annotated({MANAGED: "true", MODEL_ID: "m", "llm-d.ai/variant-cost": "ten"}),
         "w: metadata.annotations[llm-d.ai/variant-cost]: must be a number >= 0, not 'ten'",
     ),
+    "no ConfigMap of managed HPAs": (
+        annotated({MANAGED: "true", MODEL_ID: "m"}),
+        f"no ConfigMap {SYSTEM}/variant-adapter-managed-targets: only the leader serves",
+    ),
     "HPA managed or not": (
         annotated({MANAGED: "yes", MODEL_ID: "m"}),
         'w: metadata.annotations[llm-d.ai/managed]: must be "true" or "false", not \'yes\'',
