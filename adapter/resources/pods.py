@@ -24,6 +24,7 @@ WHOLE_GPUS = frozenset(
         "amd.com/gpu",
         "gpu.intel.com/i915",
         "gpu.intel.com/xe",
+        "intel.com/gpu",
         "habana.ai/gaudi",
         "google.com/tpu",
         "aws.amazon.com/neuron",

@@ -28,6 +28,7 @@ GPU_VENDORS = (
     "amd.com/qpx_",
     "amd.com/cpx_",
     "gpu.intel.com/",
+    "intel.com/gpu",
     "habana.ai/",
     "google.com/tpu",
     "aws.amazon.com/neuron",

@@ -63,6 +63,7 @@ def test_gpus_that_hami_gives_several_times(
         ({"nvidia.com/gpu": "8", "nvidia.com/hostdev": "8"}, 8),
         ({"nvidia.com/gpu": "8", "nvidia.com/mlnxnics": "4", "nvidia.com/priority": "1"}, 8),
         ({"amd.com/gpu": "8", "amd.com/vnic": "8"}, 8),
+        ({"intel.com/gpu": "2"}, 2),
         ({"nvidia.com/hostdev": "1"}, None),
         ({"nvidia.com/gpu": "1", "nvidia.com/gpucores": "30"}, 0),
         ({"volcano.sh/vgpu-number": "1", "volcano.sh/vgpu-memory": "3000"}, 0),
