@@ -78,7 +78,8 @@ def application(
     app = web.Application(client_max_size=BODY_LIMIT_BYTES)
     app[CONNECTIONS] = []
     app.on_response_prepare.append(_anonymous_server)
-    app.router.add_route("*", "/{path:.*}", server.handle)
+    # Every path, those with ends of lines too: the server would answer them without authentication.
+    app.router.add_route("*", "/{path:(?s:.*)}", server.handle)
     return app
 
 

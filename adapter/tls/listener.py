@@ -126,11 +126,11 @@ async def listening(
         application,
         access_log=None,
         logger=_logger(),
-        # Closes connections without a whole request in this time, be they idle or slow.
-        keepalive_timeout=limits.idle_seconds,
+        keepalive_timeout=limits.idle_seconds,  # for a whole request, of clients that are slow too
         shutdown_timeout=limits.drain_seconds,
         max_headers=slow_readers.MOST_HEADERS,
         auto_decompress=False,  # a kilobyte may be a megabyte, whose unpacking takes the time of all
+        lingering_time=0.0,  # bodies are not read behind their answers: small chunks take the time of all
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - setup() makes it

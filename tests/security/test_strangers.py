@@ -212,6 +212,13 @@ async def test_anonymous_requests_to_many_paths_are_not_all_reviewed(tmp_path: P
         writer.close()
 
 
+async def test_a_path_with_ends_of_lines_is_authorized_as_others_are(tmp_path: Path) -> None:
+    """It was answered before anybody had asked who sends it."""
+    async with serving(tmp_path) as server:
+        assert await server.status("/apis/x%0Ay") == 403
+        assert server.reviews == ["/apis/x\ny"]
+
+
 @pytest.mark.virtual_time
 async def test_selectors_of_strangers_are_not_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import tracemalloc
 from pathlib import Path
@@ -85,6 +86,37 @@ async def test_heads_that_do_not_end_take_little_memory(tmp_path: Path) -> None:
             tracemalloc.stop()
             for _, writer in strangers:
                 writer.transport.abort()
+
+
+@pytest.mark.virtual_time
+async def test_what_comes_behind_an_answer_is_not_read(tmp_path: Path) -> None:
+    """Chunks of a byte, a MiB of them at once, took the time of all for as long as they came."""
+    chunks = b"1\r\nx\r\n2\r\n\r\n\r\n" * 3000  # blank lines among them, by which a request ends
+    async with serving(tmp_path) as server:
+        reader, writer = await server.connect()
+        assert await sent_until_closed(writer, POST, chunks, 64 * MIB) < 16 * MIB
+        assert (await reader.readline()).split()[1] == b"403"
+        writer.transport.abort()
+
+
+@pytest.mark.virtual_time
+async def test_requests_that_are_no_http_leave_no_memory(tmp_path: Path) -> None:
+    """The frames of their errors held a MiB of each connection, in cycles, long after its end."""
+    async with serving(tmp_path) as server:
+        tracemalloc.start()
+        gc.disable()
+        try:
+            for _ in range(30):
+                reader, writer = await server.connect()
+                writer.write(HEALTH + b"a\r\n\r\n" * 50_000)
+                with contextlib.suppress(OSError):
+                    await reader.read()
+                writer.transport.abort()
+            await asyncio.sleep(10)
+            assert tracemalloc.get_traced_memory()[0] < 8 * MIB
+        finally:
+            gc.enable()
+            tracemalloc.stop()
 
 
 async def test_a_user_of_hundreds_of_groups_is_answered(tmp_path: Path) -> None:
