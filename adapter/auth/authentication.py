@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from multidict import CIMultiDictProxy
 
 from adapter.auth.allowance import Allowances
-from adapter.auth.cache import Cache
+from adapter.auth.cache import CACHED_BYTES, Cache, bytes_of
 from adapter.auth.users import (
     ANONYMOUS,
     AUTHENTICATED,
@@ -116,6 +116,7 @@ class Authenticator:
         self._config, self._client_cas, self._proxy_cas = config, client_cas, proxy_cas
         self._checked: OrderedDict[bytes, _Checked] = OrderedDict()
         self._proxied_users: dict[tuple[tuple[str, str], ...], User] = {}
+        self._proxied_bytes = 0
         names = (*config.username_headers, *config.group_headers, *config.uid_headers)
         self._user_headers = frozenset(name.lower() for name in names)
         self._extra_prefixes = tuple(prefix.lower() for prefix in config.extra_prefixes if prefix)
@@ -165,10 +166,10 @@ class Authenticator:
         if asks and not invalid.take(self._clock()):
             raise UnauthenticatedError  # everybody can make up tokens: one peer's are not all reviewed
         try:
-            user = await self._tokens.get(key, lambda: review(token))
+            user = await self._tokens.get(key, lambda: _reviewed(review, token))
         except ReviewError as error:
             raise UnauthenticatedError from error
-        if user is None or not user.name:
+        if user is None:
             self._valid.pop(key, None)
             raise UnauthenticatedError
         if asks:
@@ -177,9 +178,7 @@ class Authenticator:
         self._valid.move_to_end(key)
         if len(self._valid) > _KNOWN_TOKENS:
             self._valid.popitem(last=False)
-        return User(
-            name=user.name, groups=_grouped(user.name, user.groups), uid=user.uid, extra=user.extra
-        )
+        return user
 
     def _certified(self, der: bytes, headers: CIMultiDictProxy[str]) -> User:
         certificate = self._check(der)
@@ -227,9 +226,13 @@ class Authenticator:
         user = self._proxied_users.get(identity)
         if user is None:
             user = self._named(headers)
-            if len(self._proxied_users) >= _PROXIED_USERS:
+            size = bytes_of((identity, user))
+            full = self._proxied_bytes + size > CACHED_BYTES
+            if full or len(self._proxied_users) >= _PROXIED_USERS:
                 self._proxied_users.clear()
+                self._proxied_bytes = 0
             self._proxied_users[identity] = user
+            self._proxied_bytes += size
         return user
 
     def _names_user(self, header: str) -> bool:
@@ -256,6 +259,14 @@ class Authenticator:
                     extra[key] = (*extra.get(key, ()), value)
         uid = _first(headers, config.uid_headers)
         return User(name=name, groups=_grouped(name, groups), uid=uid, extra=extra)
+
+
+async def _reviewed(review: TokenReviewer, token: str) -> User | None:
+    """The user of a token, made once for all its requests; None where it is not valid."""
+    user = await review(token)
+    if user is None or not user.name:
+        return None
+    return replace(user, groups=_grouped(user.name, user.groups))
 
 
 def _first(headers: CIMultiDictProxy[str], names: tuple[str, ...]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,8 +20,9 @@ ANONYMOUS_CACHED = 256
 """Decisions about anonymous requests that are cached at most."""
 
 DENIED_BURST, DENIED_PER_SECOND = 100, 5.0
-"""Reviews that end in a refusal, for each user or namespace of service accounts: at once, and each second
-after that.
+"""Reviews that end in a refusal, or are about a path that is no resource, for each user or namespace of
+service accounts: at once, and each second after that. A cluster lets everybody get all paths below `/apis`,
+of which clients that mean well need few.
 """
 
 WIDE_AFTER = 8
@@ -106,7 +107,8 @@ _TOO_MANY = AccessDecision(
     allowed=False, reason="too many anonymous requests; not reviewed, try again in a second"
 )
 _TOO_MANY_DENIED = AccessDecision(
-    allowed=False, reason="too many requests that were refused; not reviewed, try again in a second"
+    allowed=False,
+    reason="too many requests that were refused, or to ever other paths; not reviewed, try again in a second",
 )
 
 
@@ -150,7 +152,7 @@ class ClusterPolicy:
 
     Reviews for anonymous requests are limited, 20 at once and 5 a second, because everybody can send those
     to any number of paths; beyond that they are refused without a review. So are those of a user whose
-    requests are refused one after the other: every pod has a token.
+    requests are refused one after the other, or go to ever other paths: every pod has a token.
     """
 
     def __init__(
@@ -162,7 +164,7 @@ class ClusterPolicy:
         self._review = review
         self._clock = clock
         self._decisions: Cache[AccessDecision] = Cache(clock=clock)
-        self._namespaces: OrderedDict[Hashable, set[str]] = OrderedDict()
+        self._namespaces: OrderedDict[bytes, set[int]] = OrderedDict()
         # Caches apart, so that what strangers ask does not push out what the front proxy asks.
         self._anonymous: Cache[AccessDecision] = Cache(clock=clock, size=ANONYMOUS_CACHED)
         self._allowance = Allowance(burst=ANONYMOUS_BURST, per_second=ANONYMOUS_PER_SECOND)
@@ -188,7 +190,7 @@ class ClusterPolicy:
         return await self._anonymous.get(key, lambda: self._review(user, attributes))
 
     async def _decision(self, user: User, attributes: Attributes) -> AccessDecision:
-        """The decision about a user who is known; without a review where too many ended in a refusal."""
+        """The decision about a user who is known; without a review where too many were of no use."""
         key = (user.key, attributes)
         if self._decisions.knows(key):
             return await self._decisions.get(key, lambda: self._review(user, attributes))
@@ -200,7 +202,7 @@ class ClusterPolicy:
         except ReviewError:
             denied.give_back()
             raise
-        if decision.allowed:
+        if decision.allowed and attributes.resource:
             denied.give_back()
         return decision
 
@@ -208,6 +210,6 @@ class ClusterPolicy:
         namespaces = self._namespaces.setdefault(user.key, set())
         self._namespaces.move_to_end(user.key)
         if len(namespaces) < WIDE_AFTER:
-            namespaces.add(namespace)
+            namespaces.add(hash(namespace))  # a path may have any text there
         if len(self._namespaces) > WIDE_USERS:
             self._namespaces.popitem(last=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import hashlib
 from dataclasses import dataclass, field
 
 AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated"
@@ -25,7 +25,7 @@ class User:
         groups: Groups, `system:authenticated` included.
         uid: Unique id; empty where there is none.
         extra: Further attributes, by lower-case key.
-        key: Key for caches: equal for the same user.
+        key: Key for caches, a digest of all that: equal for the same user, and short whatever its groups.
 
     """
 
@@ -33,12 +33,13 @@ class User:
     groups: tuple[str, ...]
     uid: str = ""
     extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    key: Hashable = field(init=False, repr=False, compare=False)
+    key: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Make the key once: every request asks for it."""
         key = (self.name, self.uid, self.groups, tuple(sorted(self.extra.items())))
-        object.__setattr__(self, "key", key)
+        # `repr` escapes what cannot be encoded, and no two users have the same.
+        object.__setattr__(self, "key", hashlib.sha256(repr(key).encode()).digest())
 
 
 ANONYMOUS = User(name="system:anonymous", groups=(UNAUTHENTICATED,))

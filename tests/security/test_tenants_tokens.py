@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import threading
+import tracemalloc
 from pathlib import Path
 
 import aiohttp
 import pytest
 import structlog
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from adapter import errors
 from adapter.apiserver.delegation import Delegate, DelegateOptions
 from adapter.auth import authorization, users
+from adapter.auth.authentication import Authenticator, IdentityConfig
 from adapter.auth.authorization import DENIED_BURST, AccessDecision, Attributes, ClusterPolicy
+from adapter.auth.cache import CACHED_BYTES
 from adapter.kube.leader_election import Leadership, LeaseTimes
 from adapter.kube.lease import KubernetesLease
 from adapter.tls.certificates import RELOAD_SECONDS, Certificates, server_context
@@ -45,8 +50,77 @@ async def test_a_tenants_tokens_do_not_make_reviews_without_bound() -> None:
     await policy.decide(other, Attributes(verb="get", path="/"))
     assert reviews[-1] == other.name
     for number in range(10 * DENIED_BURST):
-        named = Attributes(verb="get", path=f"/{number}")
+        named = Attributes(verb="list", path=f"/{number}", resource=f"metric-{number}")
         assert (await policy.decide(user("prometheus"), named)).allowed
+
+
+async def test_paths_that_everybody_may_get_make_no_reviews_without_bound() -> None:
+    """A cluster allows every token all paths below `/apis`, and few of them are discovery."""
+    reviews: list[str] = []
+
+    async def review(_: users.User, attributes: Attributes) -> AccessDecision:
+        reviews.append(attributes.path)
+        return AccessDecision(allowed=True)
+
+    now = 0.0
+    policy = ClusterPolicy(review, clock=lambda: now)
+    tenant = user("system:serviceaccount:team-a:pod")
+    for number in range(10 * DENIED_BURST):
+        await policy.decide(tenant, Attributes(verb="get", path=f"/apis/{number}"))
+    assert len(reviews) == DENIED_BURST
+    # What it has asked is cached, and a second later it may read metrics as ever.
+    assert (await policy.decide(tenant, Attributes(verb="get", path="/apis/0"))).allowed
+    now = 1.0
+    metric = Attributes(verb="list", path="/apis/x", namespace="team-a", resource="metric")
+    assert (await policy.decide(tenant, metric)).allowed
+
+
+async def test_decisions_and_users_are_kept_in_bounded_memory() -> None:
+    """Some users have thousands of groups, and paths 8 KiB: a thousand of them were 130 MiB."""
+    groups = tuple(f"cn=group-{number},ou=groups,dc=example" for number in range(2000))
+
+    async def review(_: users.User, __: Attributes) -> AccessDecision:
+        return AccessDecision(allowed=True)
+
+    async def review_token(token: str) -> users.User:
+        return users.User(name=token, groups=tuple(f"{group}-{token}" for group in groups))
+
+    policy = ClusterPolicy(review, clock=lambda: 0.0)
+    identities = IdentityConfig()
+    authenticator = Authenticator(identities, review_token=review_token, clock=lambda: 0.0)
+    tracemalloc.start()
+    try:
+        for number in range(150):
+            headers = CIMultiDict({"Authorization": f"Bearer {number}"})
+            who = await authenticator.user(None, CIMultiDictProxy(headers))
+            assert len(who.groups) == 2001
+            for name in range(12):
+                path = f"/apis/{name:08000}"
+                attributes = Attributes(verb="list", path=path, namespace=path, resource=path)
+                assert (await policy.decide(who, attributes)).allowed
+        assert tracemalloc.get_traced_memory()[0] < 3 * CACHED_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+async def test_users_of_a_front_proxy_are_kept_in_bounded_memory(tmp_path: Path) -> None:
+    """A request has up to 80 KiB of headers, as many with characters that take four times as much."""
+    folder = stand_ins.certificates(tmp_path).folder
+    identities = IdentityConfig(requestheader_cas=(folder / "fp-ca.crt").read_bytes())
+    authenticator = Authenticator(identities)
+    pem = (folder / "fp.crt").read_bytes()
+    certificate = ssl.PEM_cert_to_DER_cert(pem.decode())
+    tracemalloc.start()
+    try:
+        for number in range(120):
+            headers = CIMultiDict({"X-Remote-User": str(number)})
+            for group in range(300):
+                headers.add("X-Remote-Group", f"\N{GRINNING FACE}{number}-{group:0200}")
+            who = await authenticator.user(certificate, CIMultiDictProxy(headers))
+            assert who.name == str(number)
+        assert tracemalloc.get_traced_memory()[0] < 2 * CACHED_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 async def test_failed_reviews_do_not_lock_a_user_out() -> None:
