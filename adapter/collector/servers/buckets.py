@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 
 from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers.totals import LARGEST, bounds_of
+from adapter.resources.texts.known import Known
 
 MOST_BOUNDS = 200
 """Buckets of one histogram that are kept; servers have some twenty."""
@@ -41,7 +41,7 @@ def histogram(bounds: Sequence[str], values: Sequence[float]) -> Histogram | Non
         return None
     written = tuple(bounds)
     short = sum(map(len, written)) <= _CACHED_CHARACTERS
-    layout = _layout(written) if short else None
+    layout = _known_layout(*written) if short else None
     if layout is None:
         return None
     finite, number, places = layout
@@ -57,8 +57,7 @@ def histogram(bounds: Sequence[str], values: Sequence[float]) -> Histogram | Non
     return Histogram(finite, counts)
 
 
-@lru_cache(maxsize=256)
-def _layout(written: tuple[str, ...]) -> _Layout | None:
+def _layout(*written: str) -> _Layout | None:
     """Where samples with these bounds go; None where they are no bounds of latencies."""
     bounds = bounds_of(written)
     if bounds is None or not all(bound > 0 for bound in bounds):
@@ -69,3 +68,7 @@ def _layout(written: tuple[str, ...]) -> _Layout | None:
         return None
     place = {bound: number for number, bound in enumerate(ordered)}
     return finite, len(ordered), tuple(place[bound] for bound in bounds)
+
+
+_known_layout = Known(_layout)
+"""Layouts by the texts of their bounds. Pages may have thousands, ever others: all together are bounded."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from adapter.collector.model_servers import Labels, SumCount
 from adapter.collector.servers.totals import LARGEST, LENGTH_BOUNDS, Moments, bounds_of
+from adapter.resources.texts.known import Known
 from analyzer.step_times import SHORT_BOUNDS
 
 _LENGTHS_COUNT = 10
@@ -117,11 +118,10 @@ def _layout_of(written: Sequence[str]) -> _Layout | None:
     """The layout of samples with these bounds `le`; None where one is no number."""
     bounds = tuple(written)
     kept = sum(map(len, bounds)) <= _CACHED_CHARACTERS
-    return _layout(bounds) if kept else _layout.__wrapped__(bounds)
+    return _known_layout(*bounds) if kept else _layout(*bounds)
 
 
-@lru_cache(maxsize=256)
-def _layout(written: tuple[str, ...]) -> _Layout | None:
+def _layout(*written: str) -> _Layout | None:
     bounds = bounds_of(written)
     if bounds is None:
         return None
@@ -134,6 +134,10 @@ def _layout(written: tuple[str, ...]) -> _Layout | None:
         short=tuple(_places(SHORT_BOUNDS, [bound for bound in ordered if bound > 0.0])),
         by_length=tuple(_places(LENGTH_BOUNDS, [bound for bound in ordered if bound > 0.0])),
     )
+
+
+_known_layout = Known(_layout)
+"""Layouts by the texts of their bounds. Pages may have thousands, ever others: all together are bounded."""
 
 
 def _places(wanted: Sequence[float], bounds: Sequence[float]) -> Iterator[tuple[int, float, float]]:

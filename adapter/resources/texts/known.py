@@ -13,8 +13,8 @@ MOST_CHARACTERS = 4 * 1024 * 1024
 """Characters of the texts whose results are kept: more than the ConfigMaps of one kind can have, of which a
 number of texts would keep none where one more is read in every cycle."""
 
-OF_EACH = 256
-"""Characters that a result counts for beside those of its text."""
+OF_EACH, OF_TEXT = 256, 64
+"""Characters that a result counts for beside those of its texts, and that each of its texts does."""
 
 
 class Known(Generic[Result]):
@@ -45,4 +45,4 @@ class Known(Generic[Result]):
 
 
 def _size(texts: tuple[str, ...]) -> int:
-    return OF_EACH + sum(map(len, texts))
+    return OF_EACH + sum(OF_TEXT + len(text) for text in texts)
