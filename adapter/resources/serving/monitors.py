@@ -11,16 +11,18 @@ Whatever a monitor says, the URLs are ones of the pods' own addresses.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from adapter import logs
 from adapter.kube import labels, quantity
 from adapter.resources.pods import Apart, ByLabel
 from adapter.resources.serving.selection import OverlapError
+
+log = logs.LazyLogger()
 
 VERSION = "monitoring.coreos.com/v1"
 PLURAL, OF_SERVICES = "podmonitors", "servicemonitors"
@@ -87,10 +89,18 @@ def trimmed(item: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata, spec = item.get("metadata") or {}, item.get("spec") or {}
     among = spec.get("namespaceSelector") or {}
     names = among.get("matchNames") or [metadata.get("namespace")]
-    used = (name for name in map(str, names) if len(name) <= _MOST_TEXT)
+    used = [name for name in map(str, names) if len(name) <= _MOST_TEXT]
+    if len(used) > _MOST_NAMESPACES and among.get("any") is not True:
+        log.warning(
+            "monitor names more namespaces than are used; using the first of them, for all set"
+            " namespaceSelector.any",
+            object=(metadata.get("namespace"), metadata.get("name")),
+            namespaces=len(used),
+            used=_MOST_NAMESPACES,
+        )
     monitor = Monitor(
         str(metadata.get("namespace")),
-        None if among.get("any") is True else tuple(itertools.islice(used, _MOST_NAMESPACES)),
+        None if among.get("any") is True else tuple(used[:_MOST_NAMESPACES]),
         labels.selector_of(spec.get("selector") or {}),
         tuple(filter(None, map(_endpoint, spec.get("podMetricsEndpoints") or ())))[:_MOST],
     )

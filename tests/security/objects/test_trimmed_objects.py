@@ -6,6 +6,8 @@ import copy
 import json
 from typing import Any
 
+import structlog
+
 from adapter.kube import informer, labels
 from adapter.resources import gpus, hpa, pods
 from adapter.resources.devices import products, taints
@@ -191,7 +193,14 @@ def test_namespaces_and_ports_by_the_thousand_are_cut_off() -> None:
     """Of a PodMonitor of 0.9 MiB 6 MiB were kept, and 300 of ServiceMonitors took 2.6 s in each reading."""
     names = ["n", *(f"n{number}" for number in range(5000)), LONG]
     spec = {"namespaceSelector": {"matchNames": names}, "podMetricsEndpoints": [{"port": LONG}]}
-    kept = monitors.trimmed({"metadata": {"namespace": "n"}, "spec": spec})["monitor"]
+    with structlog.testing.capture_logs() as logs:
+        kept = monitors.trimmed({"metadata": {"namespace": "n", "name": "m"}, "spec": spec})[
+            "monitor"
+        ]
+    # Pods of the others are scraped as if there were no monitor, and nothing else says so.
+    assert [(log["object"], log["namespaces"], log["used"]) for log in logs] == [
+        (("n", "m"), 5001, 1024)
+    ]
     assert (kept.namespaces[0], len(kept.namespaces)) == ("n", 1024)
     assert kept.endpoints == ()
     ports = [{"name": f"p{number}", "port": number} for number in range(1, 60_000)]
