@@ -202,8 +202,7 @@ def coverage(
     series_pods = tuple(sorted(collected.series_pods))
     expected = (*source.endpoints, *series_pods)
     stale = window.stale(expected, now=now, after_seconds=stale_after)
-    needless = _without_server(source, collected, stale, failing)
-    if needless:
+    if needless := _without_server(source, collected, stale, failing):
         expected = tuple(endpoint for endpoint in expected if endpoint not in needless)
         stale = [endpoint for endpoint in stale if endpoint not in needless]
     # A pod that has just appeared was not scraped yet, which is no fault.
@@ -331,16 +330,17 @@ def assess(
         # Without one pod's metrics the load would look too small.
         pods = f"{len(covered.late)} of {len(covered.expected)} pods: {error or covered.late[0]}"
         return observed(metrics, f"no fresh metrics from {pods}")
-    part = _of_engines(collected, covered)
+    part = _of_engines(collected, covered, now=now)
     if lacking := _lacking(traffic, source):
         return observed("MetricsMissing", lacking)
     whole = not (part or covered.starting or covered.unlisted)
     return observed("MetricsStale" if part else "MetricsFound", part, complete=whole)
 
 
-def _of_engines(collected: CollectedVariant, covered: Coverage) -> str:
-    """What is wrong with one of several engines of an address whose others serve; empty for nothing."""
-    parts = ((e, collected.plausibility.part(e)) for e in covered.expected)
+def _of_engines(collected: CollectedVariant, covered: Coverage, *, now: float) -> str:
+    """Why an address's load is a part, as one of its engines hangs or it began anew; empty for none."""
+    engine, anew = collected.plausibility.part, collected.window.part
+    parts = ((e, engine(e) or anew(e, now=now)) for e in covered.expected)
     return next((f"{endpoint}: {text}" for endpoint, text in parts if text), "")
 
 

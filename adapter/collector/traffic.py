@@ -24,6 +24,7 @@ from adapter.collector.windows.growth import (
     Growth,
     Sample,
     SteadyLengths,
+    began_anew,
     cached,
     finished,
     growth_of,
@@ -32,6 +33,7 @@ from adapter.collector.windows.growth import (
     mean,
     mean_itl,
     most_there,
+    preemptions,
     steady_lengths,
 )
 from adapter.collector.windows.latencies import NOTHING, Distribution, LatencyWindow
@@ -153,7 +155,8 @@ class TrafficWindow:
             started: Start time of the server process, on the same clock; None where it is not known.
 
         """
-        # A pod that was unready for a while continues from its last sample.
+        # A pod that was unready for a while continues from its last sample: others served meanwhile.
+        stayed = endpoint in self._latest or endpoint in self._suspended
         previous = self._latest.get(endpoint) or self._departed.get(endpoint)
         if previous is not None and now <= previous.at:
             return
@@ -161,12 +164,11 @@ class TrafficWindow:
         if previous is None and not self._latest:
             # The first pod after there was none: the request that woke it has not been served yet.
             self._active_at = max(self._active_at, now)
-        if self._first_at is None:
-            self._first_at = now
+        self._first_at = now if self._first_at is None else self._first_at
         self._latest[endpoint] = previous.next(page, now) if previous else Sample(now, page)
         if previous is not None:
             self._suspended.discard(endpoint)
-            self._take(growth_of(endpoint, previous, page, now, started))
+            self._take(growth_of(endpoint, previous, page, now, started, away=not stayed))
             self.latencies.add(endpoint, previous, page, now=now)
         elif endpoint not in self._suspended and (
             began := restarts.since_start(page, started, after=self._first_at, now=now)
@@ -174,7 +176,7 @@ class TrafficWindow:
             # It started while others were sampled: all that it counted arrived since then.
             self._origins[endpoint] = self._first_at
             fresh = Sample(began, EMPTY)
-            self._take(growth_of(endpoint, fresh, page, now, started))
+            self._take(growth_of(endpoint, fresh, page, now, started, away=True))
             self.latencies.add(endpoint, fresh, page, now=now)
         else:
             # What it counted before may be older than this window, and it may not have been idle.
@@ -233,6 +235,11 @@ class TrafficWindow:
         """Time of its last sample, monotonic seconds; None without one."""
         sample = self._latest.get(endpoint)
         return None if sample is None else sample.at
+
+    def part(self, endpoint: str, *, now: float) -> str:
+        """Why what it counted over the window is a part of what came to it; empty where it is all of it."""
+        start = max(now - self.window_seconds, self._origins.get(endpoint, -math.inf))
+        return began_anew(self._growth, endpoint, start=start, now=now)
 
     @property
     def waiting(self) -> float:
@@ -306,7 +313,7 @@ class TrafficWindow:
             output_cv=output_cv,
             short_answers=histograms.short_shares(item.output_moments for item in self._growth),
             cached_tokens=cached(self._growth, input_tokens),
-            preemptions_rps=_preemptions(pages, self._growth, now, self.long_seconds),
+            preemptions_rps=preemptions(pages, self._growth, now, self.long_seconds),
             kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),
             sampled_at=sampled_at,
             ttft=ttfts,
@@ -383,15 +390,3 @@ def _queued(latest: Mapping[str, Sample], growth: Iterable[Growth], seconds: flo
         for item in growth
         if item.at > start and item.endpoint in latest
     )
-
-
-def _preemptions(
-    pages: list[PodMetrics], growth: Iterable[Growth], now: float, seconds: float
-) -> float | None:
-    """Preemptions of all pods per second; None where no pod reports them."""
-    if all(page.preemptions is None for page in pages):
-        return None
-    items = list(growth)
-    since = max(now - seconds, min(item.since for item in items))
-    total = sum(item.preemptions for item in items)
-    return total / (now - since) if now > since else 0.0

@@ -2,7 +2,8 @@
 
 The tables of `inputs.py` have each fault at fixed numbers. Here they are drawn: counters that run ahead, lag
 or go back without a start, gauges with requests that are not there, crash loops, restarts behind a proxy that
-writes a start of its own. The load stays the same, so the target must. Some draws may be true: fewer or more
+writes a start of its own, containers that start again with the status of their pod, alone and with a counter
+that is wrong from then on. The load stays the same, so the target must. Some draws may be true: fewer or more
 tokens a request where nothing else on the page counts them.
 
     python -P bench/resilience/drawn.py --seed 1 --draws 60
@@ -23,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -31,14 +33,22 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from emulator.demo import scenario
 from tests.adapter.controller import chaos_faults as faults
 from tests.adapter.controller import chaos_matrix as chaos
-from tests.adapter.controller.chaos_servers import SERVERS, Page, Server
+from tests.adapter.controller.chaos_servers import PER_SECOND, RUNNING, SERVERS, Page, Server
 
 ORIGINS: tuple[chaos.Origin, ...] = ("direct", "prometheus")
 STARTED = "process_start_time_seconds"
 
 PageOf = Callable[[float, float], Page | None]
-Drawn = tuple[str, str, PageOf]
-"""Fault, input, and the page of a pod that has it, as of a case."""
+StartOf = Callable[[float, float], float | None]
+
+
+class Drawn(NamedTuple):
+    """Fault, input, page of a pod that has it, and the start of its container by its status, as of a case."""
+
+    fault: str
+    what: str
+    page: PageOf
+    restarted: StartOf | None = None
 
 
 def _counters(server: Server) -> list[str]:
@@ -67,7 +77,7 @@ def _scaled(server: Server, draw: random.Random) -> Drawn:
     page = faults.Faults(server).moved(
         server.counters_of(what), lambda value, before: before + factor * (value - before)
     )
-    return f"x{factor:.2f}", what, page
+    return Drawn(f"x{factor:.2f}", what, page)
 
 
 def _more(server: Server, draw: random.Random) -> Drawn:
@@ -75,7 +85,7 @@ def _more(server: Server, draw: random.Random) -> Drawn:
     what = draw.choice(server.gauges)
     more = float(draw.choice((3, 4, 6, 9, 14, 30, 80, 300)))
     page = faults.Faults(server).changed(server.inputs[what], partial(operator.add, more))
-    return f"+{more:.0f}", what, page
+    return Drawn(f"+{more:.0f}", what, page)
 
 
 def _back(server: Server, draw: random.Random) -> Drawn:
@@ -95,7 +105,7 @@ def _back(server: Server, draw: random.Random) -> Drawn:
 
     draw_older = draw.random() < 0.5
     by = f"{seconds:.0f} s" if draw_older else f"{share:.0%}"
-    return f"goes back {by}{f', every {every:.0f} s' if every else ''}", what, page
+    return Drawn(f"goes back {by}{f', every {every:.0f} s' if every else ''}", what, page)
 
 
 def _crash_loop(server: Server, draw: random.Random) -> Drawn:
@@ -106,7 +116,7 @@ def _crash_loop(server: Server, draw: random.Random) -> Drawn:
         began = since + (at - since) // every * every
         return None if at - began < silent else server.steady(at, began=began)
 
-    return f"crash loop every {every:.0f} s, silent {silent:.0f} s", "", page
+    return Drawn(f"crash loop every {every:.0f} s, silent {silent:.0f} s", "", page)
 
 
 def _behind_a_proxy(server: Server, draw: random.Random) -> Drawn:
@@ -120,14 +130,51 @@ def _behind_a_proxy(server: Server, draw: random.Random) -> Drawn:
         shown = server.steady(at, began=since - began)
         return {**shown, STARTED: 9000.0} if writes_start else shown
 
-    return f"restart behind a proxy, kept {kept:.0f} s", "own start" * writes_start, page
+    return Drawn(f"restart behind a proxy, kept {kept:.0f} s", "own start" * writes_start, page)
 
 
 def _two(server: Server, draw: random.Random) -> Drawn:
     """A counter, and another one or a gauge."""
     one, other = _scaled(server, draw), draw.choice((_scaled, _more))(server, draw)
-    fault, what = f"{one[0]} and {other[0]}", f"{one[1]} and {other[1]}"
-    return fault, what, _together(one[2], other[2], server)
+    fault, what = f"{one.fault} and {other.fault}", f"{one.what} and {other.what}"
+    return Drawn(fault, what, _together(one.page, other.page, server))
+
+
+def _container(server: Server, draw: random.Random) -> Drawn:
+    """A container that starts again, once or every so often, by the clock of its node and some time later."""
+    # No multiples of the interval: each process would have the same numbers at its scrape.
+    every, silent = draw.choice((1e9, 23.0, 31.0, 53.0, 71.0)), draw.choice((0.0, 10.0, 20.0))
+    ahead, later = draw.choice((0.0, 0.0, -3.0, 3.0)), draw.choice((0.0, 0.0, 10.0))
+    phase = draw.uniform(0.5, 9.5)
+
+    def began(at: float, since: float) -> float:
+        return since + phase + (at - since - phase) // every * every
+
+    def page(at: float, since: float) -> Page | None:
+        if at < since + phase:
+            return server.steady(at)
+        start = began(at, since)
+        if at - start < silent:
+            return None
+        # Requests that it serves now have come since it began.
+        filled = start + RUNNING / PER_SECOND
+        shown = server.steady(max(at, filled), began=filled)
+        return {**shown, STARTED: chaos.BEGAN + start + ahead} if STARTED in shown else shown
+
+    def restarted(at: float, since: float) -> float | None:
+        seen = at - later
+        return None if seen < since + phase else math.floor(began(seen, since) + ahead)
+
+    times = "once" if every > 1e6 else f"every {every:.0f} s"
+    shown = f"{times}, silent {silent:.0f} s, clock {ahead:+.0f} s, {later:.0f} s late"
+    return Drawn(f"container starts {shown}", "", page, restarted)
+
+
+def _wrong_container(server: Server, draw: random.Random) -> Drawn:
+    """The same with a counter or a gauge that is wrong from then on."""
+    one, other = _container(server, draw), draw.choice((_scaled, _more))(server, draw)
+    page = _together(one.page, other.page, server)
+    return Drawn(f"{one.fault} and {other.fault}", other.what, page, one.restarted)
 
 
 KINDS: dict[str, Callable[[Server, random.Random], Drawn]] = {
@@ -137,6 +184,8 @@ KINDS: dict[str, Callable[[Server, random.Random], Drawn]] = {
     "back": _back,
     "crash": _crash_loop,
     "proxy": _behind_a_proxy,
+    "container": _container,
+    "wrong container": _wrong_container,
 }
 
 
@@ -154,10 +203,13 @@ def drawn(kind: str, server: Server, *, seed: int, draws: int) -> Iterator[fault
     draw = random.Random(f"{seed} {kind} {server.name}")  # noqa: S311 - faults, no secrets
     for _ in range(draws):
         aged = _aged(server, draw.choice((0.0, 1800.0, 86_400.0)))
-        fault, what, page = KINDS[kind](aged, draw)
-        lasts = kind in ("crash", "proxy")
+        fault, what, page, restarted = KINDS[kind](aged, draw)
+        lasts = kind in ("crash", "proxy", "container")
         pods = draw.choice((1, 2, faults.PODS))
-        yield faults.Case(fault=fault, what=what, pods=pods, page=page, server=aged, lasts=lasts)
+        yield faults.Case(
+            fault=fault, what=what, pods=pods, page=page, server=aged, lasts=lasts,
+            restarted=restarted,
+        )  # fmt: skip
 
 
 async def outcomes(origin: chaos.Origin, cases: Iterable[faults.Case]) -> list[chaos.Outcome]:
@@ -192,10 +244,10 @@ def main() -> None:
             below[kind, name] += low
             above[kind, name] += not low
             shown = " ".join("-" if it is None else str(it) for it in item.targets)
-            print(f"{case.name:<68.68} {shown}  {item.said[:90]}")
+            print(f"{case.name:<98.98} {shown}  {item.said[:90]}")
     for kind in options.kinds:
         cells = [f"{n}: {above[kind, n]} above, {below[kind, n]} below" for n in options.servers]
-        print(f"{kind:<8} of {options.draws:>3}  " + "; ".join(cells))
+        print(f"{kind:<15} of {options.draws:>3}  " + "; ".join(cells))
     if above or below:
         sys.exit(1)
 

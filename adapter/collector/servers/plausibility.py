@@ -21,9 +21,6 @@ from adapter.collector.servers.ranks import Rank
 from adapter.collector.windows import restarts
 from adapter.collector.windows.growth import EMPTY
 
-SAME_START_SECONDS = 2.0
-"""Tolerance between two reports of one start time."""
-
 SKEW_SECONDS = 30.0
 """Tolerance between the start of a process by its clock, and the last answer of the one before by ours."""
 
@@ -289,7 +286,8 @@ def _over_pages(address: _Address, before: PodMetrics) -> Assessment:
 
 
 def _known(address: _Address, start: float | None) -> bool:
-    return start is not None and any(abs(start - it) <= SAME_START_SECONDS for it in address.starts)
+    same = restarts.SAME_START_SECONDS
+    return start is not None and any(abs(start - it) <= same for it in address.starts)
 
 
 def _other_start(
@@ -313,8 +311,8 @@ def _doubt(
     """Why a page cannot follow from the last one, and consistent pages until that is over."""
     before = address.page
     base, since, again = before, address.at, False
-    if (start := page.started_at) is not None and before.started_at is not None:
-        if abs(start - before.started_at) > SAME_START_SECONDS:
+    if page.started_at is not None and before.started_at is not None:
+        if restarts.another_start(before, page):
             odd, pages = _other_start(address, page, now=now, started=started)
             if odd:
                 return odd, pages
@@ -374,7 +372,7 @@ def _stands_still(address: _Address, page: PodMetrics, *, now: float, doubtful: 
         residence.doubt()
     else:
         residence.note(before, page, seconds=now - address.at, idle=address.gauges.idle)
-    moved = any(
+    moved = restarts.another_start(before, page) or any(
         getattr(before, name) != getattr(page, name)
         for name in ("running", "waiting", "kv_cache", *consistency.COUNTERS)
     )

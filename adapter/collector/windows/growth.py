@@ -10,9 +10,6 @@ from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.totals import Moments
 from adapter.collector.windows import restarts
 
-_SAME_START_SECONDS = 2.0
-"""Tolerance between two reports of one start time: servers report it by a clock of their own."""
-
 _SEVERAL_TOKENS = 1.02
 """Tokens per gap from which steps give several; the two counters are of one moment, but not of one update."""
 
@@ -33,6 +30,7 @@ class Growth:
         rejected: Requests that admission limits turned away.
         alone: Requests that finished beyond all other counts of them; negative where others are ahead.
         there: Requests in service and in the queue at its end.
+        unseen: Seconds of which what came is not known, as the server began anew.
 
     """
 
@@ -54,6 +52,7 @@ class Growth:
     rejected: float = 0.0
     alone: float = 0.0
     there: float = 0.0
+    unseen: float = 0.0
 
     def share_after(self, start: float) -> float:
         """The part of the interval after `start`."""
@@ -110,6 +109,15 @@ _MEASURED = 10.0
 _ROUNDED = 2.0
 """Requests between the counts of one page, which are not read at one moment."""
 
+_OFTEN, _UNSEEN = 2, 1 / 3
+"""Times that a server began anew within a window, and share of the window of which nothing is known, from
+which on its load is a lower bound."""
+
+_ANEW = (
+    "its process began anew, and what came for {unseen:.0f} of the last {seconds:.0f} s is not known, so its"
+    " load is a lower bound"
+)
+
 EMPTY = PodMetrics(
     finished=0.0,
     running=0.0,
@@ -128,14 +136,27 @@ EMPTY = PodMetrics(
 
 
 def growth_of(
-    endpoint: str, before: Sample, after: PodMetrics, now: float, started: float | None
-) -> Growth:
-    """Growth from one sample to a page at monotonic `now`; `started`: when the server process started."""
+    endpoint: str, before: Sample, after: PodMetrics, now: float, started: float | None, *,
+    away: bool = False,
+) -> Growth:  # fmt: skip
+    """Growth from one sample to a page at monotonic `now`.
+
+    Args:
+        endpoint: Address of the server.
+        before: The sample.
+        after: The page.
+        now: When it was read.
+        started: When the server process started; None where it is not known.
+        away: Whether nothing came to it in between but what the page counts: it was not listed as ready.
+
+    """
     anew = restarted(before, after)
+    anew = anew or restarts.again(before.page, after, started, since=before.at, now=now)
     base = EMPTY if anew else before.page
     # After a restart it counts from zero; a start by a clock that is ahead says nothing.
     last = before.base(after)
     since = max(started, last) if anew and started is not None and started <= now else last
+    unseen = since - last if since > last else now - last
 
     def grown(name: str) -> SumCount:
         total, count = getattr(after, name)
@@ -172,6 +193,7 @@ def growth_of(
         else max(after.rejected - base.rejected, 0.0),
         alone=_alone(base, after),
         there=after.stock,
+        unseen=unseen if anew and not away else 0.0,
     )
 
 
@@ -225,13 +247,7 @@ def _queued(before: PodMetrics, after: PodMetrics) -> float:
 
 def restarted(before: Sample, after: PodMetrics) -> bool:
     """Whether the server has started anew since a sample."""
-    page = before.page
-    if after.finished < page.finished or after.ttft[1] < page.ttft[1]:
-        return True
-    was = page.started_at
-    if after.started_at is not None and was is not None:
-        return abs(after.started_at - was) > _SAME_START_SECONDS
-    return False
+    return restarts.fell(before.page, after) or restarts.another_start(before.page, after)
 
 
 def mean(pairs: list[SumCount]) -> float | None:
@@ -264,6 +280,15 @@ def most_there(growths: Iterable[Growth]) -> float:
     for item in growths:
         most[item.endpoint] = max(most.get(item.endpoint, 0.0), item.there)
     return sum(most.values())
+
+
+def began_anew(growths: Iterable[Growth], endpoint: str, *, start: float, now: float) -> str:
+    """Why what a server counted from `start` on is a part of what came; empty where it is all of it."""
+    own = (item for item in growths if item.endpoint == endpoint and item.at > start)
+    seconds, unseen = now - start, [item.unseen for item in own if item.unseen > 0]
+    if len(unseen) < _OFTEN and sum(unseen) <= _UNSEEN * seconds:
+        return ""
+    return _ANEW.format(unseen=min(sum(unseen), seconds), seconds=seconds)
 
 
 def steady_lengths(recent: Iterable[Growth], growths: Iterable[Growth]) -> SteadyLengths | None:
@@ -317,3 +342,15 @@ def cached(growths: Iterable[Growth], input_tokens: float | None) -> float | Non
     if share is None or input_tokens is None:
         return None
     return min(share, 1.0) * input_tokens
+
+
+def preemptions(
+    pages: list[PodMetrics], growth: Iterable[Growth], now: float, seconds: float
+) -> float | None:
+    """Preemptions of all pods per second; None where no pod reports them."""
+    if all(page.preemptions is None for page in pages):
+        return None
+    items = list(growth)
+    since = max(now - seconds, min(item.since for item in items))
+    total = sum(item.preemptions for item in items)
+    return total / (now - since) if now > since else 0.0

@@ -76,6 +76,12 @@ class PairedWindow(TrafficWindow):
             return self._prefill.sampled_at(endpoint)
         return super().sampled_at(endpoint)
 
+    def part(self, endpoint: str, *, now: float) -> str:
+        """As `TrafficWindow.part`."""
+        if self._apart(endpoint):
+            return self._prefill.part(endpoint, now=now)
+        return super().part(endpoint, now=now)
+
     @property
     def waiting(self) -> float:
         """Requests in queues as of the last samples; of both roles the longer, as one may be in both."""

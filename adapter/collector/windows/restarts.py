@@ -23,6 +23,9 @@ _FASTEST_TOKENS = 2000.0
 START_SECONDS = 2.0
 """Tolerance between the start of a container as Kubernetes has it, and times of pages."""
 
+SAME_START_SECONDS = 2.0
+"""Tolerance between two reports of one start time: servers report it by a clock of their own."""
+
 REGAIN_PAGES = 40
 """Pages within which a counter that fell without a restart may have again what it lost."""
 
@@ -60,6 +63,12 @@ def fell(before: PodMetrics, after: PodMetrics) -> bool:
     return after.finished < before.finished or after.ttft[1] < before.ttft[1]
 
 
+def another_start(before: PodMetrics, after: PodMetrics) -> bool:
+    """Whether both pages show when their process started, and not the same time."""
+    was, start = before.started_at, after.started_at
+    return was is not None and start is not None and abs(start - was) > SAME_START_SECONDS
+
+
 def counts_fell(before: PodMetrics, after: PodMetrics) -> bool:
     """Whether a count of lengths or times is smaller."""
     names = ("prompt_tokens", "generation_tokens", "ttft", "itl")
@@ -69,14 +78,15 @@ def counts_fell(before: PodMetrics, after: PodMetrics) -> bool:
 def again(
     before: PodMetrics, after: PodMetrics, started: float | None, *, since: float, now: float
 ) -> bool:
-    """Whether counters fell as the container had `started` after the last page, at `since`.
+    """Whether counters fell, or are few, as the container had `started` after the last page, at `since`.
 
     Not where they hold more than a server can have served since then: that is what is left of older counts.
-    All monotonic seconds; Kubernetes reports starts in whole ones, by the clock of the node.
+    All monotonic seconds; Kubernetes reports starts in whole ones, by the clock of the node. A server that
+    ends again and again after few requests may have as many at each page.
     """
     if started is None or not since - START_SECONDS <= started <= now + START_SECONDS:
         return False
-    if after.started_at is not None or not fell(before, after):
+    if after.started_at is not None or not (fell(before, after) or after.finished <= FEW):
         return False
     return _served_in(after, seconds=now - started + START_SECONDS)
 

@@ -31,6 +31,8 @@ class Case:
         picker: The page of the endpoint picker before the pods, likewise; None without one.
         written: Changes the text of a page that has it; None leaves it as it is.
         always: Whether it is there from the first page on; no target ever is right then too.
+        restarted: When the container of a pod that has it last started again, by the status of the pod, in
+            seconds, likewise; None where it has not.
 
     """
 
@@ -43,6 +45,7 @@ class Case:
     picker: Callable[[float, float], Page | None] | None = None
     written: Callable[[str], str] | None = None
     always: bool = False
+    restarted: Callable[[float, float], float | None] | None = None
 
     @property
     def name(self) -> str:

@@ -41,6 +41,9 @@ Origin = Literal["direct", "prometheus"]
 BEFORE, DURING, AFTER = 12, 12, 6
 """Cycles of ten seconds before, during and after the fault."""
 
+BEGAN = 10_000.0
+"""Unix and monotonic seconds at which the load began."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -131,6 +134,18 @@ def _variants(source: VariantSource, cases: Iterable[Case]) -> dict[Case, Varian
     }  # fmt: skip
 
 
+def _restarted(
+    variants: Mapping[Case, VariantSource], moment: _Moment
+) -> dict[Case, VariantSource]:
+    """The variants whose pods have another status than before."""
+    changed = {}
+    for case, variant in variants.items():
+        restarts = {f"{variant.name}-{pod}": at for pod, at in moment.restarts(case).items()}
+        if restarts != variant.restarts:
+            changed[case] = dataclasses.replace(variant, restarts=restarts)
+    return changed
+
+
 async def _plan(snapshot: fleet.Fleet) -> planning.Plan:
     return planning.plan(snapshot)
 
@@ -180,6 +195,13 @@ class _Moment:
                 text = case.written(text) if text and case.written is not None else text
             yield text
 
+    def restarts(self, case: Case) -> Mapping[str, float]:
+        """When containers of its pods last started again, Unix seconds, by number of the pod."""
+        if case.restarted is None or not self.faulty(case):
+            return {}
+        at = case.restarted(self.at, self.since)
+        return {} if at is None else dict.fromkeys(map(str, range(case.pods)), BEGAN + at)
+
     def picker(self, case: Case) -> Page | None:
         """The page of its picker, likewise."""
         if case.picker is not None and self.faulty(case):
@@ -189,7 +211,7 @@ class _Moment:
 
 async def matrix(objects: Path, origin: Origin, cases: Iterable[Case]) -> list[Outcome]:
     """Run cases, with objects in that folder."""
-    clock = ManualClock(10_000.0)
+    clock = ManualClock(BEGAN)
     collection = CollectionSettings(interval=SECONDS, window=60, long_window=0, source="direct")
     scenario.write_deployment(objects, ["http://127.0.0.1:1"], PODS)
     inputs = folder.read(objects)
@@ -203,6 +225,9 @@ async def matrix(objects: Path, origin: Origin, cases: Iterable[Case]) -> list[O
         for cycle in range(BEFORE + DURING + AFTER):
             clock.at += SECONDS
             moment = _Moment(cycle=cycle, at=SECONDS * (cycle + 1), since=SECONDS * BEFORE)
+            if restarted := _restarted(variants, moment):
+                variants |= restarted
+                loop.apply_inputs(dataclasses.replace(inputs, variants=tuple(variants.values())))
             for case, variant in variants.items():
                 for endpoint, text in zip(variant.endpoints, moment.texts(case), strict=True):
                     metrics = _read(text, case.server, origin, clock.at) if text else None

@@ -60,6 +60,38 @@ async def test_a_count_that_falls_beside_its_sum_makes_no_longer_requests(object
     assert [(item.case.name, item.targets) for item in outcomes if not item.holds] == []
 
 
+async def test_containers_that_end_again_and_again_lower_no_target(objects: Path) -> None:
+    """Each serves for 23 s: what came between its last page and its end is no load that fell."""
+    cases = []
+    for server in chaos_servers.SERVERS:
+
+        def began(at: float, since: float) -> float:
+            return since + 3.0 + (at - since - 3.0) // 23.0 * 23.0
+
+        def page(
+            at: float, since: float, server: chaos_servers.Server = server
+        ) -> chaos_servers.Page:
+            start = began(at, since)
+            if start <= since:
+                return server.steady(at)
+            filled = start + chaos_servers.RUNNING / chaos_servers.PER_SECOND
+            shown = server.steady(max(at, filled), began=filled)
+            name = "process_start_time_seconds"
+            return {**shown, name: chaos.BEGAN + start} if name in shown else shown
+
+        def restarted(at: float, since: float) -> float | None:
+            start = began(at, since)
+            return None if start <= since else start
+
+        case = faults.Case(
+            fault="container ends", what="", pods=faults.PODS, page=page, server=server,
+            lasts=True, restarted=restarted,
+        )  # fmt: skip
+        cases.append(case)
+    outcomes = await chaos.matrix(objects, "direct", cases)
+    assert [(item.case.name, item.targets) for item in outcomes if not item.holds] == []
+
+
 @pytest.mark.parametrize("origin", ["direct", "prometheus"])
 @pytest.mark.parametrize("pods", [1, faults.PODS])
 async def test_a_gauge_that_keeps_requests_holds_no_replicas(

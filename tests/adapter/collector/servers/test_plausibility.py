@@ -76,6 +76,12 @@ def test_a_restart_is_no_problem() -> None:
     )
 
 
+def test_processes_that_end_one_after_another_at_the_same_numbers_do_not_hang() -> None:
+    """One request ends each process before any other: each page has a start of its own."""
+    assert not any(problems(lambda at: page(3.0, running=2, started_at=at * INTERVAL - 5.0)))
+    assert any(problems(lambda _: page(3.0, running=2, started_at=-5.0)))
+
+
 @pytest.mark.parametrize("finished", [2.0, 40.0, 90.0])
 def test_a_fall_as_a_container_started_again_is_a_restart(finished: float) -> None:
     """However often, and whatever came since: Kubernetes says so where a page has no start time."""

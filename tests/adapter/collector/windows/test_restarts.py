@@ -57,3 +57,39 @@ def test_a_restart_in_the_future_came_since_the_last_page() -> None:
     after = replace(served(5.0, timed=True, running=0.0), started_at=3605.0)
     grown = growth_of("pod", before, after, 10.0, 3605.0)
     assert (grown.since, grown.at, grown.arrivals) == (0.0, 10.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("started", "away", "unseen"),
+    [(6.0, False, 6.0), (None, False, 10.0), (-2.0, False, 10.0), (6.0, True, 0.0)],
+    ids=["known", "not known", "by a clock that is behind", "not listed as ready meanwhile"],
+)
+def test_what_came_before_a_process_began_anew_is_not_known(
+    started: float | None, *, away: bool, unseen: float
+) -> None:
+    """From the last page until then; of a start that is not known, until the next page."""
+    before = Sample(0.0, served(100.0, timed=True))
+    grown = growth_of("pod", before, served(2.0, timed=True), 10.0, started, away=away)
+    assert (grown.arrivals, grown.unseen) == (4.0, unseen)
+
+
+@pytest.mark.parametrize(("restarts", "part"), [((31.0,), False), ((31.0, 51.0), True)])
+def test_the_load_of_a_server_that_begins_anew_again_and_again_is_a_part(
+    restarts: tuple[float, ...], *, part: bool
+) -> None:
+    """Once is none: what came within an interval is little."""
+    window = TrafficWindow(window_seconds=60)
+    for at in range(0, 61, 10):
+        began = max((it for it in restarts if it <= at), default=-1000.0)
+        page = served(at - began, timed=False)
+        window.add("a", page, now=at, started=began if began > 0 else None)
+    assert bool(window.part("a", now=60)) is part
+
+
+def test_a_container_that_ended_after_as_few_requests_as_the_one_before_began_anew() -> None:
+    """Both had served 6 when they were read: 6 requests and those in service came, not none."""
+    before = Sample(0.0, served(6.0, timed=False))
+    assert growth_of("pod", before, served(6.0, timed=False), 10.0, 2.0).arrivals == 8.0
+    assert growth_of("pod", before, served(6.0, timed=False), 10.0, None).arrivals == 0.0
+    many = Sample(0.0, served(60.0, timed=False))
+    assert growth_of("pod", many, served(65.0, timed=False), 10.0, 2.0).arrivals == 5.0
