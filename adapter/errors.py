@@ -88,7 +88,7 @@ def field_problem(item: Mapping[str, Any], schema: Any = None) -> str:
         must = f"must be {_KINDS[kind.split('_')[0]]}"
     else:
         must = _reworded(item)
-    return f"{must}, not {_shown(item['input'])}"
+    return f"{must}, not {shown(item['input'])}"
 
 
 def _nearest(location: Sequence[Any], schema: Any) -> str:
@@ -144,7 +144,8 @@ def _reworded(item: Mapping[str, Any]) -> str:
     return str(item["msg"]).replace("Input should be", "must be").replace("Input should", "must")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value of a file as messages quote it: as YAML writes it, lists and mappings by their kind."""
     if value is None:
         return "null"
     if isinstance(value, bool):

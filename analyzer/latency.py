@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_LEAST_STEP_MS = 0.1
+"""Shortest step with one request that is believed: servers of the smallest models need more."""
+
+
+def unit_problem(step_ms: float) -> str:
+    """Why times are in another unit than ms, by a step with one request; empty where nothing says so."""
+    if step_ms >= _LEAST_STEP_MS:
+        return ""
+    return (
+        f"a step with one request takes {step_ms:.3g} ms, which no server reaches; times are in ms: multiply"
+        " seconds by 1000"
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyParameters:

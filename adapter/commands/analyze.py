@@ -227,6 +227,8 @@ def run(args: argparse.Namespace) -> int:
         case = cases.parse(given)
         assert not isinstance(case, step_cases.InvalidCase)  # noqa: S101 - it was answered
         plots.write_analysis(case, args.plot)
+    if problem := _unit_problem(args):
+        print(f"note: {problem}", file=sys.stderr)
     if args.json:
         print(json.dumps(answer))
     else:
@@ -235,6 +237,14 @@ def run(args: argparse.Namespace) -> int:
         for line in _table(answer, case):
             print(printable(line))
     return 0
+
+
+def _unit_problem(args: argparse.Namespace) -> str:
+    """Why the flags' times are in another unit than ms; empty where nothing says so."""
+    from analyzer.latency import unit_problem  # noqa: PLC0415 - see `run`
+
+    names = ("alpha", "beta", "step_base_ms", "step_per_request_ms", "step_per_sqrt_request_ms")
+    return unit_problem(sum(getattr(args, name) or 0.0 for name in names))
 
 
 def _by_flags(error: str, *, rpm: float | None) -> str:

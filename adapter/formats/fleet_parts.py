@@ -20,7 +20,7 @@ from adapter.errors import InputError, field_problem
 from adapter.formats.step_cases import ShortAnswers
 from adapter.planning import fleet
 from adapter.settings.percentiles import Percentile
-from analyzer.latency import LatencyParameters
+from analyzer.latency import LatencyParameters, unit_problem
 from analyzer.step_times import EngineLimits, StepTimes
 from optimizer.problem import TRANSITION_FACTOR, SaturationPolicy, SolverName
 
@@ -124,6 +124,11 @@ class ProfilePart(Part):
                 raise ValueError(f"{where}: {name} is missing: give alpha and beta, or step")
         if self.step is None and not (self.alpha or self.beta):
             raise ValueError(f"{where}: alpha and beta: must not both be 0; give the times, in ms")
+        alone, step = (self.alpha or 0.0) + (self.beta or 0.0), self.step
+        if step is not None:
+            alone = step.base + step.per_request + step.per_sqrt_request
+        if problem := unit_problem(alone):
+            raise ValueError(f"{where}: {problem}")
         return self
 
     @property

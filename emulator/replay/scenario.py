@@ -3,17 +3,17 @@
 name: one model on one accelerator
 accelerators: {A100: {cost: 40, devices: 64}}       # cents per hour; devices: number of GPUs
 models:
-- model: default/default
-serviceClass: Premium
-slo: {ttft: 500, itl: 24}                       # ms; targets of single requests
-trace: {kind: poisson, ...}                     # used without --trace
+  - model: default/default
+    serviceClass: Premium
+    slo: {ttft: 500, itl: 24}                       # ms; targets of single requests
+    trace: {kind: poisson, ...}                     # used without --trace
 variants:
-- name: chat
-model: default/default
-accelerator: A100
-profile: {alpha: 20.58, beta: 0.41, gamma: 5.2, delta: 0.1, maxBatchSize: 8}
-startup: 60s
-replicas: 2
+  - name: chat
+    model: default/default
+    accelerator: A100
+    profile: {alpha: 20.58, beta: 0.41, gamma: 5.2, delta: 0.1, maxBatchSize: 8}
+    startup: 60s
+    replicas: 2
 hpa: {syncPeriod: 15s, scaleDownStabilization: 0s}
 """
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from adapter import errors
 from adapter.kube import duration
+from analyzer.latency import unit_problem
 
 
 def seconds(value: Any) -> float:
@@ -17,6 +19,9 @@ def seconds(value: Any) -> float:
         return float(value)
     if str(value).strip() in {"0", "0s"}:
         return 0.0
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        problem = f"must be a duration such as 60s, 1m30s or 24h, not {errors.shown(value)}"
+        raise ValueError(problem)  # noqa: TRY004 - as pydantic wants it
     return duration.seconds(str(value))
 
 
@@ -45,6 +50,16 @@ class Part(BaseModel):
         populate_by_name=True,
         allow_inf_nan=False,
     )
+
+
+Timed = TypeVar("Timed", bound=Part)
+
+
+def in_ms(part: Timed, step_ms: float) -> Timed:
+    """The part, whose step with one request takes that time; raises ValueError where it is no ms."""
+    if problem := unit_problem(step_ms):
+        raise ValueError(problem)
+    return part
 
 
 FORM = "<form>"

@@ -2,10 +2,14 @@
 
 Without `engine` the replicas schedule as vLLM does, with the step times of the profile, see `default_engine`.
 
-engine: {kind: vllm, stepMs: {base: 7, perRequest: 0.05, perPrefillToken: 0.04, perContextToken: 4e-5},
-maxNumSeqs: 256, maxNumBatchedTokens: 8192, kvTokens: 432000}
-profile: fit                                    # or none, or parameters: `LinearProfile`, `StepProfile`
-startup: {median: 180s, sigma: 0.4}             # or 180s
+    engine:
+      kind: vllm
+      stepMs: {base: 7, perRequest: 0.05, perPrefillToken: 0.04, perContextToken: 4e-5}
+      maxNumSeqs: 256
+      maxNumBatchedTokens: 8192
+      kvTokens: 432000
+    profile: fit                                    # or none, or parameters: `LinearProfile`, `StepProfile`
+    startup: {median: 180s, sigma: 0.4}             # or 180s
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from emulator.engines.factories import load_factory
 from emulator.engines.profile import ProfileEngine
 from emulator.engines.protocol import EngineFactory
 from emulator.engines.scheduler_engine import SchedulerEngine
-from emulator.replay.replicas.fields import FORM, Part, Seconds, seconds
+from emulator.replay.replicas.fields import FORM, Part, Seconds, in_ms, seconds
 
 
 class StepMs(Part):
@@ -34,6 +38,10 @@ class StepMs(Part):
     per_context_token: float = Field(default=0.0, ge=0)
     per_sqrt_request: float = Field(default=0.0, ge=0)
     per_prompt: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _in_ms(self) -> StepMs:
+        return in_ms(self, self.base + self.per_request + self.per_sqrt_request)
 
 
 class Limits(Part):
@@ -57,6 +65,10 @@ class LinearProfile(Part):
     max_batch_size: int = Field(ge=1)
     at_tokens: int = Field(default=0, ge=0)
     at_input_tokens: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _in_ms(self) -> LinearProfile:
+        return in_ms(self, self.alpha + self.beta)
 
 
 class StepProfile(Part):

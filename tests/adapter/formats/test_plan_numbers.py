@@ -64,6 +64,25 @@ def test_rates_beyond_the_bound_are_refused(
         assert aside[name].startswith("rate_rpm: must be <= 1e+09, not "), aside
 
 
+@pytest.mark.parametrize(
+    "times",
+    [{"alpha": 0.02058, "beta": 0.00041}, {"step": {"base": 0.007, "per_prefill_token": 4e-5}}],
+)
+def test_times_in_seconds_are_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], times: dict[str, Any]
+) -> None:
+    """No replica is planned as a thousand times faster than it is; the profile is named, and the fix."""
+    document = copy.deepcopy(FLEET)
+    document["profiles"][0] = {"model": "m", "accelerator": "A100", "max_batch": 16, **times}
+    path = tmp_path / "fleet.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert cli.main(["plan", "-f", str(path)]) == 0
+    printed = capsys.readouterr()
+    assert "set aside: a: accelerator: 'A100' has no profile" in printed.out
+    assert "profiles.0: m on A100: a step with one request takes 0.0" in printed.err
+    assert "which no server reaches; times are in ms: multiply seconds by 1000" in printed.err
+
+
 @pytest.mark.parametrize("rate", [1e8, fleet.LARGEST_RATE_RPM])
 @pytest.mark.parametrize("slow", [1, 30])
 @pytest.mark.parametrize("more", [{}, {"budgets": [{"name": "all", "cost": 1e9}]}])

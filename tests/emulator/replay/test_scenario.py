@@ -118,6 +118,21 @@ WRONG: dict[str, tuple[Change, str]] = {
         "variants.chat.devices: 4 are more than the accelerator's 2",
     ),
     "no-duration": (variant(startup="a while"), "variants.0.startup: must be a duration such"),
+    "start-of-null": (
+        variant(startup=None), "variants.0.startup: must be a duration such as 60s, 1m30s or 24h, not null"
+    ),
+    "start-of-a-list": (
+        variant(startup=["60s"]),
+        "variants.0.startup: must be a duration such as 60s, 1m30s or 24h, not a list",
+    ),
+    "steps-in-seconds": (
+        variant(engine={"kind": "vllm", "stepMs": {"base": 0.007, "perRequest": 5e-5}, "kvTokens": 432000}),
+        "variants.0.engine.stepMs: a step with one request takes 0.00705 ms, which no server reaches",
+    ),
+    "profile-in-seconds": (
+        variant(profile={"alpha": 0.02058, "beta": 0.00041, "maxBatchSize": 8}),
+        "variants.0.profile: a step with one request takes 0.021 ms, which no server reaches",
+    ),
     "endless-start": (variant(startup=float("inf")), "variants.0.startup: must be a duration"),
     "negative-start": (variant(startup=-1), "variants.0.startup: must be a duration"),
     "pass-after-pass": (lambda d: d.update(loop={"interval": 0}), "loop.interval: must be > "),
@@ -138,7 +153,9 @@ def test_errors_name_the_field(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError) as caught:
         scenario.read(path)
     assert str(caught.value).startswith(f"{path}: {said}")
-    assert ";" not in str(caught.value).replace("; did you mean", "")
+    assert ";" not in str(caught.value).replace("; did you mean", "").replace(
+        "; times are in ms", ""
+    )
 
 
 @pytest.mark.parametrize(("name", "target"), [("ttft", 0.5), ("itl", 0.04)])
