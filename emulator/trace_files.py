@@ -266,6 +266,8 @@ def _csv_rows(path: Path, lines: Iterator[str], form: _Form) -> Iterator[Row]:
                 raise TraceError(
                     f"{path}:1: {name}: no such column; the header has {shown(header)}"
                 )
+            if header.count(name) > 1:
+                raise TraceError(f"{path}:1: {name}: the header has this column twice; delete one")
         for row in reader:
             if row:
                 yield reader.line_num, dict(zip(header, row, strict=False))

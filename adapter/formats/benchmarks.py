@@ -95,8 +95,10 @@ def _parsed(path: Path) -> list[Row]:
     printed = unsupported.printed(text)
     if printed and not objects:
         raise InputError(f"{path}: {printed}")
-    if _is_yaml(path, text):
-        raw_rows = _runs(str(path), _yaml(path, text))
+    document = _yaml(path, text) if _is_yaml(path, text) else ""
+    # A name that says YAML may hold a CSV, which YAML reads as one text.
+    if not isinstance(document, str):
+        raw_rows = _runs(str(path), document)
     else:
         raw_rows = _json(path, text) if objects or text.lstrip()[:1] == "[" else _csv(path, text)
     rows = [_checked(row) for row in raw_rows]
@@ -204,6 +206,7 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
 
 
 def _vllm_sweep(path: Path, lines: list[list[str]], start: int) -> Iterator[Row]:
+    plain.refuse_repeated(path, lines[0], lines[0], start)
     for number, cells in enumerate(lines[1:], start=start + 2):
         if not any(cell.strip() for cell in cells):
             continue

@@ -108,6 +108,17 @@ def test_gzip_byte_order_marks_and_blank_lines_are_tolerated(tmp_path: Path, tex
         assert trace.output_tokens.tolist() == plain.output_tokens.tolist()
 
 
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """Nothing says which of two columns of one name holds."""
+    text = (
+        "TIMESTAMP,ContextTokens,GeneratedTokens,ContextTokens\n2023-11-16 18:15:46.68,10,20,30\n"
+    )
+    with pytest.raises(
+        TraceError, match=r"trace:1: ContextTokens: the header has this column twice"
+    ):
+        trace_files.read(write(tmp_path, text))
+
+
 def test_a_format_can_be_forced(tmp_path: Path) -> None:
     """A file that is not of the format that was asked for is refused, whatever it would be."""
     path = write(tmp_path, AZURE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from adapter.errors import InputError
@@ -79,9 +79,25 @@ def _places(
                 f"{path}: no column {name}; may be called {', '.join(COLUMNS[name])}{instead};"
                 f" line {start + 1} has {columns}{trace}"
             )
+    used = [header[column] for column in places.values() if column is not None]
+    refuse_repeated(path, header, used, start)
     if places["ttft_ms"] is not None and places["input_tokens"] is None:
         raise InputError(f"{path}: a column ttft_ms needs a column input_tokens beside it")
     return places, seconds
+
+
+def refuse_repeated(path: Path, header: Sequence[str], used: Sequence[str], start: int) -> None:
+    """Refuse a header that has a column that is used twice: nothing says which of them holds.
+
+    Raises:
+        InputError: names the line, of number `start` + 1, and the column.
+
+    """
+    for name in used:
+        if name and header.count(name) > 1:
+            raise InputError(
+                f"{path}: line {start + 1} has the column {name} twice; delete one of them"
+            )
 
 
 def _of_mean(name: str, header: list[str]) -> str:

@@ -98,7 +98,7 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
     batch = throughput * latency / 1000.0
     if batch <= 0:
         raise UnusableError(f"request_throughput: is 0: {NOTHING_FINISHED}")
-    limit = optional(document.get("max_concurrency"))
+    limit = _limit(document)
     _check_seconds(unitless, batch, limit)
     _units(batch, limit, completed)
     rated, unlimited = _arrivals(document, limit, completed)
@@ -124,6 +124,16 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         model=str(document.get("model_id") or ""),
         note="; ".join(notes),
     )
+
+
+def _limit(document: Mapping[str, Any]) -> float:
+    """Most requests that the tool kept inside; NaN where it had no limit."""
+    value = document.get("max_concurrency")
+    if (as_float(value) or 0.0) < 0:
+        raise UnusableError(
+            f"max_concurrency: must be a number > 0, or null without a limit, not {value}"
+        )
+    return optional(value)
 
 
 def _arrivals(document: Mapping[str, Any], limit: float, completed: float) -> tuple[bool, bool]:

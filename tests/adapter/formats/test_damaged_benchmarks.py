@@ -48,6 +48,10 @@ def last(tmp_path: Path, run: Any) -> Row:
         ({"mean_tpot_ms": 1.0, "mean_ttft_ms": 1500, "mean_e2el_ms": 1500}, "not streamed"),
         ({"mean_tpot_ms": 0.0084, "mean_ttft_ms": 0.02}, "are the times in seconds?"),
         ({"mean_tpot_ms": 8400, "mean_ttft_ms": 20000}, "are the times in milliseconds?"),
+        (
+            {"max_concurrency": -8},
+            "max_concurrency: must be a number > 0, or null without a limit, not -8",
+        ),
     ],
 )
 def test_a_number_that_is_none_costs_its_run(
@@ -55,6 +59,28 @@ def test_a_number_that_is_none_costs_its_run(
 ) -> None:
     """Texts, objects, infinities, other units and failed runs: the reason, and the other runs."""
     assert reason in last(tmp_path, {**GOOD[1], **changed}).problem
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """Nothing says which of two columns of one name holds; one that is not used may be there twice."""
+    header, run = "batch,input_tokens,output_tokens,itl_ms,note,note", "1,128,178,8,a,b"
+    assert len(read(tmp_path / "once.csv", f"{header}\n{run}\n")) == 1
+    sweep = [[*GOOD[0], "completed"], [*GOOD[0].values(), 3]]
+    twice = {
+        "itl_ms": f"{header},ITL ms\n{run},800\n",
+        "completed": "".join(",".join(map(str, line)) + "\n" for line in sweep),
+    }
+    for name, text in twice.items():
+        with pytest.raises(errors.InputError, match=f"line 1 has the column {name} twice; delete"):
+            read(tmp_path / "twice.csv", text)
+
+
+def test_a_csv_may_be_named_yaml(tmp_path: Path) -> None:
+    """What a file is follows from what it holds; a text that is neither is told to be neither."""
+    text = "batch,input_tokens,output_tokens,itl_ms\n1,128,178,8\n4,128,178,9\n"
+    assert [row.itl_ms for row in read(tmp_path / "runs.yaml", text)] == [8, 9]
+    with pytest.raises(errors.InputError, match="is neither JSON nor YAML nor CSV; a benchmark"):
+        read(tmp_path / "notes.yml", "the runs of Monday\n")
 
 
 @pytest.mark.parametrize("run", [None, 3, "x", [], {}, {"a": 1}, {"benchmarks": {}}, {"runs": []}])
