@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import importlib
+import io
 import os
 import re
 import sys
@@ -67,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What loads stays until the end: with Python's default thresholds a tenth of the CPU time of `doctor`
     # goes to searching it for cycles. `serve` chooses thresholds of its own once it has loaded everything.
     gc.set_threshold(100_000, 20, 50)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name or a sign that the terminal's encoding lacks is no reason to print nothing.
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _run(parse(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:

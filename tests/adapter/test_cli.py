@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +65,23 @@ def test_ctrl_c_while_a_command_loads_is_no_traceback() -> None:
     command = [sys.executable, "-P", "-c", INTERRUPTED]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_sign_that_the_encoding_lacks_is_written_as_its_escape(
+    tmp_path: Path, stream: str
+) -> None:
+    """Where output is ASCII, a name of a file or an object in other letters ends in no traceback."""
+    fleet = (Path(__file__).parents[2] / "manifests/samples/fleet.yaml").read_text()
+    path = tmp_path / "fleet.yaml"
+    if stream == "stdout":
+        path.write_text(fleet.replace("name: chat", "name: chät"), encoding="utf-8")
+    else:
+        path = tmp_path / "chät.yaml"
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "adapter", "plan", "-f", str(path)],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert "ch\\xe4t" in getattr(done, stream)
+    assert "Traceback" not in done.stderr
