@@ -96,7 +96,7 @@ def _variant(
         model="m",
         service_class=f"class-{int(source.integers(1, 4))}",
         profiles=tuple(
-            _profile(name, size / speed * source.uniform(0.8, 1.2), max_batch, steps=steps)
+            profile(name, size / speed * source.uniform(0.8, 1.2), max_batch, steps=steps)
             for name, _, speed in ACCELERATORS
         ),
         load=fleets.Load(
@@ -109,7 +109,8 @@ def _variant(
     )
 
 
-def _profile(name: str, slowness: float, max_batch: int, *, steps: bool) -> fleets.Profile:
+def profile(name: str, slowness: float, max_batch: int, *, steps: bool) -> fleets.Profile:
+    """Step times, or two lines over the batch, that many times as slow as the first accelerator's."""
     latency: LatencyParameters | StepTimes
     if steps:
         latency = StepTimes(

@@ -39,9 +39,7 @@ from adapter.planning import plan as planning
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
-from analyzer.latency import LatencyParameters
-from analyzer.step_times import EngineLimits, StepTimes
-from bench import collection
+from bench import collection, planned_fleets
 
 GOAL_MS = 10.0
 """CPU per variant of a cycle."""
@@ -49,8 +47,10 @@ GOAL_MS = 10.0
 SETTLING = 3
 """Cycles that do not count: connections, and rates of the first windows."""
 
-_ACCELERATORS = (("L40S", 32.0, 1.8), ("A100", 40.0, 1.0), ("H100", 90.0, 0.5))
-"""Name, cents per hour, and step times as a multiple of those below."""
+_ACCELERATORS = planned_fleets.ACCELERATORS[:3]
+"""Those that each variant has a profile of."""
+
+_MAX_BATCH = 64
 
 STAGES = ("scrape", "reconcile", "plan")
 Sent = TypeVar("Sent")
@@ -59,33 +59,13 @@ KINDS = tuple((model, shown) for model in ("lines", "steps") for shown in ("rand
 """Rows: model of a replica, and routing."""
 
 
-def profile(name: str, slowness: float, *, steps: bool) -> fleet.Profile:
-    """Step times, or two lines over the batch."""
-    latency: StepTimes | LatencyParameters
-    if steps:
-        latency = StepTimes(
-            base_ms=16.0 * slowness,
-            per_request_ms=0.05 * slowness,
-            per_prefill_token_ms=0.06 * slowness,
-            per_context_token_ms=2e-5 * slowness,
-        )
-    else:
-        latency = LatencyParameters(
-            alpha_ms=16.0 * slowness,
-            beta_ms=0.08 * slowness,
-            gamma_ms=80.0 * slowness,
-            delta_ms=0.001 * slowness,
-        )
-    limits = EngineLimits(max_num_seqs=64, max_num_batched_tokens=4096, kv_tokens=200_000)
-    return fleet.Profile(
-        accelerator=name, latency=latency, limits=limits if steps else None, max_batch=64
-    )
-
-
 def inputs(count: int, address: str, *, steps: bool) -> Inputs:
     """That many variants, each with a profile of every accelerator."""
     targets = fleet.Targets(itl_ms=24.0, ttft_ms=500.0)
-    profiles = tuple(profile(name, slow, steps=steps) for name, _, slow in _ACCELERATORS)
+    profiles = tuple(
+        planned_fleets.profile(name, 1.0 / speed, _MAX_BATCH, steps=steps)
+        for name, _, speed in _ACCELERATORS
+    )
     variants: Sequence[VariantSource] = [
         replace(source, profiles=profiles, targets=targets, spec_replicas=source.replicas)
         for source in collection.variants(count, address)
