@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -23,6 +26,9 @@ Report = Callable[[str, float], None]
 """Receives the name of a policy in progress and the completed share of all work, 0 to 1."""
 
 _POLL_SECONDS = 0.2
+
+_Finished = Generator[tuple[PolicyResult, ...], None, None]
+"""Results of one job after the other."""
 
 
 def default_jobs(given: Run, tasks: Sequence[Task]) -> int:
@@ -70,8 +76,10 @@ def run_all(
         if number <= 1
         else _in_processes(given, open_tasks, out, number, progress)
     )
-    for of_task in finished:
-        results |= {item.policy: item for item in of_task}
+    # Closed at once when it is left early, such as by Ctrl-C: its processes would go on meanwhile.
+    with contextlib.closing(finished):
+        for of_task in finished:
+            results |= {item.policy: item for item in of_task}
     return results
 
 
@@ -89,7 +97,7 @@ class _Progress:
 
 def _one_after_the_other(
     given: Run, tasks: Sequence[Task], folder: ResultsFolder | None, progress: _Progress
-) -> Iterator[tuple[PolicyResult, ...]]:
+) -> _Finished:
     for task in tasks:
 
         def told(name: str, replays: float, task: Task = task) -> None:
@@ -110,26 +118,42 @@ class _Worker:
     given: Run
     folder: ResultsFolder | None
     queue: SimpleQueue[_Told]
+    busy: bool = False
+    ended: bool = False
 
 
 def _begin(given: Run, out: Path | None, queue: SimpleQueue[_Told]) -> None:
     logs.configure("text", quiet=True)
+    signal.signal(signal.SIGTERM, _end)
     _Worker.given, _Worker.queue = given, queue
     _Worker.folder = None if out is None else ResultsFolder(out, given)
 
 
+def _end(_signal: int, _frame: object) -> None:
+    """End the job and those that follow, but no process: half a result would be waited for without end."""
+    _Worker.ended = True
+    if _Worker.busy:
+        raise SystemExit
+
+
 def _execute(task: Task) -> tuple[PolicyResult, ...]:
-    results = execute(
-        _Worker.given, task, lambda name, done: _Worker.queue.put((task.name, name, done))
-    )
-    if _Worker.folder is not None:
-        _Worker.folder.save(task, results)
-    return results
+    _Worker.busy = True
+    try:
+        if _Worker.ended:
+            raise SystemExit
+        results = execute(
+            _Worker.given, task, lambda name, done: _Worker.queue.put((task.name, name, done))
+        )
+        if _Worker.folder is not None:
+            _Worker.folder.save(task, results)
+        return results
+    finally:
+        _Worker.busy = False
 
 
 def _in_processes(
     given: Run, tasks: Sequence[Task], out: Path | None, number: int, progress: _Progress
-) -> Iterator[tuple[PolicyResult, ...]]:
+) -> _Finished:
     context = multiprocessing.get_context("spawn")
     queue: SimpleQueue[_Told] = context.SimpleQueue()
     pool = ProcessPoolExecutor(
@@ -137,15 +161,46 @@ def _in_processes(
     )
     # The longest first, so that no process ends alone with them.
     ordered = sorted(tasks, key=lambda task: -task.replays)
+    others = set(multiprocessing.active_children())
     try:
-        waiting: set[Future[tuple[PolicyResult, ...]]] = {
-            pool.submit(_execute, task) for task in ordered
-        }
+        with _ctrl_c_later():
+            waiting: set[Future[tuple[PolicyResult, ...]]] = {
+                pool.submit(_execute, task) for task in ordered
+            }
         while waiting:
             done, waiting = wait(waiting, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
             while not queue.empty():
                 progress.told(*queue.get())
             for future in done:
                 yield future.result()
+    except BaseException:
+        # The pool would wait for what runs, and for the jobs that it has given out beyond that.
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Deliver Ctrl-C at the end, and never to processes that begin meanwhile.
+
+    The terminal sends it to all of them: a worker would go on with its next job, and one that is just being
+    started would belong to no pool. The one that waits for them ends them.
+    """
+    pressed: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()
+    # Other threads of this process get what is blocked in this one; what it starts inherits the block.
+    handler = signal.getsignal(signal.SIGINT)
+    if in_main:
+        signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_main:
+            signal.signal(signal.SIGINT, handler)
+    if pressed:
+        raise KeyboardInterrupt

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +100,31 @@ def test_processes_give_the_same(tmp_path: Path) -> None:
     assert document(replayed(tmp_path, told, jobs=2)) == document(replayed(None))
     assert len(list(tmp_path.iterdir())) == 3
     assert set(told) <= set(POLICIES)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
+    """As a terminal sends it, to all: no further job begins, there is no traceback, finished ones stay."""
+    samples = Path(__file__).parents[3] / "manifests/samples/replay"
+    out = tmp_path / "out"
+    policies = ",".join(f"in-flight@{number}" for number in range(20, 40))
+    flags = (
+        f"replay --scenario {samples}/vllm.yaml --to 15m --policies {policies} --jobs 2 --out {out}"
+    )
+    command = [sys.executable, "-P", "-m", "adapter", *flags.split(" ")]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as program:
+        while program.poll() is None and not list(out.glob("*.json")):
+            time.sleep(0.02)
+        os.killpg(program.pid, signal.SIGINT)
+        finished = len(list(out.glob("*.json")))
+        _, said = program.communicate(timeout=300)
+    assert program.returncode == 130
+    assert "Traceback" not in said
+    assert f"interrupted: finished policies are in {out}; rerun the command to resume" in said
+    # One that was being written when the signal came, and one that ended in the moment before.
+    assert len(list(out.glob("*.json"))) <= finished + 2
 
 
 def test_small_work_stays_in_one_process() -> None:
