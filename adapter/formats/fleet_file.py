@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from adapter.errors import InputError
+from adapter.errors import InputError, shown
 from adapter.formats import files, fleet_groups, wva_system
 from adapter.formats.fleet_parts import (
     ClassPart,
@@ -70,11 +70,12 @@ def read(path: Path) -> dict[str, Any]:
         try:
             document = documents.parse_file(text)
         except documents.DocumentError as error:
-            shown = str(error).replace("not valid YAML", "neither JSON nor YAML", 1)
-            raise InputError(f"{path}: {shown}") from error
+            problem = str(error).replace("not valid YAML", "neither JSON nor YAML", 1)
+            raise InputError(f"{path}: {problem}") from error
     if not isinstance(document, dict):
+        given = "is empty;" if document is None else f"is {shown(document)};"
         raise InputError(
-            f"{path}: must be an object with accelerators, classes, profiles, variants"
+            f"{path}: {given} it must be an object with accelerators, classes, profiles, variants"
         )
     if "apiVersion" in document and "kind" in document:
         raise InputError(

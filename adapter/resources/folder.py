@@ -35,6 +35,8 @@ def read(folder: Path, *, last_good: LastGood = NOTHING) -> Inputs:
         InputError: the folder is missing, or it holds no YAML file.
 
     """
+    if folder.exists() and not folder.is_dir():
+        raise errors.InputError(f"{folder}: is a file; give the folder that it is in")
     if not folder.is_dir():
         raise errors.InputError(f"{folder}: no such folder; give one with VariantAutoscaling YAML")
     if not any(True for _ in _files(folder)):

@@ -118,11 +118,15 @@ def run(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
-    """Serve on a missing folder fails with its name and no traceback."""
+    """Serve on a missing folder, or on a file, fails with its name and no traceback."""
     done = run("serve", "--variants", str(tmp_path / "nowhere"))
     assert done.returncode == 1
     assert "nowhere: no such folder" in done.stderr
     assert "Traceback" not in done.stderr
+    (tmp_path / "variant.yaml").touch()
+    done = run("serve", "--variants", str(tmp_path / "variant.yaml"))
+    assert done.returncode == 1
+    assert "variant.yaml: is a file; give the folder that it is in" in done.stderr
 
 
 def test_a_port_in_use_is_one_line(objects: Path) -> None:

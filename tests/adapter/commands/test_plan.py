@@ -229,7 +229,9 @@ def edited(path: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ([], "must be an object with accelerators"),
+        ([], "is a list; it must be an object with accelerators"),
+        (None, "is empty; it must be an object with accelerators"),
+        ("model,rate", "is 'model,rate'; it must be an object with accelerators"),
         ({}, "accelerators: is missing"),
         (
             edited("accelerators", [{"name": "A100", "cost": -1}]),
