@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import moments as histograms
-from adapter.collector.windows import begun, looks, restarts
+from adapter.collector.windows import arriving, begun, looks, restarts
 from adapter.collector.windows.counts import Counts
 from adapter.collector.windows.growth import (
     EMPTY,
@@ -194,9 +194,7 @@ class TrafficWindow:
     def _take(self, growth: Growth) -> None:
         self._growth.append(growth)
         self._unreported = self._unreported.plus(growth)
-        counts = (growth.arrivals, growth.begun, growth.rejected)
-        moved = (*counts, growth.generation_tokens[1], growth.itl[1])
-        if any(moved):
+        if _came(growth) or growth.generation_tokens[1] or growth.itl[1]:
             self._active_at = max(self._active_at, growth.at)
         if growth.generation_tokens[1] > 0:
             self._tokens = (mean([growth.prompt_tokens]), mean([growth.generation_tokens]))
@@ -220,10 +218,9 @@ class TrafficWindow:
 
         None while the samples since then cover less than `at_least` seconds.
         """
-        known = [item.at for item in (*self._latest.values(), *self._departed.values())]
-        if not self._growth or not known:
+        known = (item.at for item in (*self._latest.values(), *self._departed.values()))
+        if not self._growth or (last := max(known, default=None)) is None:
             return None
-        last = max(known)
         since = self._reported_at if self._reported_at is not None else self._first_at
         if since is None or last - since < at_least:
             return None
@@ -271,11 +268,11 @@ class TrafficWindow:
         recent = [item for item in self._growth if item.at > start]
         input_tokens = mean([item.prompt_tokens for item in recent])
         output_tokens = mean([item.generation_tokens for item in recent])
-        running = sum(sample.page.running for sample in self._latest.values())
+        running, gone = _running(self._latest), _running(self._departed)
         output_cv = histograms.variation(item.output_moments for item in self._growth)
         steady = steady_lengths(recent, self._growth)
         starts = (now - self.long_seconds, start)
-        weights = begun.weights(self._growth, recent, self._in_service(), starts, output_cv)
+        weights = begun.weights(self._growth, recent, running + gone, starts, output_cv)
         if weights is not None and output_tokens is not None and steady is not None:
             whole, late = weights
             output_tokens *= late.mean
@@ -323,63 +320,55 @@ class TrafficWindow:
             most_there=most_there(recent),
         )
 
-    def _in_service(self) -> float:
-        """Requests in service in the last samples, of pods that have left as well."""
-        known = (*self._latest.values(), *self._departed.values())
-        return sum(sample.page.running for sample in known)
-
     def rates_of(self, parts: Iterable[float]) -> Iterator[tuple[float, float]]:
         """Seconds and rates of these parts of the window, each up to the last sample."""
-        last = max((sample.at for sample in self._latest.values()), default=math.inf)
         for part in parts:
-            start = last - part * self.window_seconds
+            start = self.last - part * self.window_seconds
             items = [item for item in self._growth if item.at > start]
             if items:
                 yield part * self.window_seconds, self._rate(items, start)
 
-    def _rate(self, items: Iterable[Growth], start: float) -> float:
-        return _rate(items, start, self._latest, self._origins)
+    def _rate(self, items: Iterable[Growth], start: float, until: float = -math.inf) -> float:
+        return arriving.rate(items, start, self._latest, self._origins, until=until)
 
     def dispersion(self, seconds: float) -> float | None:
         """Variance over mean of the arrivals in windows of that many seconds, before the last one of them."""
-        last = max((sample.at for sample in self._latest.values()), default=math.inf)
-        return looks.dispersion(self._growth, seconds, until=last - seconds)
+        return looks.dispersion(self._growth, seconds, until=self.last - seconds)
+
+    @property
+    def last(self) -> float:
+        """Time of the last sample of a pod that is there, monotonic seconds; infinite where none is."""
+        return max((sample.at for sample in self._latest.values()), default=math.inf)
+
+    @property
+    def growth(self) -> Iterable[Growth]:
+        """What pods counted over the long window, those that have left too; the oldest first."""
+        return iter(self._growth)
+
+    def arrived(self, seconds: float, *, until: float) -> float:
+        """Requests per second over so many seconds to `until`, of pods that have all left before then."""
+        start = until - seconds
+        return self._rate((item for item in self._growth if item.at > start), start, until)
 
 
 def _quiet(growth: Iterable[Growth]) -> bool:
     """Whether no request came to any pod."""
-    return not any(item.arrivals or item.begun or item.rejected for item in growth)
+    return not any(map(_came, growth))
+
+
+def _came(growth: Growth) -> bool:
+    return bool(growth.arrivals or growth.begun or growth.rejected)
+
+
+def _running(samples: Mapping[str, Sample]) -> float:
+    """Requests in service in these samples."""
+    return sum(sample.page.running for sample in samples.values())
 
 
 def _as_of(now: float, growth: Iterable[Growth], present: Container[str], window: float) -> float:
     """The time that rates are of: while pods that are there are not heard, soon after their last samples."""
     heard = max((item.at for item in growth if item.endpoint in present), default=now)
     return min(now, heard + _AGED * window)
-
-
-def _rate(
-    items: Iterable[Growth],
-    start: float,
-    latest: Mapping[str, Sample],
-    origins: Mapping[str, float],
-) -> float:
-    """Requests per second after `start`, of all pods together.
-
-    Each pod's arrivals are divided by the time that its own samples cover, since pods are not sampled at
-    one moment; those of a departed pod by the whole window, since its requests then went to the others.
-    """
-    counts, ends = dict[str, Counts](), dict[str, float]()
-    for item in items:
-        before = counts.get(item.endpoint) or Counts()
-        counts[item.endpoint] = before.plus(item, item.share_after(start))
-        ends[item.endpoint] = item.at
-    last = max(ends.values(), default=start)
-    rate = 0.0
-    for endpoint, all_counts in counts.items():
-        end = ends[endpoint] if endpoint in latest else last
-        span = end - max(origins.get(endpoint, start), start)
-        rate += all_counts.offered / span if span > 0 else 0.0
-    return rate
 
 
 def _queued(latest: Mapping[str, Sample], growth: Iterable[Growth], seconds: float) -> float:

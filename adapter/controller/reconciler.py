@@ -238,7 +238,11 @@ class Reconciler:
                     what = "its load cannot be sized"
                     sized[source.key] = self._unforeseen.unsized(what, source.key, error)
             await asyncio.sleep(0)  # tuning takes its time
-        cycle = Cycle(sizing=sizing, sources={source.key: source for source in variants})
+        cycle = Cycle(
+            sizing=sizing,
+            sources={source.key: source for source in variants},
+            windows=self._collector.windows(),
+        )
         return cycle, sized
 
     def _observed(self, source: VariantSource) -> Observation:

@@ -113,6 +113,11 @@ class PairedWindow(TrafficWindow):
         known = list(parts)
         yield from _higher(super().rates_of(known), self._prefill.rates_of(known))
 
+    def arrived(self, seconds: float, *, until: float) -> float:
+        """Requests per second of pods that have left, as `TrafficWindow.arrived`."""
+        own = super().arrived(seconds, until=until)
+        return max(own, self._prefill.arrived(seconds, until=until))
+
     def traffic(self, *, now: float) -> Traffic | None:
         """Traffic over the window: lengths and latencies of tokens are of the pods that generate."""
         own = super().traffic(now=now)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from adapter.collector.traffic import Traffic
+from adapter.collector.traffic import Traffic, TrafficWindow
 from adapter.controller import demand
 from adapter.controller.demand import Queue, SizingRate, backlog
 from adapter.controller.groups import availability
@@ -51,11 +51,13 @@ class Cycle:
     Attributes:
         sizing: What all variants share.
         sources: All variants by key.
+        windows: Windows of their traffic by key.
 
     """
 
     sizing: Sizing
     sources: Mapping[str, VariantSource]
+    windows: Mapping[str, TrafficWindow]
 
     @property
     def settings(self) -> LoopSettings:

@@ -82,7 +82,7 @@ def plan_group(
     """What the planner gets of one group, with the variants that are sized in this cycle, by key."""
     record = demanded.observed(record, group, records, cycle)
     inside, outside = _members(group, sized, records, cycle)
-    traffics, traffic = _traffics(inside)
+    traffics, traffic = _traffics(inside, cycle)
     at = pooling.at_gateway(
         group,
         cycle.sources,
@@ -189,11 +189,16 @@ def _hysteresis(record: GroupRecord, inside: Mapping[str, _Inside], cycle: Cycle
     return max(startups) / max(lasted, SHORTEST_SAVING_SECONDS)
 
 
-def _traffics(inside: Mapping[str, _Inside]) -> tuple[dict[str, Traffic], Traffic | None]:
+def _traffics(
+    inside: Mapping[str, _Inside], cycle: Cycle
+) -> tuple[dict[str, Traffic], Traffic | None]:
     """Traffic by variant key, and that of all together; None without any."""
+    windows = {key: cycle.windows[key] for key in inside if key in cycle.windows}
     seen = {key: item.sized.observation.traffic for key, item in inside.items()}
-    known = {key: traffic for key, traffic in seen.items() if traffic is not None}
-    return known, pooling.pooled(known.values())
+    serving = {key for key, item in inside.items() if demanded.ready(item.source)}
+    known = pooling.with_left(seen, windows, serving)
+    pooled = pooling.pooled(known.values())
+    return known, pooling.with_dispersions(pooled, list(windows.values()))
 
 
 def _seen(

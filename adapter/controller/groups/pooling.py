@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from adapter.collector import gateway
 from adapter.collector.gateway import Rates
 from adapter.collector.servers.histogram import merged
-from adapter.collector.traffic import Traffic
+from adapter.collector.traffic import RECENT_PARTS, SUDDEN_PARTS, Traffic, TrafficWindow
+from adapter.collector.windows import looks
 from adapter.collector.windows.latencies import Distribution
 from adapter.planning.groups import Routing
 from adapter.resources.model_groups.forming import ModelGroup
 from adapter.resources.variant import VariantSource
+
+GONE = Traffic(
+    arrival_rate_rps=0.0,
+    input_tokens=None,
+    output_tokens=None,
+    ttft_ms=None,
+    itl_ms=None,
+    idle=True,
+    idle_seconds=math.inf,
+)
+"""Traffic of a variant whose pods left more than a window ago."""
 
 
 def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
@@ -69,6 +82,80 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         itl_samples=tuple(sample for item in items for sample in item.itl_samples),
         most_there=sum(item.most_there for item in items),
     )
+
+
+def with_left(
+    traffics: Mapping[str, Traffic | None],
+    windows: Mapping[str, TrafficWindow],
+    serving: Collection[str],
+) -> dict[str, Traffic]:
+    """Traffic by variant key of those of which some is known, with what came to pods that have all left.
+
+    Where no pod of any variant is heard it is as it was last seen, and so it is of pods that are there and
+    only not heard: `serving` are the keys of variants that have some.
+    """
+    heard = _heard(windows.values())
+    known = {}
+    for key, traffic in traffics.items():
+        window = None if key in serving else windows.get(key)
+        if heard is not None and window is not None and math.isinf(window.last):
+            traffic = _left(traffic, window, until=heard)  # noqa: PLW2901
+        if traffic is not None:
+            known[key] = traffic
+    return known
+
+
+def _left(traffic: Traffic | None, window: TrafficWindow, *, until: float) -> Traffic | None:
+    """Traffic of a variant whose pods have all left: what came to them is past, and none has come since.
+
+    The requests go to the other variants now. As a rate of its last seconds it would count beside these,
+    and without it the rate of the long window, which has both, would have fallen: each shows a rise.
+
+    Args:
+        traffic: What is known of it; None where that is too old.
+        window: Its window.
+        until: Time of the last sample of the others' pods, monotonic seconds.
+
+    """
+    long_rps = window.arrived(window.long_seconds, until=until)
+    if traffic is None:
+        if long_rps <= 0:
+            return None
+        traffic = replace(GONE, sampled_at=until)
+
+    def rates(parts: Iterable[float]) -> tuple[tuple[float, float], ...]:
+        lengths = [part * window.window_seconds for part in parts]
+        return tuple((seconds, window.arrived(seconds, until=until)) for seconds in lengths)
+
+    return replace(
+        traffic,
+        arrival_rate_rps=window.arrived(window.window_seconds, until=until),
+        long_rate_rps=long_rps,
+        recent=rates(RECENT_PARTS),
+        sudden=rates(SUDDEN_PARTS),
+    )
+
+
+def with_dispersions(traffic: Traffic | None, windows: Sequence[TrafficWindow]) -> Traffic | None:
+    """The traffic with the dispersions of the arrivals at the pods of all these windows together.
+
+    They do not follow from each one's: a bunch of requests reaches several variants at once, and a gateway
+    that knows the load of the pods gives to each in turn.
+    """
+    last = _heard(windows)
+    if traffic is None or last is None:
+        return traffic
+
+    def dispersion(seconds: float) -> float | None:
+        growth = heapq.merge(*(item.growth for item in windows), key=lambda item: item.at)
+        return looks.dispersion(growth, seconds, until=last - seconds)
+
+    return replace(traffic, dispersions=tuple(dispersion(s) for s, _ in traffic.sudden))
+
+
+def _heard(windows: Iterable[TrafficWindow]) -> float | None:
+    """Time of the last sample of a pod that is there, monotonic seconds; None where none is."""
+    return max((item.last for item in windows if math.isfinite(item.last)), default=None)
 
 
 def _together(parts: Iterable[Distribution]) -> Distribution:

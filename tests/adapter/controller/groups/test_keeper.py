@@ -30,7 +30,7 @@ def _cycle(sources: Iterable[VariantSource] = ()) -> Cycle:
         settings=LoopSettings(), rates=Rates(), parts={}, costs={}, gateway_demand={},
         to_wake=frozenset(), now=0.0,
     )  # fmt: skip
-    return Cycle(sizing=sizing, sources={item.key: item for item in sources})
+    return Cycle(sizing=sizing, sources={item.key: item for item in sources}, windows={})
 
 
 def test_an_error_in_one_group_leaves_the_others() -> None:

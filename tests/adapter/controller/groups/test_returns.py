@@ -37,7 +37,7 @@ def cycle(now: float) -> Cycle:
         settings=LoopSettings(), rates=Rates(), parts={}, costs={}, gateway_demand={},
         to_wake=frozenset(), now=now,
     )  # fmt: skip
-    return Cycle(sizing=sizing, sources={item.key: item for item in SOURCES})
+    return Cycle(sizing=sizing, sources={item.key: item for item in SOURCES}, windows={})
 
 
 def after(record: GroupRecord, rate_rps: float, now: float) -> GroupRecord:

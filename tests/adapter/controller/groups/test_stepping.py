@@ -25,7 +25,7 @@ def cycle(now: float) -> Cycle:
         settings=LoopSettings(), rates=Rates(), parts={}, costs={}, gateway_demand={},
         to_wake=frozenset(), now=now,
     )  # fmt: skip
-    return Cycle(sizing=sizing, sources={})
+    return Cycle(sizing=sizing, sources={}, windows={})
 
 
 def planned_group(need_rps: float) -> PlannedGroup:
