@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_LEAST_STEP_MS = 0.1
-"""Shortest step with one request that is believed: servers of the smallest models need more."""
+LEAST_STEP_MS = 0.2
+"""Less than any server takes for a step with one request, and more than most take in seconds."""
 
 
 def unit_problem(step_ms: float) -> str:
     """Why times are in another unit than ms, by a step with one request; empty where nothing says so."""
-    if step_ms >= _LEAST_STEP_MS:
+    if step_ms >= LEAST_STEP_MS:
         return ""
     return (
         f"a step with one request takes {step_ms:.3g} ms, which no server reaches; times are in ms: multiply"

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapter.planning import fleet
+from analyzer.latency import LEAST_STEP_MS, unit_problem
 from analyzer.step_times import StepTimes
-
-_LEAST_ITL_MS = 0.2
-"""Less than any server takes for a token, and more than most take in seconds."""
-
-_UNIT = "times are in milliseconds: if this is in seconds, multiply it by 1000"
 
 
 def warnings(profiles: Sequence[fleet.Profile], targets: fleet.Targets) -> tuple[str, ...]:
@@ -37,13 +33,14 @@ def _seconds(profiles: Sequence[fleet.Profile], targets: fleet.Targets) -> str:
 
     Taken for milliseconds, one replica would seem to serve anything, or none anything.
     """
-    if 0 < targets.itl_ms < _LEAST_ITL_MS:
-        return f"slo-tpot is {targets.itl_ms:g} ms, which no server keeps; {_UNIT}"
+    if 0 < targets.itl_ms < LEAST_STEP_MS:
+        return (
+            f"slo-tpot is {targets.itl_ms:g} ms, which no server keeps; times are in ms: multiply seconds by"
+            " 1000"
+        )
     least = min(profiles, key=lambda profile: _alone(profile)[1], default=None)
-    if least is None or _alone(least)[1] >= _LEAST_ITL_MS:
-        return ""
-    itl_ms = _alone(least)[1]
-    return f"profile of {least.accelerator}: {itl_ms:g} ms for a token, which no server reaches; {_UNIT}"
+    text = "" if least is None else unit_problem(_alone(least)[1])
+    return f"profile of {least.accelerator}: {text}" if least is not None and text else ""
 
 
 def _broken(profile: fleet.Profile, targets: fleet.Targets) -> str:

@@ -11,6 +11,7 @@ from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.configuration import attainable, profiles, rows
 from analyzer.latency import LatencyParameters
+from analyzer.step_times import StepTimes
 
 CLASS = "name: Premium\npriority: 1\ndata:\n  - model: m\n    slo-ttft: "
 COST = {"device": "NVIDIA-H100-80GB-HBM3", "cost": "80"}
@@ -111,12 +112,24 @@ def alone(alpha: float, beta: float) -> fleet.Profile:
     return fleet.Profile(accelerator="A100", latency=latency, max_batch=8)
 
 
+def of_steps(base: float, per_request: float) -> fleet.Profile:
+    latency = StepTimes(
+        base_ms=base,
+        per_request_ms=per_request,
+        per_prefill_token_ms=0.04,
+        per_context_token_ms=4e-5,
+    )
+    return fleet.Profile(accelerator="A100", latency=latency, max_batch=8)
+
+
 @pytest.mark.parametrize(
     ("profile", "itl_ms", "said"),
     [
         (alone(20.58, 0.41), 24.0, ""),
         (alone(0.15, 0.05), 24.0, ""),
-        (alone(0.02058, 0.00041), 24.0, "profile of A100: 0.02099 ms for a token"),
+        (alone(0.02058, 0.00041), 24.0, "A100: a step with one request takes 0.021 ms"),
+        (of_steps(7.0, 0.05), 24.0, ""),
+        (of_steps(0.007, 0.00005), 24.0, "A100: a step with one request takes 0.00709 ms"),
         (alone(20.58, 0.41), 0.024, "slo-tpot is 0.024 ms, which no server keeps"),
         (alone(20.58, 0.41), 20.0, "slo-tpot is 20 ms, and A100 takes 20.99 ms"),
     ],
@@ -127,4 +140,4 @@ def test_times_in_seconds_are_named(profile: fleet.Profile, itl_ms: float, said:
     assert len(texts) == bool(said)
     for text in texts:
         assert said in text
-        assert ("times are in milliseconds" in text) == ("no server" in text)
+        assert ("times are in ms: multiply seconds by 1000" in text) == ("no server" in text)
