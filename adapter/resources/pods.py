@@ -101,6 +101,9 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         "urls": urls,
         "problem": problem,
         "requests": held.of_pod(spec),
+        "extended": str(
+            (status.get("extendedResourceClaimStatus") or {}).get("resourceClaimName") or ""
+        ),
         "products": products.of_pod(spec),
         "tolerations": taints.of_pod(spec),
         "role": command_lines.role(containers["containers"]),
@@ -292,10 +295,14 @@ def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
     """Whole GPUs that each replica of these pods requests, as `Serving.gpus`."""
     by_replica: dict[tuple[str, ...], Counter[str]] = {}
     claimed: dict[tuple[str, ...], set[dra.Claimed]] = {}
+    asked_for: dict[tuple[str, ...], set[dra.Claimed]] = {}
     for pod in pods:
         replica = groups.of_pod(pod)
         by_replica.setdefault(replica, Counter()).update(pod["requests"])
-        claimed.setdefault(replica, set()).update(pod.get("claimed", ()))
+        devices = pod.get("claimed", ())
+        claimed.setdefault(replica, set()).update(devices)
+        own = (device for device in devices if _asked_for(pod, device))
+        asked_for.setdefault(replica, set()).update(own)
     counts: set[int] = set()
     for replica, requests in by_replica.items():
         amounts = {
@@ -308,9 +315,17 @@ def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
         if amounts or claimed[replica]:
             split = parts or not all(map(is_whole, amounts))
             # What the scheduler claims for extended resources is what these ask for.
-            extended = sum(device.extended for device in claimed[replica])
+            extended = len(asked_for[replica])
             counts.add(0 if split else max(whole, extended) + len(claimed[replica]) - extended)
     return max(counts, default=None)
+
+
+def _asked_for(pod: Mapping[str, Any], device: dra.Claimed) -> bool:
+    """Whether the scheduler claimed a device for an extended resource that the pod requests.
+
+    Its word is the pod's status, which comes a moment later than the claim, and before the pod has a node.
+    """
+    return device.claim == pod.get("extended") or (device.extended and not pod["node"])
 
 
 def _between(first: object, last: object) -> float | None:

@@ -52,7 +52,8 @@ def given_twice(
         pool.key: other.key
         for pool in published
         for other in on_node.get(pool.node, ())
-        if products.alike(other.product, pool.product, pool.memory_gib)
+        if products.same(other.product, pool.product, pool.memory_gib)
+        or products.alike(other.product, pool.product, pool.memory_gib)
     }
 
 

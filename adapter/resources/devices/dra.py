@@ -107,7 +107,8 @@ NONE = Allocation()
 class Claimed(NamedTuple):
     """A device that a claim holds; `whole` where it is no slice of a GPU, `product` as its slice says.
 
-    `extended` where the scheduler claimed it for an extended resource that the pod requests.
+    `claim` is the claim's name, and `extended` says that it is marked as one that the scheduler made for an
+    extended resource, as whoever makes claims may mark theirs.
     """
 
     driver: str
@@ -115,6 +116,7 @@ class Claimed(NamedTuple):
     name: str
     whole: bool
     product: str = ""
+    claim: str = ""
     extended: bool = False
 
 
@@ -159,12 +161,12 @@ def trimmed_claim(item: Object) -> Object:
             for result in results
             if result.get("driver") in DRIVERS and not result.get("adminAccess")
         ),
+        "extended": (metadata.get("annotations") or {}).get(_EXTENDED) == "true",
         "pods": frozenset(
             (namespace, str(user.get("name")))
             for user in status.get("reservedFor") or ()
             if user.get("resource") == "pods"
         ),
-        "extended": (metadata.get("annotations") or {}).get(_EXTENDED) == "true",
     }
 
 
@@ -253,8 +255,11 @@ def claimed(
     }
     held: dict[tuple[str, str], frozenset[Claimed]] = {}
     for claim in claims:
+        name_of_claim = str(claim["metadata"]["name"])
         devices = frozenset(
-            Claimed(driver, pool, name, not _part(product), product, claim["extended"])
+            Claimed(
+                driver, pool, name, not _part(product), product, name_of_claim, claim["extended"]
+            )
             for driver, pool, name in claim["devices"]
             for product in (products.get((driver, pool, name), ""),)
         )
@@ -360,7 +365,8 @@ def _product(device: Object) -> tuple[str, float | None]:
     product = "-".join(named.split())
     profile, partition = _text(device, "profile"), _partition(device)
     if product and profile:
-        return f"{product}{_MIG}{profile}", None
+        # Names of resources and labels have no plus sign: device plugins write `1g.10gb.me`.
+        return f"{product}{_MIG}{profile.replace('+', '.')}", None
     if product and partition and not partition.startswith(_WHOLE):
         return f"{product}-{partition}", None
     if product and basic.get("allowMultipleAllocations") and not partition:

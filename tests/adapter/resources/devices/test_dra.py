@@ -280,23 +280,33 @@ def test_partitions_of_amd_are_no_whole_gpus(attributes: dict[str, str], product
 
 
 def test_what_the_scheduler_claims_for_extended_resources_counts_once() -> None:
-    """A pod that requests `nvidia.com/gpu` of a driver has a claim for it that it does not name."""
+    """A pod that requests `nvidia.com/gpu` of a driver has a claim for it, which its status names.
+
+    The scheduler's annotation of that claim, set by hand at another one, hides no GPU.
+    """
     limits = {"limits": {GPU: "2"}}
     item = {
         "metadata": {"namespace": "n", "name": "p", "labels": {}},
         "spec": {"nodeName": "gb", "containers": [{"name": "vllm", "resources": limits}]},
-        "status": {"phase": "Running"},
+        "status": {
+            "phase": "Running",
+            "extendedResourceClaimStatus": {"resourceClaimName": "claim-gpu-0"},
+        },
     }
     made = claim("gpu-0", "p")
-    made["metadata"]["annotations"] = {"resource.kubernetes.io/extended-resource-claim": "true"}
     results = made["status"]["allocation"]["devices"]["results"]
     results.append({**results[0], "device": "gpu-1"})
     own = claim("gpu-2", "p")
+    own["metadata"]["annotations"] = {"resource.kubernetes.io/extended-resource-claim": "true"}
     slices = [dra.trimmed_slice(resource_slice("gb", "gpu-0 gpu-1 gpu-2 gpu-3"))]
     seen = pods.trimmed(item)
     for claims, gpus in (([made], 2), ([made, own], 3)):
         held = dra.claimed(slices, map(dra.trimmed_claim, claims))
         assert pods.serving_of([{**seen, "claimed": held["n", "p"]}]).gpus == gpus
+    made["metadata"]["annotations"] = own["metadata"]["annotations"]
+    held = dra.claimed(slices, [dra.trimmed_claim(made)])
+    unbound = {**seen, "claimed": held["n", "p"], "node": "", "extended": ""}
+    assert pods.serving_of([unbound]).gpus == 2
 
 
 def test_gpus_of_a_plugin_and_of_a_driver_are_the_same_ones() -> None:
@@ -311,3 +321,37 @@ def test_gpus_of_a_plugin_and_of_a_driver_are_the_same_ones() -> None:
     )
     assert seen.total == {"NVIDIA-GB200": 4}
     assert got(seen, "NVIDIA-GB200") == {"NVIDIA-GB200": 2}
+
+
+@pytest.mark.parametrize(
+    ("resource", "labels", "driver", "attributes"),
+    [
+        (
+            "gpu.intel.com/i915",
+            {"gpu.intel.com/product": "Flex_170"},
+            "gpu.intel.com",
+            {"model": "Flex 170"},
+        ),
+        (
+            "nvidia.com/mig-1g.10gb.me",
+            {PRODUCT: H100},
+            "gpu.nvidia.com",
+            {"productName": "NVIDIA H100 80GB HBM3", "profile": "1g.10gb+me"},
+        ),
+    ],
+)
+def test_a_driver_spells_otherwise_than_the_plugin(
+    resource: str, labels: Object, driver: str, attributes: dict[str, str]
+) -> None:
+    """Also names without a chip's number, and slices of profiles with media engines."""
+    item = resource_slice("gb", "", driver=driver)
+    named = {name: {"string": text} for name, text in attributes.items()}
+    item["spec"]["devices"] = [
+        {"name": f"gpu-{number}", "attributes": named} for number in range(4)
+    ]
+    seen = inventory.take(
+        [inventory.trimmed(node("gb", gpus={resource: "4"}, labels=labels))],
+        [],
+        allocation=dra.allocation([dra.trimmed_slice(item)], []),
+    )
+    assert list(seen.total.values()) == [4]
