@@ -101,16 +101,21 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         "urls": urls,
         "problem": problem,
         "requests": held.of_pod(spec),
-        "extended": str(
-            (status.get("extendedResourceClaimStatus") or {}).get("resourceClaimName") or ""
-        ),
         "products": products.of_pod(spec),
         "tolerations": taints.of_pod(spec),
         "role": command_lines.role(containers["containers"]),
         "gated": bool(spec.get("schedulingGates")),
         "stuck": stuck.of_pod(status),
         "restarted_at": stuck.restarted_at(status, ports.servers(containers)),
+        **_extended(status),
     }
+
+
+def _extended(status: Mapping[str, Any]) -> Mapping[str, str]:
+    """The claim that the scheduler made for a pod's extended resources; few pods have one."""
+    # One more field of every pod would double the table of each dictionary.
+    name = (status.get("extendedResourceClaimStatus") or {}).get("resourceClaimName")
+    return {"extended": str(name)} if name else {}
 
 
 class Counts(TypedDict, total=False):
