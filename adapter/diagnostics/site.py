@@ -35,6 +35,9 @@ MOST_NAMED = 20
 
 T = TypeVar("T")
 
+Level = Literal["ok", "warning", "error"]
+"""Severity of what a check says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -47,7 +50,7 @@ class Finding:
 
     """
 
-    level: Literal["ok", "warning", "error"]
+    level: Level
     what: str
     fix: str = ""
 

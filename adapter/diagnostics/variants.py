@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from adapter.diagnostics.site import MOST_NAMED, VARIANTS, Finding, Site, key_of
+from adapter.diagnostics.site import MOST_NAMED, VARIANTS, Finding, Level, Site, key_of
 from adapter.kube import duration, paths
 from adapter.kube.errors import ApiError, Forbidden
 from adapter.resources.stored_status import CONFIGURATION, GATEWAYS
@@ -107,6 +107,18 @@ def _age(site: Site, item: Mapping[str, Any]) -> float:
     return site.seconds_since(target.get("lastRunTime")) or 0.0
 
 
+def _first(keys: Sequence[str]) -> str:
+    """The first of objects of which the same is said, and how many more there are."""
+    return f"{keys[0]} and {len(keys) - 1} more" if len(keys) > 1 else keys[0]
+
+
+def _alike(level: Level, text: str, keys: Sequence[str]) -> Iterator[Finding]:
+    """What variants' conditions say; the same of hundreds, such as of one missing row, is one line."""
+    shown = keys if len(keys) <= MOST_NAMED else [_first(keys)]
+    for key, name in zip(keys, shown, strict=False):
+        yield Finding(level, f"VariantAutoscaling {name}: {text}", f"variant-adapter explain {key}")
+
+
 async def statuses(site: Site) -> AsyncIterator[Finding]:
     """Whether every variant has a status without failed conditions."""
     items = await site.variants()
@@ -116,6 +128,7 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
         )
     fine = []
     blind: dict[str, list[str]] = {}
+    wrong: dict[tuple[Level, str], list[str]] = {}
     oldest = _LATE * await _time_to_live(site)
     for item in items:
         conditions = (item.get("status") or {}).get("conditions") or ()
@@ -132,11 +145,9 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
                 "warning", f"{shown}: has no status yet", "see the finding on the leader, above"
             )
         elif failed:
-            yield Finding(
-                "warning" if failed[0].get("type") == CONFIGURATION else "error",
-                f"{shown}: {failed[0].get('reason')}: {failed[0].get('message')}",
-                f"variant-adapter explain {key_of(item)}",
-            )
+            level: Level = "warning" if failed[0].get("type") == CONFIGURATION else "error"
+            text = f"{failed[0].get('reason')}: {failed[0].get('message')}"
+            wrong.setdefault((level, text), []).append(key_of(item))
         elif (age := _age(site, item)) > oldest:
             yield Finding(
                 "error",
@@ -146,11 +157,13 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
             )
         elif not unread:
             fine.append(shown)
+    for (level, text), keys in wrong.items():
+        for finding in _alike(level, text, keys):
+            yield finding
     for message, keys in blind.items():
-        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
         yield Finding(
             "error",
-            f"gateway of VariantAutoscaling {keys[0]}{more}: {message}",
+            f"gateway of VariantAutoscaling {_first(keys)}: {message}",
             "give the adapter what it needs to read it (docs/collection.md), or do not have it read:"
             " without its URL in --gateway-metrics, or with --no-discover-gateways",
         )

@@ -13,8 +13,10 @@ from adapter.diagnostics import doctor
 from adapter.diagnostics.site import CONCURRENT, MOST_NAMED, Site, in_order
 from adapter.installation import METRICS, Names
 from adapter.kube.client import connected
+from adapter.resources.stored_status import CONFIGURATION
 from tests.fakes import cluster_world as worlds
 from tests.fakes.healthy_cluster import healthy
+from tests.fakes.kubernetes_objects import VARIANTS
 
 
 class CountedSite(Site):
@@ -80,6 +82,36 @@ async def test_an_api_that_is_down_is_not_said_of_each_hpa(tmp_path: Path) -> No
     (wrong,) = [item.what for item in findings if item.level != "ok"]
     assert wrong.startswith("HorizontalPodAutoscaler team-a/v and 39 more: ")
     assert "503" in wrong
+
+
+async def test_what_conditions_of_many_say_alike_is_one_line(tmp_path: Path) -> None:
+    """Hundreds that lack one row, or come without a price, are a line; one that says more has its own."""
+    number = 2 * MOST_NAMED
+    async with worlds.running(tmp_path) as world:
+        await healthy(world, number)
+        items = world.api.objects[(VARIANTS, "variantautoscalings")]
+        for index in range(1, number):
+            said = "no price" if index > 1 else "no class"
+            wrong = {
+                "type": CONFIGURATION,
+                "status": "False",
+                "reason": "PartlyUnusable",
+                "message": said,
+            }
+            item = items["team-a", f"v{index}"]
+            status = item["status"]
+            items["team-a", f"v{index}"] = {
+                **item,
+                "status": {**status, "conditions": [*status["conditions"], wrong]},
+            }
+        admin = await world.site.entrance("admin", user="")
+        async with connected(admin.kubeconfig) as cluster:
+            findings = [item async for item in doctor.findings(Site(cluster, Names()))]
+    texts = {item.what for item in findings if item.level == "warning"}
+    assert texts == {
+        "VariantAutoscaling team-a/v1: PartlyUnusable: no class",
+        f"VariantAutoscaling team-a/v10 and {number - 3} more: PartlyUnusable: no price",
+    }
 
 
 async def test_results_come_in_order() -> None:
