@@ -17,6 +17,7 @@ import aiohttp
 from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
+from adapter.collector.pickers import marks
 from adapter.collector.servers import buckets, engines, lines, ranks, spelling
 from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.totals import ImplausibleError
@@ -311,7 +312,7 @@ def _selected(text: str, model: str, url: str) -> layouts.Selected:
             if served == model:
                 read_as.append((engine.name, name, labels, value))
     if not models:
-        raise NoServerError(f"{url}: {_no_server(url)}")
+        raise NoServerError(f"{url}: {marks.no_server(text) or _no_server(url)}")
     if model not in models:
         raise ScrapeError(f"{url}: {_not_served(model, models)}")
     style = spelling.style_of((name, style) for style, name, _, _ in read_as)

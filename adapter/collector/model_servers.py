@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from adapter.collector.servers import lora
 from adapter.collector.servers import totals as checked
 from adapter.collector.servers.histogram import Histogram
-from adapter.collector.servers.ranks import Rank
+from adapter.collector.servers.ranks import SGLANG_QUEUES, Rank
 from adapter.collector.servers.totals import Moments
 
 SumCount = tuple[float, float]
@@ -99,12 +99,14 @@ class Quantity:
         name: Name of the quantity.
         names: Names of its series, the newest first; several in one entry are added up.
         fold: How values of a pod's engines are combined: `sum` or `max`.
+        optional: Series of an entry that count where they are shown, and need not be.
 
     """
 
     name: str
     names: tuple[tuple[str, ...], ...]
     fold: str = "sum"
+    optional: frozenset[str] = frozenset()
 
 
 def _histogram(name: str, *bases: str) -> tuple[Quantity, Quantity]:
@@ -125,14 +127,6 @@ _FINISHED = (
 _PROMPT = _histogram("prompt_tokens", "vllm:request_prompt_tokens")
 _GENERATION = _histogram("generation_tokens", "vllm:request_generation_tokens")
 
-_PREFILL_QUEUES = ("sglang:num_prefill_bootstrap_queue_reqs",)
-_DECODE_QUEUES = (
-    "sglang:num_decode_prealloc_queue_reqs",
-    "sglang:num_decode_transfer_queue_reqs",
-)
-_SGLANG_QUEUES = ((*_PREFILL_QUEUES, *_DECODE_QUEUES), _DECODE_QUEUES, _PREFILL_QUEUES, ())
-"""Queues of SGLang's servers that only prefill or only decode, beside the one that all have."""
-
 QUANTITIES = (
     Quantity("finished", _FINISHED),
     # What was swapped out had begun: it is in service, and not in one of the other two.
@@ -149,8 +143,9 @@ QUANTITIES = (
         (
             ("vllm:num_requests_waiting",),
             ("vllm:num_requests_waiting_by_reason",),
-            *(("sglang:num_queue_reqs", *queues) for queues in _SGLANG_QUEUES),
+            ("sglang:num_queue_reqs", *SGLANG_QUEUES),
         ),
+        optional=frozenset(SGLANG_QUEUES),
     ),
     # SGLang counts tokens when a request finishes, all together, and its latency: a count of its own.
     Quantity("prompt_tokens_sum", (*_PROMPT[0].names, ("sglang:prompt_tokens_total",))),
@@ -234,8 +229,7 @@ RANKED = frozenset(
     {
         "sglang:num_running_reqs",
         "sglang:num_queue_reqs",
-        *_PREFILL_QUEUES,
-        *_DECODE_QUEUES,
+        *SGLANG_QUEUES,
         "sglang:max_total_num_tokens",
         "sglang:gen_throughput",
     }
@@ -374,8 +368,8 @@ def quantities(series: Mapping[str, list[float]]) -> Iterator[tuple[str, float]]
     """Quantities of one pod from its series, whose values are those of its engines."""
     for quantity in (*QUANTITIES, *ENGINE_QUANTITIES):
         for names in quantity.names:
-            if all(name in series for name in names):
-                engines = [value for name in names for value in series[name]]
+            if all(name in series or name in quantity.optional for name in names):
+                engines = [value for name in names for value in series.get(name, ())]
                 total = max(engines) if quantity.fold == "max" else math.fsum(engines)
                 yield quantity.name, total
                 break

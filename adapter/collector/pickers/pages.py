@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from adapter.collector import exposition
-from adapter.collector.pickers import loads
+from adapter.collector.pickers import loads, marks
 from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.promql import (
     DISPATCHED,
@@ -22,14 +21,6 @@ from adapter.collector.servers import spelling
 
 _Sample = tuple[str, Mapping[str, str], float]
 """Name, labels and value."""
-
-_OF_GATEWAY = re.compile(
-    r"^[ \t]*(?:\w+_)?(?:llm_d_(?:router_)?epp|llm_d_inference_scheduler"
-    r"|inference_(?:extension|objective|model|pool)|dynamo_frontend|controller_runtime"
-    r"|agentgateway|gen_ai_(?:server|client))_",
-    re.MULTILINE,
-)
-"""A series that a gateway shows before its first request; a picker runs as a controller."""
 
 NO_GATEWAY = (
     "no metrics of an endpoint picker, a Dynamo frontend, Envoy AI Gateway or agentgateway in it; is the port"
@@ -176,7 +167,7 @@ def read(text: str, url: str, *, names_servers: bool = False) -> PickerMetrics:
     named = [
         (_plain(name), labels, value) for name, labels, value in exposition.read(text, _NAMES, url)
     ]
-    known = bool(named) or _OF_GATEWAY.search(text) is not None
+    known = bool(named) or marks.GATEWAY.search(text) is not None
     return PickerMetrics(
         [sample for sample in named if sample[1].get("outcome") != DISPATCHED],
         of_gateway=known,

@@ -6,6 +6,7 @@ vLLM labels the series of each by `engine`, SGLang by `dp_rank`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,14 +25,17 @@ _RANK = "dp_rank"
 """The same of SGLang: several processes of a rank may show its gauges; those with `priority` are parts."""
 _THROUGHPUT = "sglang:gen_throughput"
 """Gauge of SGLang that is another number every time while a rank generates; its counters have no rank."""
-_QUEUES = frozenset(
-    {
-        "sglang:num_queue_reqs",
-        "sglang:num_prefill_bootstrap_queue_reqs",
-        "sglang:num_decode_prealloc_queue_reqs",
-        "sglang:num_decode_transfer_queue_reqs",
-    }
+SGLANG_QUEUES = (
+    "sglang:num_prefill_bootstrap_queue_reqs",
+    "sglang:num_prefill_prealloc_queue_reqs",
+    "sglang:num_decode_prealloc_queue_reqs",
+    "sglang:num_decode_transfer_queue_reqs",
+    "sglang:num_grammar_queue_reqs",
 )
+"""Queues of SGLang beside the one that every page has: of servers that only prefill (older versions have the
+first by its second name) or only decode, and of requests whose grammar is not compiled yet. A request is in
+one of them at a time."""
+_QUEUES = frozenset({"sglang:num_queue_reqs", *SGLANG_QUEUES})
 
 HUNG = (
     "engine {name} of this server stands still with {number:.0f} requests in service: it does not answer, or"
@@ -82,7 +86,9 @@ def _of_sglang(samples: Iterable[Sample]) -> tuple[Rank, ...]:
     by_name: dict[str, dict[str, float]] = {}
     for name, labels, value in samples:
         rank = labels.get(_RANK, "")
-        if rank and name.startswith("sglang:") and not labels.get("priority"):
+        # A rate that is no number is none of two pages that can be compared.
+        known = rank and not labels.get("priority") and not math.isnan(value)
+        if known and name.startswith("sglang:"):
             own = by_name.setdefault(rank, {})
             own[name] = max(own.get(name, value), value)
     return tuple(

@@ -202,3 +202,26 @@ def test_a_page_of_something_else_is_refused() -> None:
     """A page without any known series names the servers that are read."""
     with pytest.raises(exposition.ScrapeError, match=r"no vllm: or sglang: metrics.*TGI"):
         exposition.parse("up 1\n", LLAMA, "http://x")
+
+
+@pytest.mark.parametrize(
+    ("shown", "fix"),
+    [
+        *(
+            (name, "--gateway-metrics")
+            for name in ("dynamo-frontend-1.6", "epp", "epp-llm-d", "epp-0.11")
+        ),
+        ('smg_router_requests_total{model="m",router_type="http"} 5\n', "these servers"),
+        ("sgl_router_requests_total 5\n", "these servers"),
+    ],
+)
+def test_a_page_of_a_gateway_or_router_is_refused_with_what_to_do(shown: str, fix: str) -> None:
+    """Somebody's scale target is the gateway, or the port is a gateway's."""
+    text = shown if "\n" in shown else (PAGES / f"{shown}.prom").read_text()
+    with pytest.raises(exposition.NoServerError, match="no model server") as caught:
+        exposition.parse(text, LLAMA, "http://x")
+    assert fix in str(caught.value)
+    # A picker beside a server that has its metrics too, as merged pages do.
+    vllm = (PAGES / "vllm-0.11-v1.prom").read_text()
+    model = json.loads((PAGES / "expected.json").read_text())["vllm-0.11-v1.prom"]["model"]
+    assert exposition.parse(text + vllm, model, "http://x").finished > 0

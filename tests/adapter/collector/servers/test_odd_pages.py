@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, web
@@ -14,6 +16,7 @@ from adapter.collector import exposition
 from adapter.collector.model_servers import PodMetrics
 from adapter.resources.pods import MESH_PATH
 
+PAGES = Path(__file__).parents[3] / "data" / "metrics"
 LABEL = '{engine="0",model_name="m"}'
 NUMBERS = {
     "num_requests_running": 3,
@@ -230,14 +233,15 @@ def test_the_size_of_a_cache_does_not_make_an_engine_of_a_simulator() -> None:
     ("queues", "waiting"),
     [
         ({"num_prefill_bootstrap_queue_reqs": 4}, 6),
+        ({"num_prefill_prealloc_queue_reqs": 4, "num_decode_prealloc_queue_reqs": 1}, 7),
+        ({"num_grammar_queue_reqs": 4}, 6),
+        ({"num_grammar_queue_reqs": 4, "num_prefill_bootstrap_queue_reqs": 3}, 9),
         ({"num_decode_prealloc_queue_reqs": 4, "num_decode_transfer_queue_reqs": 3}, 9),
         ({"num_prefill_inflight_queue_reqs": 4}, 2),
     ],
 )
-def test_requests_that_wait_for_the_other_half_of_sglang_wait(
-    queues: dict[str, int], waiting: int
-) -> None:
-    """Servers that only prefill or only decode have queues of their own; each rank shows them."""
+def test_every_queue_of_sglang_waits(queues: dict[str, int], waiting: int) -> None:
+    """Those of servers that only prefill or only decode, and of grammars; each rank shows them."""
     numbers = {"num_running_reqs": 3, "num_queue_reqs": 2, **queues, "gen_throughput": 1}
     text = "".join(
         f'sglang:{name}{{model_name="m",tp_rank="{rank}"}} {value}\n'
@@ -245,6 +249,16 @@ def test_requests_that_wait_for_the_other_half_of_sglang_wait(
         for name, value in numbers.items()
     )
     assert read(text).waiting == waiting
+
+
+@pytest.mark.parametrize("shown", ["NaN", "+Inf", "-1"])
+def test_a_throughput_that_is_no_number_refuses_no_page(shown: str) -> None:
+    """Only whether an engine shows it says something."""
+    text = (PAGES / "sglang-0.5.5-dp2.prom").read_text()
+    odd = re.sub(r"^(sglang:gen_throughput\S*) .*", rf"\1 {shown}", text, flags=re.MULTILINE)
+    model = "deepseek-ai/DeepSeek-V2-Lite-Chat"
+    assert odd != text
+    assert exposition.parse(odd, model, "x") == exposition.parse(text, model, "x")
 
 
 @pytest.mark.parametrize("start", ["NaN", "+Inf", "0", "1.7e12"])
