@@ -156,7 +156,7 @@ class TrafficWindow:
 
         """
         # A pod that was unready for a while continues from its last sample: others served meanwhile.
-        stayed = endpoint in self._latest or endpoint in self._suspended
+        away = endpoint not in self._latest and endpoint not in self._suspended
         previous = self._latest.get(endpoint) or self._departed.get(endpoint)
         if previous is not None and now <= previous.at:
             return
@@ -165,19 +165,19 @@ class TrafficWindow:
             # The first pod after there was none: the request that woke it has not been served yet.
             self._active_at = max(self._active_at, now)
         self._first_at = now if self._first_at is None else self._first_at
-        self._latest[endpoint] = previous.next(page, now) if previous else Sample(now, page)
+        self._latest[endpoint] = (previous or Sample(now, page)).next(page, now, started)
         if previous is not None:
             self._suspended.discard(endpoint)
-            self._take(growth_of(endpoint, previous, page, now, started, away=not stayed))
+            self._take(growth_of(endpoint, previous, page, now, started, away=away))
             self.latencies.add(endpoint, previous, page, now=now)
         elif endpoint not in self._suspended and (
             began := restarts.since_start(page, started, after=self._first_at, now=now)
         ):
             # It started while others were sampled: all that it counted arrived since then.
             self._origins[endpoint] = self._first_at
-            fresh = Sample(began, EMPTY)
-            self._take(growth_of(endpoint, fresh, page, now, started, away=True))
-            self.latencies.add(endpoint, fresh, page, now=now)
+            first = Sample(began, EMPTY)
+            self._take(growth_of(endpoint, first, page, now, started, away=True))
+            self.latencies.add(endpoint, first, page, now=now)
         else:
             # What it counted before may be older than this window, and it may not have been idle.
             late = now - self._first_at > self.window_seconds / 4
@@ -235,8 +235,8 @@ class TrafficWindow:
 
     def part(self, endpoint: str, *, now: float) -> str:
         """Why what it counted over the window is a part of what came to it; empty where it is all of it."""
-        start = max(now - self.window_seconds, self._origins.get(endpoint, -math.inf))
-        return began_anew(self._growth, endpoint, start=start, now=now)
+        start, servers = now - self.window_seconds, len(self._latest)
+        return began_anew(self._growth, endpoint, start=start, now=now, servers=servers)
 
     @property
     def waiting(self) -> float:

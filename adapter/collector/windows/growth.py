@@ -67,16 +67,21 @@ class Sample:
     """A page with the monotonic time at which it was read.
 
     `since`: when it was first read with the same numbers, though requests were in service; None for now.
+    `started`: when the server had started as far as was known then; `anew`: whether that came after the page
+    before it.
     """
 
     at: float
     page: PodMetrics
     since: float | None = None
+    started: float | None = None
+    anew: bool = False
 
-    def next(self, page: PodMetrics, now: float) -> Sample:
-        """The page that follows it, read at monotonic `now`."""
+    def next(self, page: PodMetrics, now: float, started: float | None = None) -> Sample:
+        """The page that follows it, read at monotonic `now`, of a server that `started` then."""
         stands = page.stock > 0 and page == self.page
-        return Sample(now, page, self._stood if stands else None)
+        anew = _began(self, page, now, started)
+        return Sample(now, page, self._stood if stands else None, started, anew)
 
     def base(self, after: PodMetrics) -> float:
         """Since when the next page counts: from the first copy on, where a proxy kept copies of this one."""
@@ -109,9 +114,10 @@ _MEASURED = 10.0
 _ROUNDED = 2.0
 """Requests between the counts of one page, which are not read at one moment."""
 
-_OFTEN, _UNSEEN = 2, 1 / 3
-"""Times that a server began anew within a window, and share of the window of which nothing is known, from
-which on its load is a lower bound."""
+_UNSEEN = 0.1
+"""Share of the time of all servers of a variant of which nothing is known, as they began anew, up to which
+its load counts as whole: HPAs tolerate as much, and one of many servers that ends again and again must not
+hold the replicas of all others."""
 
 _ANEW = (
     "its process began anew, and what came for {unseen:.0f} of the last {seconds:.0f} s is not known, so its"
@@ -150,8 +156,7 @@ def growth_of(
         away: Whether nothing came to it in between but what the page counts: it was not listed as ready.
 
     """
-    anew = restarted(before, after)
-    anew = anew or restarts.again(before.page, after, started, since=before.at, now=now)
+    anew = _began(before, after, now, started)
     base = EMPTY if anew else before.page
     # After a restart it counts from zero; a start by a clock that is ahead says nothing.
     last = before.base(after)
@@ -245,6 +250,18 @@ def _queued(before: PodMetrics, after: PodMetrics) -> float:
     return grown if -grown <= taken_up + _ROUNDED else 0.0
 
 
+def _began(before: Sample, after: PodMetrics, now: float, started: float | None) -> bool:
+    """Whether the server has started anew since a sample, by its pages or by its container's start."""
+    if restarted(before, after):
+        return True
+    # A start is of one page: of the sample's own, by a clock that is off or a status that comes late.
+    if started is None or (before.anew and started <= before.at):
+        return False
+    if before.started is not None and abs(started - before.started) <= restarts.SAME_START_SECONDS:
+        return False
+    return restarts.again(before.page, after, started, since=before.at, now=now)
+
+
 def restarted(before: Sample, after: PodMetrics) -> bool:
     """Whether the server has started anew since a sample."""
     return restarts.fell(before.page, after) or restarts.another_start(before.page, after)
@@ -282,13 +299,18 @@ def most_there(growths: Iterable[Growth]) -> float:
     return sum(most.values())
 
 
-def began_anew(growths: Iterable[Growth], endpoint: str, *, start: float, now: float) -> str:
-    """Why what a server counted from `start` on is a part of what came; empty where it is all of it."""
-    own = (item for item in growths if item.endpoint == endpoint and item.at > start)
-    seconds, unseen = now - start, [item.unseen for item in own if item.unseen > 0]
-    if len(unseen) < _OFTEN and sum(unseen) <= _UNSEEN * seconds:
+def began_anew(
+    growths: Iterable[Growth], endpoint: str, *, start: float, now: float, servers: int
+) -> str:
+    """Why what a server counted from `start` on is a part of what came; empty where it is all, or nearly.
+
+    `servers`: how many there are.
+    """
+    unseen = [item for item in growths if item.at > start and item.unseen > 0]
+    seconds, own = now - start, sum(item.unseen for item in unseen if item.endpoint == endpoint)
+    if own <= 0 or sum(item.unseen for item in unseen) <= _UNSEEN * servers * seconds:
         return ""
-    return _ANEW.format(unseen=min(sum(unseen), seconds), seconds=seconds)
+    return _ANEW.format(unseen=min(own, seconds), seconds=seconds)
 
 
 def steady_lengths(recent: Iterable[Growth], growths: Iterable[Growth]) -> SteadyLengths | None:

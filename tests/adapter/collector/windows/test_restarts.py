@@ -73,17 +73,39 @@ def test_what_came_before_a_process_began_anew_is_not_known(
     assert (grown.arrivals, grown.unseen) == (4.0, unseen)
 
 
-@pytest.mark.parametrize(("restarts", "part"), [((31.0,), False), ((31.0, 51.0), True)])
-def test_the_load_of_a_server_that_begins_anew_again_and_again_is_a_part(
+@pytest.mark.parametrize(
+    ("restarts", "part"), [((33.0,), False), ((39.0,), True), ((36.0, 56.0), True)]
+)
+def test_the_load_of_servers_that_begin_anew_is_a_part_where_much_is_unseen(
     restarts: tuple[float, ...], *, part: bool
 ) -> None:
-    """Once is none: what came within an interval is little."""
+    """Up to a tenth of the time of all is little, so one of ten servers holds no target."""
+    for others in (0, 9):
+        window = TrafficWindow(window_seconds=60)
+        for at in range(0, 61, 10):
+            began = max((it for it in restarts if it <= at), default=-1000.0)
+            page = served(at - began, timed=False)
+            window.add("a", page, now=at, started=began if began > 0 else None)
+            for other in range(others):
+                window.add(f"b{other}", served(1000.0 + at, timed=False), now=at)
+        assert bool(window.part("a", now=60)) is (part and others < 9)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        pytest.param({10: 9.0, 20: 9.0, 30: 9.0}, id="at once"),
+        pytest.param({20: 9.0, 30: 9.0}, id="late"),
+        pytest.param({10: 12.0, 20: 12.0, 30: 12.0}, id="by a clock that is ahead"),
+    ],
+)
+def test_a_container_that_started_just_before_a_page_counts_once(known: dict[int, float]) -> None:
+    """That page shows what came since; the next one, of few requests too, what came in between."""
     window = TrafficWindow(window_seconds=60)
-    for at in range(0, 61, 10):
-        began = max((it for it in restarts if it <= at), default=-1000.0)
-        page = served(at - began, timed=False)
-        window.add("a", page, now=at, started=began if began > 0 else None)
-    assert bool(window.part("a", now=60)) is part
+    for at, finished in ((0, 6.0), (10, 1.0), (20, 3.0), (30, 5.0)):
+        page = served(finished, timed=False)
+        window.add("a", page, now=at, started=known.get(at))
+    assert [item.arrivals for item in window._growth] == [3.0, 2.0, 2.0]
 
 
 def test_a_container_that_ended_after_as_few_requests_as_the_one_before_began_anew() -> None:
