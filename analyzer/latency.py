@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-LEAST_STEP_MS = 0.2
-"""Less than any server takes for a step with one request, and more than most take in seconds."""
+LEAST_STEP_MS = 0.1
+"""Shortest step of a small batch that is believed: servers of the smallest models need more."""
+_SMALL_BATCH = 16
+"""Its requests. A fit to full batches alone may leave nothing but a time of each request."""
 
 
-def unit_problem(step_ms: float) -> str:
-    """Why times are in another unit than ms, by a step with one request; empty where nothing says so."""
+def unit_problem(
+    base_ms: float, per_request_ms: float = 0.0, per_sqrt_request_ms: float = 0.0
+) -> str:
+    """Why times of steps are in another unit than ms, by a small batch; empty where nothing says so."""
+    step_ms = (
+        base_ms + per_request_ms * _SMALL_BATCH + per_sqrt_request_ms * math.sqrt(_SMALL_BATCH)
+    )
     if step_ms >= LEAST_STEP_MS:
         return ""
     return (
-        f"a step with one request takes {step_ms:.3g} ms, which no server reaches; times are in ms: multiply"
-        " seconds by 1000"
+        f"a step with {_SMALL_BATCH} requests takes {step_ms:.3g} ms, which no server reaches; times are in"
+        " ms: multiply seconds by 1000"
     )
 
 

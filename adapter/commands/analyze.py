@@ -243,8 +243,11 @@ def _unit_problem(args: argparse.Namespace) -> str:
     """Why the flags' times are in another unit than ms; empty where nothing says so."""
     from analyzer.latency import unit_problem  # noqa: PLC0415 - see `run`
 
-    names = ("alpha", "beta", "step_base_ms", "step_per_request_ms", "step_per_sqrt_request_ms")
-    return unit_problem(sum(getattr(args, name) or 0.0 for name in names))
+    return unit_problem(
+        args.alpha or args.step_base_ms or 0.0,
+        args.beta or args.step_per_request_ms or 0.0,
+        args.step_per_sqrt_request_ms or 0.0,
+    )
 
 
 def _by_flags(error: str, *, rpm: float | None) -> str:

@@ -124,10 +124,11 @@ class ProfilePart(Part):
                 raise ValueError(f"{where}: {name} is missing: give alpha and beta, or step")
         if self.step is None and not (self.alpha or self.beta):
             raise ValueError(f"{where}: alpha and beta: must not both be 0; give the times, in ms")
-        alone, step = (self.alpha or 0.0) + (self.beta or 0.0), self.step
-        if step is not None:
-            alone = step.base + step.per_request + step.per_sqrt_request
-        if problem := unit_problem(alone):
+        if (step := self.step) is not None:
+            problem = unit_problem(step.base, step.per_request, step.per_sqrt_request)
+        else:
+            problem = unit_problem(self.alpha or 0.0, self.beta or 0.0)
+        if problem:
             raise ValueError(f"{where}: {problem}")
         return self
 

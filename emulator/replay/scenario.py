@@ -286,8 +286,9 @@ def traffic(
             raise errors.InputError(f"{named}: {error}") from error
         if not len(trace) or trace.arrival_seconds[-1] < scenario.warm_up:
             raise errors.InputError(
-                f"{named}: has no request after the warm-up of {scenario.warm_up:g} s; give a longer one, a"
-                f" longer part of it (--from, --to), or a shorter warmUp{also(trace.left_out)}"
+                f"{named}: has no request after the warm-up of {scenario.warm_up:g} s, and lasts"
+                f" {trace.duration_seconds:.0f} s; give a longer one, more of it (--from, --to), or less"
+                f" warmUp{also(trace.left_out)}"
             )
         _check_lengths(scenario, model, trace, named)
         traffic_by_model[model.model] = OfferedTraffic(

@@ -38,9 +38,15 @@ def _seconds(profiles: Sequence[fleet.Profile], targets: fleet.Targets) -> str:
             f"slo-tpot is {targets.itl_ms:g} ms, which no server keeps; times are in ms: multiply seconds by"
             " 1000"
         )
-    least = min(profiles, key=lambda profile: _alone(profile)[1], default=None)
-    text = "" if least is None else unit_problem(_alone(least)[1])
-    return f"profile of {least.accelerator}: {text}" if least is not None and text else ""
+    for profile in profiles:
+        times = profile.latency
+        if isinstance(times, StepTimes):
+            text = unit_problem(times.base_ms, times.per_request_ms, times.per_sqrt_request_ms)
+        else:
+            text = unit_problem(times.alpha_ms, times.beta_ms)
+        if text:
+            return f"profile of {profile.accelerator}: {text}"
+    return ""
 
 
 def _broken(profile: fleet.Profile, targets: fleet.Targets) -> str:

@@ -55,9 +55,9 @@ class Part(BaseModel):
 Timed = TypeVar("Timed", bound=Part)
 
 
-def in_ms(part: Timed, step_ms: float) -> Timed:
-    """The part, whose step with one request takes that time; raises ValueError where it is no ms."""
-    if problem := unit_problem(step_ms):
+def in_ms(part: Timed, *times: float) -> Timed:
+    """The part, whose steps take these times, see `unit_problem`; raises ValueError where they are no ms."""
+    if problem := unit_problem(*times):
         raise ValueError(problem)
     return part
 

@@ -41,7 +41,7 @@ class StepMs(Part):
 
     @model_validator(mode="after")
     def _in_ms(self) -> StepMs:
-        return in_ms(self, self.base + self.per_request + self.per_sqrt_request)
+        return in_ms(self, self.base, self.per_request, self.per_sqrt_request)
 
 
 class Limits(Part):
@@ -68,7 +68,7 @@ class LinearProfile(Part):
 
     @model_validator(mode="after")
     def _in_ms(self) -> LinearProfile:
-        return in_ms(self, self.alpha + self.beta)
+        return in_ms(self, self.alpha, self.beta)
 
 
 class StepProfile(Part):

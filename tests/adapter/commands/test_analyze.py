@@ -308,11 +308,12 @@ def test_a_time_in_another_unit_is_told_its_unit(capsys: pytest.CaptureFixture[s
 def test_times_in_seconds_are_noted(capsys: pytest.CaptureFixture[str]) -> None:
     """A replica a thousand times too fast is answered, and said to be one; of ms nothing is said."""
     sized = ["--max-batch=4", "--output-tokens=178", "--rpm=40", "--itl=24"]
-    assert cli.main(["analyze", "--alpha=20.58", "--beta=0.41", *sized]) == 0
-    assert capsys.readouterr().err == ""
+    for alone in ("--alpha=20.58", "--alpha=0"):
+        assert cli.main(["analyze", alone, "--beta=0.08", *sized]) == 0
+        assert capsys.readouterr().err == ""
     assert cli.main(["analyze", "--alpha=0.02058", "--beta=0.00041", *sized]) == 0
     said = capsys.readouterr().err
-    assert said.startswith("note: a step with one request takes 0.021 ms, which no server reaches")
+    assert said.startswith("note: a step with 16 requests takes 0.0271 ms, which no server reaches")
 
 
 def test_a_line_that_is_no_text_costs_itself_only(

@@ -79,8 +79,24 @@ def test_times_in_seconds_are_not_used(
     assert cli.main(["plan", "-f", str(path)]) == 0
     printed = capsys.readouterr()
     assert "set aside: a: accelerator: 'A100' has no profile" in printed.out
-    assert "profiles.0: m on A100: a step with one request takes 0.0" in printed.err
+    assert "profiles.0: m on A100: a step with 16 requests takes 0.0" in printed.err
     assert "which no server reaches; times are in ms: multiply seconds by 1000" in printed.err
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"alpha": 0, "beta": 0.0815},
+        {"step": {"base": 0.0081, "per_request": 0.0815, "per_prefill_token": 0.04}},
+    ],
+)
+def test_fits_to_full_batches_are_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], times: dict[str, Any]
+) -> None:
+    """Runs at 100 to 256 requests leave hardly anything that does not grow with the batch."""
+    document = copy.deepcopy(FLEET)
+    document["profiles"][0] = {"model": "m", "accelerator": "A100", "max_batch": 256, **times}
+    assert answered(tmp_path, document, capsys)["set_aside"] == {}
 
 
 @pytest.mark.parametrize("rate", [1e8, fleet.LARGEST_RATE_RPM])

@@ -127,9 +127,9 @@ def of_steps(base: float, per_request: float) -> fleet.Profile:
     [
         (alone(20.58, 0.41), 24.0, ""),
         (alone(0.15, 0.05), 24.0, ""),
-        (alone(0.02058, 0.00041), 24.0, "A100: a step with one request takes 0.021 ms"),
+        (alone(0.02058, 0.00041), 24.0, "A100: a step with 16 requests takes 0.0271 ms"),
         (of_steps(7.0, 0.05), 24.0, ""),
-        (of_steps(0.007, 0.00005), 24.0, "A100: a step with one request takes 0.00709 ms"),
+        (of_steps(0.007, 0.00005), 24.0, "A100: a step with 16 requests takes 0.0078 ms"),
         (alone(20.58, 0.41), 0.024, "slo-tpot is 0.024 ms, which no server keeps"),
         (alone(20.58, 0.41), 20.0, "slo-tpot is 20 ms, and A100 takes 20.99 ms"),
     ],

@@ -127,11 +127,11 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "steps-in-seconds": (
         variant(engine={"kind": "vllm", "stepMs": {"base": 0.007, "perRequest": 5e-5}, "kvTokens": 432000}),
-        "variants.0.engine.stepMs: a step with one request takes 0.00705 ms, which no server reaches",
+        "variants.0.engine.stepMs: a step with 16 requests takes 0.0078 ms, which no server reaches",
     ),
     "profile-in-seconds": (
         variant(profile={"alpha": 0.02058, "beta": 0.00041, "maxBatchSize": 8}),
-        "variants.0.profile: a step with one request takes 0.021 ms, which no server reaches",
+        "variants.0.profile: a step with 16 requests takes 0.0271 ms, which no server reaches",
     ),
     "endless-start": (variant(startup=float("inf")), "variants.0.startup: must be a duration"),
     "negative-start": (variant(startup=-1), "variants.0.startup: must be a duration"),
@@ -247,8 +247,8 @@ POISSON = {"kind": "poisson", "duration_seconds": 600, "rate_rpm": 60,
         ("scenario.yaml", f"{REPLAYS / 'scenario.yaml'}: kind: missing; give one of constant, poisson"),
         ({"kind": "flood"}, "kind: must be one of constant, poisson, "),
         ({**POISSON, "rate_rps": 3}, "rate_rps: unknown field; known are "),
-        ({**POISSON, "duration_seconds": 100}, "has no request after the warm-up of 120 s"),
-        ({**POISSON, "rate_rpm": 0}, "has no request after the warm-up of 120 s"),
+        ({**POISSON, "duration_seconds": 100}, "has no request after the warm-up of 120 s, and lasts 100 s"),
+        ({**POISSON, "rate_rpm": 0}, "has no request after the warm-up of 120 s, and lasts 600 s"),
     ],
 )  # fmt: skip
 def test_errors_of_traces(tmp_path: Path, given: Any, said: str) -> None:
