@@ -203,7 +203,7 @@ def _known(path: Path, name: str) -> str:
 
 
 def _detect(path: Path, first: str) -> str:
-    header = {column.strip() for column in first.split(",")}
+    header = {column.strip().strip('"') for column in first.split(",")}
     for name, form in _FORMS.items():
         if {form.time, form.input, form.output} <= header and name not in _JSON_FORMS:
             return name

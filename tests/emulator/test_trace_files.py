@@ -108,6 +108,14 @@ def test_gzip_byte_order_marks_and_blank_lines_are_tolerated(tmp_path: Path, tex
         assert trace.output_tokens.tolist() == plain.output_tokens.tolist()
 
 
+def test_a_quoted_header_is_one(tmp_path: Path) -> None:
+    """Spreadsheets and data frames quote all of a file, or its texts."""
+    header, rest = AZURE.split("\n", 1)
+    quoted = ",".join(f'"{name}"' for name in header.split(","))
+    trace = trace_files.read(write(tmp_path, f"{quoted}\n{rest}"))
+    assert trace.output_tokens.tolist() == [44, 109]
+
+
 def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     """Nothing says which of two columns of one name holds."""
     text = (
