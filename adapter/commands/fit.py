@@ -69,9 +69,9 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "files",
         nargs="+",
-        type=flags.path,
+        type=flags.input_path,
         metavar="FILE",
-        help="Benchmark results, CSV, JSON or YAML",
+        help="Benchmark results, CSV, JSON or YAML; - reads standard input",
     )
     command.add_argument(
         "--max-batch",

@@ -81,6 +81,32 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def input_path(text: str) -> Path:
+    """A path of a file to read once, for argparse; `-` is standard input.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+
+    """
+    return Path("/dev/stdin") if text == "-" else path(text)
+
+
+class Once(argparse.Action):
+    """Takes a value that may be given once only: of two files the last would count without a word."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - as argparse calls it
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Store the value; raises ArgumentError for a second one."""
+        if getattr(namespace, self.dest) is not self.default:
+            raise argparse.ArgumentError(self, "given twice; name one file")
+        setattr(namespace, self.dest, values)
+
+
 def choice(*choices: str) -> dict[str, Any]:
     """One of some texts, as argparse takes it; unlike argparse's own, its error is written as all others."""
     kind = kinds.choice(*choices)

@@ -29,16 +29,29 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-f",
         "--file",
-        type=flags.path,
+        action=flags.Once,
+        type=flags.input_path,
         required=True,
         metavar="FILE",
-        help="Fleet to plan, YAML or JSON. Required",
+        help="Fleet to plan, YAML or JSON; - reads standard input. Required",
     )
     command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
     command.add_argument(
         "--explain", action="store_true", help="Print the reason of every variant's allocation"
     )
-    settings = command.add_argument_group("Settings that override those of the file")
+    _add_settings(command.add_argument_group("Settings that override those of the file"))
+    command.add_argument(
+        "--what-if",
+        action="append",
+        default=[],
+        metavar="CHANGE",
+        help="Change to compare the plan with: capacity.TYPE=VALUE or SECTION.NAME.FIELD=VALUE, SECTION one"
+        " of accelerator, budget, class, group, variant; may be repeated. Default none",
+    )
+    command.set_defaults(run=run)
+
+
+def _add_settings(settings: argparse._ArgumentGroup) -> None:
     settings.add_argument(
         "--solver",
         **flags.choice(*get_args(SolverName)),
@@ -70,15 +83,6 @@ def register(command: argparse.ArgumentParser) -> None:
         help="Share of a replica's highest service rate that stays unused. Default that of the file,"
         " else 0.1 for alpha and beta, 0.05 for step times",
     )
-    command.add_argument(
-        "--what-if",
-        action="append",
-        default=[],
-        metavar="CHANGE",
-        help="Change to compare the plan with: capacity.TYPE=VALUE or SECTION.NAME.FIELD=VALUE, SECTION one"
-        " of accelerator, budget, class, group, variant; may be repeated. Default none",
-    )
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -47,11 +47,19 @@ def register(command: argparse.ArgumentParser) -> None:
         help="GPUs of a replica (tensor parallelism). Default 1",
     )
     _add_engine(command)
-    command.add_argument(
+    form = command.add_mutually_exclusive_group()
+    form.add_argument(
         "--output",
         **flags.choice("yaml", "json"),
         default="yaml",
         help="Output format. Default yaml",
+    )
+    form.add_argument(
+        "--json",
+        dest="output",
+        action="store_const",
+        const="json",
+        help="Print JSON instead of YAML, as --output json",
     )
     command.set_defaults(run=run)
 

@@ -71,6 +71,7 @@ def register(command: argparse.ArgumentParser) -> None:
 def _add_traffic(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trace",
+        action=flags.Once,
         type=flags.path,
         metavar="FILE",
         help="Traffic of the first model: Azure LLM inference CSV, BurstGPT CSV, Mooncake or Qwen-Bailian"
@@ -91,6 +92,7 @@ def _add_traffic(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--scenario",
+        action=flags.Once,
         type=flags.path,
         required=True,
         metavar="FILE",

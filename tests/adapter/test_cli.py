@@ -85,3 +85,22 @@ def test_a_sign_that_the_encoding_lacks_is_written_as_its_escape(
     )  # fmt: skip
     assert "ch\\xe4t" in getattr(done, stream)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "said"),
+    [
+        (["plan", "-f", "-"], Path("manifests/samples/fleet.yaml"), "390 cents/h"),
+        (["fit", "-"], "batch,itl_ms\n1,20.9\n2,21.4\n4,22.3\n", 'alpha: "20.4'),
+    ],
+)
+def test_a_file_may_be_standard_input(words: list[str], given: Path | str, said: str) -> None:
+    """`-` is that, as in other commands."""
+    if isinstance(given, Path):
+        given = (Path(__file__).parents[2] / given).read_text(encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "adapter", *words],
+        input=given, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said in done.stdout

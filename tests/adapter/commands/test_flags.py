@@ -349,3 +349,21 @@ def test_empty_paths_are_refused(words: list[str], capsys: pytest.CaptureFixture
     assert f"argument {words[-2]}: must not be empty" in capsys.readouterr().err.replace(
         "/--file", ""
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["plan", "-f", "a", "--file=b"], "-f/--file"),
+        (["replay", "--scenario", "a", "--trace", "b", "--trace", "b"], "--trace"),
+        (["replay", "--scenario", "a", "--scenario", "b"], "--scenario"),
+    ],
+)
+def test_of_two_files_none_is_dropped(
+    words: list[str], flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flag that takes one file is refused when it is given twice; the last counted."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert f"argument {flag}: given twice; name one file" in capsys.readouterr().err

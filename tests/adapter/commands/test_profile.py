@@ -70,11 +70,10 @@ def test_source_error_and_meaning_are_said(capsys: pytest.CaptureFixture[str]) -
     assert "# expected error: ITL 8 % on average" in estimated
 
 
-def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """The same as one JSON document."""
-    profile: dict[str, Any] = json.loads(
-        printed(capsys, "gpt-oss-20b", "--gpu", "H100", "--output", "json")
-    )
+@pytest.mark.parametrize("flags", [("--output", "json"), ("--json",)])
+def test_json(capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]) -> None:
+    """The same as one JSON document, by the flag of all commands too."""
+    profile: dict[str, Any] = json.loads(printed(capsys, "gpt-oss-20b", "--gpu", "H100", *flags))
     assert (profile["source"], profile["precision"], profile["measured_rows"]) == (
         "estimated",
         "fp4",
