@@ -125,6 +125,7 @@ class _Worker:
 def _begin(given: Run, out: Path | None, queue: SimpleQueue[_Told]) -> None:
     logs.configure("text", quiet=True)
     signal.signal(signal.SIGTERM, _end)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _Worker.given, _Worker.queue = given, queue
     _Worker.folder = None if out is None else ResultsFolder(out, given)
 
@@ -134,6 +135,14 @@ def _end(_signal: int, _frame: object) -> None:
     _Worker.ended = True
     if _Worker.busy:
         raise SystemExit
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that waits for its results has ended, such as by SIGTERM."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _execute(task: Task) -> tuple[PolicyResult, ...]:
@@ -174,9 +183,12 @@ def _in_processes(
             for future in done:
                 yield future.result()
     except BaseException:
-        # The pool would wait for what runs, and for the jobs that it has given out beyond that.
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
+        # The pool would wait for what runs, and for the jobs that it has given out beyond that. A second
+        # Ctrl-C would leave them behind.
+        with _ctrl_c_later():
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            pool.shutdown(wait=True, cancel_futures=True)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,11 +104,10 @@ def test_processes_give_the_same(tmp_path: Path) -> None:
     assert set(told) <= set(POLICIES)
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
-    """As a terminal sends it, to all: no further job begins, there is no traceback, finished ones stay."""
+@contextlib.contextmanager
+def two_processes(out: Path) -> Iterator[subprocess.Popen[str]]:
+    """A command with twenty policies in two processes, as soon as one is finished."""
     samples = Path(__file__).parents[3] / "manifests/samples/replay"
-    out = tmp_path / "out"
     policies = ",".join(f"in-flight@{number}" for number in range(20, 40))
     flags = (
         f"replay --scenario {samples}/vllm.yaml --to 15m --policies {policies} --jobs 2 --out {out}"
@@ -117,14 +118,42 @@ def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
     ) as program:
         while program.poll() is None and not list(out.glob("*.json")):
             time.sleep(0.02)
-        os.killpg(program.pid, signal.SIGINT)
+        try:
+            yield program
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 4])
+def test_ctrl_c_ends_all_processes(tmp_path: Path, times: int) -> None:
+    """As a terminal sends it, to all: no further job begins, there is no traceback, finished ones stay.
+
+    The same where someone presses it again while the processes end.
+    """
+    out = tmp_path / "out"
+    with two_processes(out) as program:
+        for _ in range(times):
+            os.killpg(program.pid, signal.SIGINT)
+            time.sleep(0.1 * (times - 1) / 3)
         finished = len(list(out.glob("*.json")))
         _, said = program.communicate(timeout=300)
-    assert program.returncode == 130
+    assert program.returncode in {130, -signal.SIGINT}
     assert "Traceback" not in said
     assert f"interrupted: finished policies are in {out}; rerun the command to resume" in said
     # One that was being written when the signal came, and one that ended in the moment before.
     assert len(list(out.glob("*.json"))) <= finished + 2
+
+
+@pytest.mark.slow
+def test_no_process_outlives_the_command(tmp_path: Path) -> None:
+    """Ended by what it cannot handle, such as for want of memory, it leaves none that waits without end."""
+    with two_processes(tmp_path) as program:
+        program.kill()
+        # The end of standard error: none has it any more.
+        program.communicate(timeout=300)
+    assert list(tmp_path.glob("*.json"))
 
 
 def test_small_work_stays_in_one_process() -> None:
