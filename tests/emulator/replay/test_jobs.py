@@ -126,7 +126,7 @@ def two_processes(out: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("times", [1, 4])
+@pytest.mark.parametrize("times", [1, 30])
 def test_ctrl_c_ends_all_processes(tmp_path: Path, times: int) -> None:
     """As a terminal sends it, to all: no further job begins, there is no traceback, finished ones stay.
 
@@ -134,10 +134,11 @@ def test_ctrl_c_ends_all_processes(tmp_path: Path, times: int) -> None:
     """
     out = tmp_path / "out"
     with two_processes(out) as program:
-        for _ in range(times):
-            os.killpg(program.pid, signal.SIGINT)
-            time.sleep(0.1 * (times - 1) / 3)
+        os.killpg(program.pid, signal.SIGINT)
         finished = len(list(out.glob("*.json")))
+        for _ in range(times - 1):
+            time.sleep(0.03)
+            os.killpg(program.pid, signal.SIGINT)
         _, said = program.communicate(timeout=300)
     assert program.returncode in {130, -signal.SIGINT}
     assert "Traceback" not in said
