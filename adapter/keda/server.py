@@ -18,6 +18,7 @@ from adapter import errors
 from adapter.keda.options import KedaOptions
 from adapter.keda.protocol import externalscaler_pb2_grpc as contract
 from adapter.keda.relay import Relay
+from adapter.keda.requests import RequestsInTime
 from adapter.keda.service import STREAMS, ExternalScaler
 from adapter.tls.certificates import server_context
 
@@ -143,7 +144,11 @@ async def listening(
     credentials = grpc.dynamic_ssl_server_credentials(
         files.first, files.changed, require_client_authentication=mutual
     )
-    server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=STREAMS + CALLS)
+    server = aio.server(
+        options=OPTIONS,
+        maximum_concurrent_rpcs=STREAMS + CALLS,
+        interceptors=[RequestsInTime(service.address)],
+    )
     contract.add_ExternalScalerServicer_to_server(service, server)
     # Its own port is on loopback: connections are accepted and counted by the relay.
     relay = Relay(server.add_secure_port("127.0.0.1:0", credentials))

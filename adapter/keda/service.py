@@ -80,6 +80,11 @@ class ExternalScaler(contract.ExternalScalerServicer):
         """Know callers by the ports from which they are relayed; empty for those that come directly."""
         self._address_of = address_of
 
+    def address(self, context: Context) -> str:
+        """Address of a caller; its own, not that of the relay."""
+        address, port = _parts(context.peer())
+        return (self._address_of(int(port)) if port.isdecimal() else "") or address
+
     async def GetMetricSpec(  # noqa: N802 - KEDA's name
         self, request: messages.ScaledObjectRef, context: Context
     ) -> messages.GetMetricSpecResponse:
@@ -182,7 +187,7 @@ class ExternalScaler(contract.ExternalScalerServicer):
                     sent=context.invocation_metadata() or (),
                     metadata=metadata,
                     variant=(namespace, name),
-                    peer=self._peer(context),
+                    peer=self.address(context),
                 )
         except RefusedError as error:
             code = grpc.StatusCode.PERMISSION_DENIED
@@ -193,11 +198,6 @@ class ExternalScaler(contract.ExternalScalerServicer):
             log.warning("access review failed; call refused", method="keda", error=str(error))
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the access review failed; try again")
         return namespace, name
-
-    def _peer(self, context: Context) -> str:
-        """Address of a caller."""
-        address, port = _parts(context.peer())
-        return (self._address_of(int(port)) if port.isdecimal() else "") or address
 
     @contextlib.contextmanager
     def _stream(self, namespace: str) -> Iterator[bool]:

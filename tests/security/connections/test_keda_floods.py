@@ -7,18 +7,21 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from grpc import aio
 
-from adapter.keda import relay, server
+from adapter.keda import relay, requests, server
 from adapter.keda.protocol import externalscaler_pb2 as messages
 from adapter.keda.service import Context, ExternalScaler
 from adapter.store import Changes
 from tests.fakes.cluster_world import until
-from tests.fakes.keda_operator import Certificates, reference
+from tests.fakes.keda_operator import SERVER, Certificates, reference
 
 
 class Targets:
@@ -43,7 +46,7 @@ class Scaler(ExternalScaler):
     async def IsActive(  # noqa: N802 - KEDA's name
         self, request: messages.ScaledObjectRef, context: Context
     ) -> messages.IsActiveResponse:
-        self.callers.append(self._peer(context))
+        self.callers.append(self.address(context))
         return await super().IsActive(request, context)
 
 
@@ -134,6 +137,40 @@ async def test_what_an_address_sends_is_paced(monkeypatch: pytest.MonkeyPatch) -
         assert loop.time() - began < 2.0
         for writer in (*(item for _, item in flood), other):
             writer.transport.abort()
+
+
+async def calls(
+    certificates: Certificates, port: int, stack: contextlib.AsyncExitStack, number: int
+) -> list[Any]:
+    """Calls that have begun, and send nothing."""
+    options = (("grpc.ssl_target_name_override", SERVER), ("grpc.use_local_subchannel_pool", 1))
+    credentials = certificates.credentials(certificates.client)
+    channel = await stack.enter_async_context(
+        aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options)
+    )
+    method = channel.stream_stream("/externalscaler.ExternalScaler/StreamIsActive")
+    return [method() for _ in range(number)]
+
+
+async def test_calls_that_send_no_request_hold_no_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers alone held all places of calls, for ever; gRPC asks nobody for a token before the request."""
+    monkeypatch.setattr(server, "STREAMS", 24)
+    monkeypatch.setattr(server, "CALLS", 8)
+    monkeypatch.setattr(requests, "AWAITED", 16)
+    monkeypatch.setattr(requests, "REQUEST_SECONDS", 2.0)
+    monkeypatch.setattr(Scaler, "address", lambda _, context: context.peer())
+    async with serving(tmp_path) as (port, certificates, _), contextlib.AsyncExitStack() as stack:
+        silent = await calls(certificates, port, stack, 40)
+        async with asyncio.timeout(20):
+            await until(lambda: sum(call.done() for call in silent) >= 24)
+            assert await active(certificates, port)  # of another address
+            codes = Counter([await call.code() for call in silent])
+        assert codes == {
+            grpc.StatusCode.RESOURCE_EXHAUSTED: 24,
+            grpc.StatusCode.INVALID_ARGUMENT: 16,
+        }
 
 
 HANDSHAKES = """
