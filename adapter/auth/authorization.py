@@ -22,7 +22,7 @@ ANONYMOUS_CACHED = 256
 DENIED_BURST, DENIED_PER_SECOND = 100, 5.0
 """Reviews that end in a refusal, or are about a path that is no resource, for each user or namespace of
 service accounts: at once, and each second after that. A cluster lets everybody get all paths below `/apis`,
-of which clients that mean well need few.
+of which clients that mean well need DOCUMENTS, which do not count.
 """
 
 WIDE_AFTER = 8
@@ -32,6 +32,15 @@ WIDE_USERS = 256
 """Users whose namespaces are remembered at most; the one that was used longest ago goes first."""
 
 ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
+
+_API = "/apis/external.metrics.k8s.io"
+DOCUMENTS = frozenset(
+    {"/", "/apis", _API, f"{_API}/v1beta1", "/version", "/metrics", "/variants"}
+    | {"/openapi/v2", "/openapi/v3", f"/openapi/v3{_API}/v1beta1"}
+)
+"""Paths that are no resources and are served. They are few for each user, and so are their reviews: hundreds of
+pods of a namespace may read them at once, as clients do that begin with discovery.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +201,8 @@ class ClusterPolicy:
     async def _decision(self, user: User, attributes: Attributes) -> AccessDecision:
         """The decision about a user who is known; without a review where too many were of no use."""
         key = (user.key, attributes)
-        if self._decisions.knows(key):
+        reads = attributes.verb == "get" and not attributes.resource
+        if (reads and attributes.path in DOCUMENTS) or self._decisions.knows(key):
             return await self._decisions.get(key, lambda: self._review(user, attributes))
         denied = self._denied.of(_party(user))
         if not denied.take(self._clock()):

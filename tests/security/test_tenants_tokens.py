@@ -15,6 +15,7 @@ import structlog
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from adapter import errors
+from adapter.apiserver import discovery, openapi
 from adapter.apiserver.delegation import Delegate, DelegateOptions
 from adapter.auth import authorization, users
 from adapter.auth.authentication import Authenticator, IdentityConfig
@@ -68,11 +69,37 @@ async def test_paths_that_everybody_may_get_make_no_reviews_without_bound() -> N
     for number in range(10 * DENIED_BURST):
         await policy.decide(tenant, Attributes(verb="get", path=f"/apis/{number}"))
     assert len(reviews) == DENIED_BURST
+    for number in range(10):  # nor do ever other methods
+        await policy.decide(tenant, Attributes(verb=f"get{number}", path="/apis"))
+    assert len(reviews) == DENIED_BURST
     # What it has asked is cached, and a second later it may read metrics as ever.
     assert (await policy.decide(tenant, Attributes(verb="get", path="/apis/0"))).allowed
     now = 1.0
     metric = Attributes(verb="list", path="/apis/x", namespace="team-a", resource="metric")
     assert (await policy.decide(tenant, metric)).allowed
+
+
+async def test_who_begins_with_discovery_locks_nobody_out() -> None:
+    """Hundreds of pods that start at once; the HPA controller is a service account of their namespace."""
+
+    async def review(_: users.User, __: Attributes) -> AccessDecision:
+        await asyncio.sleep(0)
+        return AccessDecision(allowed=True)
+
+    policy = ClusterPolicy(review, clock=lambda: 0.0)
+    documents = set(discovery.paths()["paths"]) - authorization.ALWAYS_ALLOWED
+    pods = [
+        policy.decide(
+            user(f"system:serviceaccount:kube-system:{pod}"), Attributes(verb="get", path=path)
+        )
+        for pod in range(3 * DENIED_BURST)
+        for path in documents | {"/", openapi.V3_CHILD}
+    ]
+    decisions = await asyncio.gather(*pods)
+    assert all(decision.allowed for decision in decisions)
+    controller = user("system:serviceaccount:kube-system:horizontal-pod-autoscaler")
+    metric = Attributes(verb="list", path="/apis/x", namespace="team-a", resource="metric")
+    assert (await policy.decide(controller, metric)).allowed
 
 
 async def test_decisions_and_users_are_kept_in_bounded_memory() -> None:
