@@ -36,6 +36,13 @@ DISCOVERY_SECONDS = 30.0
 """Seconds between requests for the other adapter's discovery."""
 
 _BODY_LIMIT = 32 * 1024 * 1024
+
+KEPT_BYTES = 64 * 2**20
+"""Bytes of all answers that are being read together, beyond which none is read on but short ones."""
+
+SHORT_BYTES = 64 * 1024
+"""Bytes of an answer that is short: hundreds of series."""
+
 _REQUEST_HEADERS = ("Accept", "Accept-Encoding", "User-Agent", "Audit-ID", "X-Forwarded-For")
 # Retry-After is left out on purpose: the HPA controller waits for it, and holds a worker meanwhile.
 _RESPONSE_HEADERS = ("Content-Type", "Content-Encoding", "Vary", "ETag", "Last-Modified")
@@ -73,6 +80,7 @@ class Delegate:
         self._url = options.url.rstrip("/")
         self._problem = ""
         self._names: tuple[str, ...] = ()
+        self._kept_bytes = 0
 
     def list_external_metrics(self) -> Sequence[str]:
         """Names of its metrics, from its last readable discovery."""
@@ -101,13 +109,35 @@ class Delegate:
                     raise api_status.unavailable(
                         f"{self._url}: status {answer.status}; redirects are not followed"
                     )
-                body = await _body(answer)
+                body = await self._body(answer)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise api_status.unavailable(f"{self._url}: {_why(error)}") from error
         relayed = {
             item: answer.headers[item] for item in _RESPONSE_HEADERS if item in answer.headers
         }
         return Relayed(status=answer.status, headers=relayed, body=body)
+
+    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+        """The body of an answer, up to the limits.
+
+        Raises:
+            ValueError: the body is larger, or long while others take what is kept of all.
+
+        """
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async for piece in answer.content.iter_any():
+                size += len(piece)
+                self._kept_bytes += len(piece)
+                if size > _BODY_LIMIT:
+                    raise ValueError(f"the answer is larger than {_BODY_LIMIT} bytes")
+                if size > SHORT_BYTES and self._kept_bytes > KEPT_BYTES:
+                    raise ValueError("too many long answers at once; try again")
+                pieces.append(piece)
+            return b"".join(pieces)
+        finally:
+            self._kept_bytes -= size
 
     def _identity(self, user: users.User) -> CIMultiDict[str]:
         headers: CIMultiDict[str] = CIMultiDict()
@@ -150,7 +180,7 @@ class Delegate:
             ) as answer:
                 if answer.status != 200:
                     raise ValueError(f"discovery: status {answer.status}")  # noqa: TRY301
-                document = json.loads(await _body(answer))
+                document = json.loads(await self._body(answer))
             resources = document.get("resources") if isinstance(document, dict) else None
             if not isinstance(resources, list):
                 raise ValueError("discovery: no list of resources")  # noqa: TRY301, TRY004
@@ -218,23 +248,6 @@ async def delegating(options: DelegateOptions) -> AsyncIterator[Delegate]:
             yield delegate
         finally:
             await tasks.cancel(follower)
-
-
-async def _body(answer: aiohttp.ClientResponse) -> bytes:
-    """The body of an answer, up to the limit.
-
-    Raises:
-        ValueError: the body is larger.
-
-    """
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in answer.content.iter_any():
-        size += len(piece)
-        if size > _BODY_LIMIT:
-            raise ValueError(f"the answer is larger than {_BODY_LIMIT} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _why(error: Exception) -> str:

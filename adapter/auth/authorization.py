@@ -38,8 +38,8 @@ DOCUMENTS = frozenset(
     {"/", "/apis", _API, f"{_API}/v1beta1", "/version", "/metrics", "/variants"}
     | {"/openapi/v2", "/openapi/v3", f"/openapi/v3{_API}/v1beta1"}
 )
-"""Paths that are no resources and are served. They are few for each user, and so are their reviews: hundreds of
-pods of a namespace may read them at once, as clients do that begin with discovery.
+"""Paths that are no resources and are served. They are few for each user, and so are their reviews: hundreds
+of pods of a namespace may read them at once, as clients do that begin with discovery.
 """
 
 
