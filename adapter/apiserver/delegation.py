@@ -109,11 +109,19 @@ class Delegate:
                     raise api_status.unavailable(
                         f"{self._url}: status {answer.status}; redirects are not followed"
                     )
+                if not 200 <= answer.status < 600:
+                    # Relayed, 101 would have the front proxy pass on bytes that are no requests.
+                    raise api_status.unavailable(
+                        f"{self._url}: status {answer.status}; it is none of an answer"
+                    )
                 body = await self._body(answer)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise api_status.unavailable(f"{self._url}: {_why(error)}") from error
         relayed = {
-            item: answer.headers[item] for item in _RESPONSE_HEADERS if item in answer.headers
+            item: value
+            for item in _RESPONSE_HEADERS
+            # Others cannot be sent, and would end the connection instead.
+            if (value := answer.headers.get(item)) and value.isascii() and value.isprintable()
         }
         return Relayed(status=answer.status, headers=relayed, body=body)
 
