@@ -30,6 +30,7 @@ ALLOWED = {
     ),
     "grpc and protobuf stay in keda": (
         "adapter.keda.protocol",
+        "adapter.keda.requests",
         "adapter.keda.server",
         "adapter.keda.service",
     ),
