@@ -341,6 +341,9 @@ class _Single:
         """Scores of misses at a rate, by the rates that were tested where they are near."""
         near = sorted(self._tested, key=lambda one: abs(one[0] - rate_rps))[:3]
         places = [one[0] for one in near]
+        if rate_rps in places:
+            # Tested again it would be there twice, and count twice.
+            return self._formulas.kept_free.Misses(*near[0][1])
         step = _BESIDE * (max(places, default=rate_rps) - rate_rps)
         if len(near) < 3 or not (min(places) <= rate_rps or min(places) - rate_rps <= step):
             return self._tested_misses(rate_rps)

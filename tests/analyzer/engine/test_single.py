@@ -155,6 +155,25 @@ def test_headroom_is_that_of_rows() -> None:
         assert one.kv_bound_batch == pytest.approx(many[row].kv_bound_batch)
 
 
+def test_headroom_of_a_root_found_by_two_tests_is_that_of_rows(tested: list[float]) -> None:
+    """The last rate of the search counts once where misses are interpolated: no headroom was taken off."""
+    engine = Engine(
+        step_times=StepTimes(
+            base_ms=4.85,
+            per_request_ms=0.125,
+            per_prefill_token_ms=0.0725,
+            per_context_token_ms=4.7e-5,
+        ),
+        limits=EngineLimits(max_num_seqs=121, max_num_batched_tokens=2048, kv_tokens=677),
+        lengths=Lengths(input_tokens=236.0, output_tokens=76.5),
+    )
+    targets = {"ttft_ms": 2150.0, "itl_ms": 12.3, "percentile": 0.99}
+    one = sizing.size_engine(engine, **targets).rate_rps
+    assert len(tested) == len(set(tested)) == 3
+    rows = sizing.size_engines(Engines.of([engine] * 8), **targets)
+    assert one == pytest.approx(float(rows.rate_rps[0]), rel=3e-3)
+
+
 def test_no_rate_is_held_beyond_one_at_which_the_replica_falls_behind() -> None:
     """Long prompts and short answers: where prompts hold all slots, the replica does not keep up again.
 
