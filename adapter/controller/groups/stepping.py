@@ -67,9 +67,9 @@ def step(
     since = cycle.now if record.since is None else record.since
     carried = transitions.carries(parts, demand_rps=demand_rps, routing=routing)
     record = replace(record, worths=_worths(record, item, parts, cycle))
-    move_since = _move_since(record, item, parts, cycle) if carried else None
+    move_since = _move_since(record, parts, cycle.now) if carried else None
     hurried = _hurries(record, item, cycle.now)
-    left = 0.0 if hurried else _left(move_since, cycle.now)
+    left = 0.0 if hurried else _left(move_since, record, item, parts, cycle)
     stepped = _next(parts, left, demand_rps=demand_rps, routing=routing, lost=_lost(record))
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
     stepped = _served_first(_steady(stepped, parts, item, cycle), parts, records)
@@ -89,9 +89,22 @@ def step(
     }
 
 
-def _left(move_since: float | None, now: float) -> float:
-    """Seconds until a move may begin that has been planned since then; 0 without one."""
-    return 0.0 if move_since is None else move_since + MOVE_SECONDS - now
+def _left(
+    move_since: float | None,
+    record: GroupRecord,
+    item: PlannedGroup,
+    parts: Sequence[Part],
+    cycle: Cycle,
+) -> float:
+    """Seconds until a move may begin that has been planned since then; 0 without one.
+
+    A cycle at least where the plan would have been too small, but the time that it has been planned for
+    counts: waiting anew, it may come only after load that the present replicas are short of.
+    """
+    if move_since is None:
+        return 0.0
+    left = max(move_since + MOVE_SECONDS - cycle.now, 0.0)
+    return left if _lasts(record, item, parts) else max(left, cycle.settings.interval)
 
 
 def _changed(record: GroupRecord, item: PlannedGroup) -> bool:
@@ -142,25 +155,25 @@ def _worths(
     return (*kept, Worths(cycle.now, {part.key: part.rate_rps for part in parts}))
 
 
-def _move_since(
-    record: GroupRecord, item: PlannedGroup, parts: Sequence[Part], cycle: Cycle
-) -> float | None:
-    """Since when the plan moves load between variants whose replicas carry it; None where it does not.
-
-    A mix that would have been too small within the time in which the move has to pay for itself, as replicas
-    carried less then, would have to be left again: no such plan counts.
-    """
+def _move_since(record: GroupRecord, parts: Sequence[Part], now: float) -> float | None:
+    """Since when the plan moves load between variants whose replicas carry it; None where it does not."""
     comes = any(part.planned > part.target for part in parts)
     if not comes or not any(part.planned < part.target for part in parts):
         return None
-    demand_rps = 0.0 if item.need is None else item.need.rate_rps
-    lasts = transitions.carries_at(
+    return now if record.move_since is None else record.move_since
+
+
+def _lasts(record: GroupRecord, item: PlannedGroup, parts: Sequence[Part]) -> bool:
+    """Whether the plan carries the demand by every estimate of the time in which a move must pay for itself.
+
+    A mix that would have been too small then, as replicas carried less, would have to be left again.
+    """
+    return transitions.carries_at(
         [each.rates_rps for each in record.worths],
         parts,
-        demand_rps=demand_rps,
+        demand_rps=0.0 if item.need is None else item.need.rate_rps,
         routing=item.state.routing,
     )
-    return cycle.now if record.move_since is None or not lasts else record.move_since
 
 
 def _stepped(

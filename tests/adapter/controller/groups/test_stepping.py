@@ -39,13 +39,13 @@ def planned_group(need_rps: float) -> PlannedGroup:
 
 def test_a_move_counts_from_its_first_plan() -> None:
     """Another mix is planned at 10 s and still at 40 s; more replicas, or fewer, alone are no move."""
-    move, item = [part("a", 0, 2), part("b", 2, 0)], planned_group(2.0)
-    first = stepping._move_since(GroupRecord(), item, move, cycle(10.0))
+    move = [part("a", 0, 2), part("b", 2, 0)]
+    first = stepping._move_since(GroupRecord(), move, 10.0)
     assert first == 10.0
     record = GroupRecord(move_since=first)
-    assert stepping._move_since(record, item, move, cycle(40.0)) == 10.0
+    assert stepping._move_since(record, move, 40.0) == 10.0
     for parts in ([part("a", 3, 2), part("b", 0, 0)], [part("a", 1, 2), part("b", 0, 0)]):
-        assert stepping._move_since(record, item, parts, cycle(40.0)) is None
+        assert stepping._move_since(record, parts, 40.0) is None
 
 
 def test_what_is_changed_again_and_again_moves_load_no_more_often() -> None:
@@ -72,9 +72,20 @@ def test_a_mix_that_was_too_small_a_moment_ago_is_no_move() -> None:
         ({"fast": 6.0, "slow": 2.0}, 8.0, True),
         ({"fast": 4.0, "slow": 4.0}, 12.0, True),
     ):
-        record = GroupRecord(move_since=40.0, worths=(Worths(50.0, then),))
-        since = stepping._move_since(record, planned_group(need), now, cycle(110.0))
-        assert since == (40.0 if lasts else 110.0)
+        record = GroupRecord(worths=(Worths(50.0, then),))
+        later = cycle(110.0)
+        left = stepping._left(40.0, record, planned_group(need), now, later)
+        assert left == (0.0 if lasts else later.settings.interval)
+
+
+def test_a_mix_that_was_too_small_is_planned_all_the_same() -> None:
+    """Planned since 40 s; in the next cycle it carries what is left of the demand, and need not wait anew."""
+    parts = [part("fast", 1, 2, rate_rps=9.0), part("slow", 1, 0, rate_rps=3.0)]
+    record = GroupRecord(worths=(Worths(50.0, {"fast": 6.0, "slow": 2.0}),))
+    assert stepping._left(40.0, record, planned_group(12.0), parts, cycle(41.0)) == 59.0
+    since = stepping._move_since(replace(record, move_since=40.0), parts, 110.0)
+    assert since == 40.0
+    assert stepping._left(since, record, planned_group(8.0), parts, cycle(110.0)) == 0.0
 
 
 def test_a_plan_that_is_short_waits_for_no_better_estimate() -> None:
@@ -83,9 +94,9 @@ def test_a_plan_that_is_short_waits_for_no_better_estimate() -> None:
         [part("fast", 0, 2, rate_rps=10.0), part("slow", 3, 0, rate_rps=5.0)],
         planned_group(18.0),
     )
-    record = GroupRecord(move_since=40.0)
+    record = GroupRecord()
     record = replace(record, worths=stepping._worths(record, item, parts, cycle(110.0)))
-    assert stepping._move_since(record, item, parts, cycle(110.0)) == 40.0
+    assert stepping._left(40.0, record, item, parts, cycle(110.0)) == 0.0
 
 
 def test_what_replicas_carried_is_remembered_while_a_move_pays_for_itself() -> None:
