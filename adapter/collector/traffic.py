@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import moments as histograms
@@ -26,15 +26,12 @@ from adapter.collector.windows.growth import (
     SteadyLengths,
     began_anew,
     cached,
-    finished,
     growth_of,
     itl_samples,
-    longer,
     mean,
     mean_itl,
     most_there,
     preemptions,
-    steady_lengths,
 )
 from adapter.collector.windows.latencies import NOTHING, Distribution, LatencyWindow
 
@@ -267,19 +264,10 @@ class TrafficWindow:
         start = now - self.window_seconds
         recent = [item for item in self._growth if item.at > start]
         input_tokens = mean([item.prompt_tokens for item in recent])
-        output_tokens = mean([item.generation_tokens for item in recent])
         running, gone = _running(self._latest), _running(self._departed)
-        output_cv = histograms.variation(item.output_moments for item in self._growth)
-        steady = steady_lengths(recent, self._growth)
-        starts = (now - self.long_seconds, start)
-        weights = begun.weights(self._growth, recent, running + gone, starts, output_cv)
-        if weights is not None and output_tokens is not None and steady is not None:
-            whole, late = weights
-            output_tokens *= late.mean
-            steady = replace(steady, output_tokens=whole.mean * steady.output_tokens)
-            output_cv = None if output_cv is None else whole.variation * output_cv
-        elif output_tokens is not None and finished(self._growth) < running:
-            output_tokens *= longer(recent, running, output_tokens, output_cv)
+        output_tokens, steady, output_cv = begun.lengths(
+            self._growth, recent, (running, gone), (now - self.long_seconds, start)
+        )
         if output_tokens is None:
             # Nothing finished in the window: the last known lengths are the best estimate.
             input_tokens, output_tokens = self._tokens

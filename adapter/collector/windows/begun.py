@@ -14,18 +14,23 @@ Hollander and Korwar, 1974).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from operator import mul
 
 import numpy as np
 
+from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.totals import LENGTH_BOUNDS
 from adapter.collector.windows.growth import (
     Growth,
+    SteadyLengths,
     finished,
+    longer,
+    mean,
     mean_itl,
     most_longer,
+    steady_lengths,
     tokens_per_gap,
 )
 from analyzer.replicas import FloatArray
@@ -79,6 +84,37 @@ class Weights:
 
     mean: float
     variation: float
+
+
+def lengths(
+    growths: Collection[Growth],
+    recent: list[Growth],
+    in_service: tuple[float, float],
+    starts: tuple[float, float],
+) -> tuple[float | None, SteadyLengths | None, float | None]:
+    """Mean output tokens of the short window, lengths of both, and the variation of output tokens.
+
+    By what the requests that began, not those that finished first, will have been.
+
+    Args:
+        growths: What pods counted over the long window.
+        recent: What they counted over the short one.
+        in_service: Requests in service at the pods that are there, and at those that have left.
+        starts: Starts of the two windows, monotonic seconds.
+
+    """
+    output_tokens = mean([item.generation_tokens for item in recent])
+    output_cv = histograms.variation(item.output_moments for item in growths)
+    steady = steady_lengths(recent, growths)
+    factors = weights(growths, recent, sum(in_service), starts, output_cv)
+    if factors is not None and output_tokens is not None and steady is not None:
+        whole, late = factors
+        output_tokens *= late.mean
+        steady = replace(steady, output_tokens=whole.mean * steady.output_tokens)
+        output_cv = None if output_cv is None else whole.variation * output_cv
+    elif output_tokens is not None and finished(growths) < in_service[0]:
+        output_tokens *= longer(recent, in_service[0], output_tokens, output_cv)
+    return output_tokens, steady, output_cv
 
 
 def weights(
