@@ -114,10 +114,10 @@ _MEASURED = 10.0
 _ROUNDED = 2.0
 """Requests between the counts of one page, which are not read at one moment."""
 
-_UNSEEN = 0.1
+_UNSEEN, _ONCE = 0.1, 1 / 3
 """Share of the time of all servers of a variant of which nothing is known, as they began anew, up to which
 its load counts as whole: HPAs tolerate as much, and one of many servers that ends again and again must not
-hold the replicas of all others."""
+hold the replicas of all others. The second one is for one that began anew once."""
 
 _ANEW = (
     "its process began anew, and what came for {unseen:.0f} of the last {seconds:.0f} s is not known, so its"
@@ -308,7 +308,8 @@ def began_anew(
     """
     unseen = [item for item in growths if item.at > start and item.unseen > 0]
     seconds, own = now - start, sum(item.unseen for item in unseen if item.endpoint == endpoint)
-    if own <= 0 or sum(item.unseen for item in unseen) <= _UNSEEN * servers * seconds:
+    share = sum(item.unseen for item in unseen) / (servers * seconds) if servers else 0.0
+    if own <= 0 or share <= (_UNSEEN if len(unseen) > 1 else _ONCE):
         return ""
     return _ANEW.format(unseen=min(own, seconds), seconds=seconds)
 

@@ -74,12 +74,12 @@ def test_what_came_before_a_process_began_anew_is_not_known(
 
 
 @pytest.mark.parametrize(
-    ("restarts", "part"), [((33.0,), False), ((39.0,), True), ((36.0, 56.0), True)]
+    ("restarts", "part"), [((33.0,), False), ((39.0,), False), ((36.0, 56.0), True)]
 )
 def test_the_load_of_servers_that_begin_anew_is_a_part_where_much_is_unseen(
     restarts: tuple[float, ...], *, part: bool
 ) -> None:
-    """Up to a tenth of the time of all is little, so one of ten servers holds no target."""
+    """Once is little; so is a tenth of the time of all, so that one of ten servers holds no target."""
     for others in (0, 9):
         window = TrafficWindow(window_seconds=60)
         for at in range(0, 61, 10):
