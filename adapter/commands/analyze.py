@@ -228,7 +228,7 @@ def run(args: argparse.Namespace) -> int:
         assert not isinstance(case, step_cases.InvalidCase)  # noqa: S101 - it was answered
         plots.write_analysis(case, args.plot)
     if problem := _unit_problem(args):
-        print(f"note: {problem}", file=sys.stderr)
+        print(f"note: {printable(problem)}", file=sys.stderr)
     if args.json:
         print(json.dumps(answer))
     else:

@@ -321,6 +321,7 @@ async def test_an_update_leaves_what_the_viewer_has_opened(endpoints: Endpoints,
     for _ in range(5):
         fetched = await tab.value(
             """(async () => {
+              while (busy) { await new Promise(done => setTimeout(done, 20)); }
               const [real, before] = [window.fetch, document.querySelector(".meanings")];
               let count = 0;
               window.fetch = (...given) => { count++; return real(...given); };

@@ -228,7 +228,7 @@ def test_a_wrong_trace_is_named_by_its_flag(
     assert cli.main([*command, "--trace", str(tmp_path / "none.csv")]) == 1
     assert "replay: --trace: " in capsys.readouterr().err
     assert cli.main([*command, "--trace", str(PUBLIC[0]), "--to", "2s"]) == 1
-    assert "a longer part of it (--from, --to)" in capsys.readouterr().err
+    assert "lasts 2 s; give a longer one, more of it (--from, --to)" in capsys.readouterr().err
 
 
 def test_a_reader_that_is_gone() -> None:
