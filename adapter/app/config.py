@@ -12,6 +12,7 @@ from adapter.app.prometheus import prometheus_options, trusted_settings
 from adapter.controller.loop import ControlLoop
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
+from adapter.resources.wva import prices
 from adapter.settings import keys
 from adapter.settings.control import Prometheus, Reconciling
 from adapter.settings.declaration import resolve
@@ -70,6 +71,7 @@ class Configuration:
             inputs = _warned(inputs, notes[0])
         if notes:
             inputs = replace(inputs, row_problems=(*inputs.row_problems, *notes))
+        inputs = prices.with_problems(inputs, reconciling.budgets)
         self._reconciling = reconciling
         self._prometheus = resolve(
             Prometheus,

@@ -85,11 +85,9 @@ class VariantSource:
         endpoints: URLs whose metrics text is scraped, one per server: a replica may have several.
         pods: names of the pods behind `endpoints`, in the same order; empty where unknown.
         pods_known: True where `pods` lists every pod of the scale target.
-        metrics_source: source of the load; None uses the global setting.
-        scale_to_zero: True allows 0 replicas; None uses the global setting.
-        retention_seconds: idle time before it scales to zero; None uses the global setting.
+        scale_to_zero, retention_seconds: True allows 0 replicas, after that idle time; None: global setting.
         startup_seconds: time from creation of a replica until it serves; None where unknown.
-        routing: policy by which requests reach replicas; None uses the global setting.
+        metrics_source, routing: source of the load, how requests reach replicas; None: the global setting.
         replicas, spec_replicas: current replicas, and those that the scale target's spec asks for.
         min_replicas: lower bound; None is 1, or 0 where scale to zero is on.
         keep_accelerator: True never proposes another accelerator; None uses the global setting.
@@ -97,6 +95,7 @@ class VariantSource:
         actuate: what sets the replicas; None uses the global setting.
         advisory: whether that is nothing: decisions are recorded, and no autoscaler reads them.
         own_accelerator: accelerator that only `spec.variantCost` prices; None where a ConfigMap does.
+        price_assumed: True where nothing names the price of `own_accelerator`: that of its own CRD holds.
         scaler: HPA of the scale target.
         ambiguity: several HPAs on its scale target, which Kubernetes then stops; empty if there are none.
         unselected: why the pods of its scale target are not known; empty where they are.
@@ -142,6 +141,7 @@ class VariantSource:
     reference: scale.Reference = NO_REFERENCE
     target_uid: str = ""
     own_accelerator: fleet.Accelerator | None = None
+    price_assumed: bool = False
     narrowed: Mapping[str, str] = field(default_factory=dict)
     scaler: hpa.Scaler | None = None
     mismatch: str = ""
@@ -244,6 +244,7 @@ def source(
         scale_to_zero=_scale_to_zero(source, spec, configured=to_zero),
         retention_seconds=source.retention_seconds or retention,
         own_accelerator=own,
+        price_assumed=own is not None and spec.variant_cost is None,
         service_class=service_class.name,
         targets=(targets := service_class.targets[spec.model]),
         profiles=given,
@@ -261,7 +262,6 @@ def source(
             *cost_problems,
             *warnings,
             *limits.warnings,
-            *profiles.unpriced(variant, own),
             *attainable.warnings(given, targets),
             *_pod_problems(target, unit),
         ),

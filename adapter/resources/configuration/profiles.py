@@ -209,19 +209,6 @@ def prices_itself(variant: schemas.VariantAutoscaling) -> bool:
     return spec.profile is None and (spec.variant_cost is not None or spec.scale_target is not None)
 
 
-def unpriced(variant: schemas.VariantAutoscaling, own: fleet.Accelerator | None) -> tuple[str, ...]:
-    """What is said where nothing names a price, and `own` has the one that the object's own CRD had."""
-    if own is None or variant.spec.variant_cost is not None:
-        return ()
-    text = (
-        f"spec.variantCost: is not given, and {DEFAULT_COST:g} cents per hour for a replica hold, as in the"
-        " workload-variant-autoscaler; set it (of a managed HPA: annotation llm-d.ai/variant-cost), or"
-        f" metadata.labels[{ACCELERATOR_LABEL}] to a key of ConfigMap accelerator-unit-costs, where costs are"
-        " compared"
-    )
-    return (text,)
-
-
 def _priced_itself(device: str, gpus: int | None, cost: float, published: str) -> fleet.Accelerator:
     """The accelerator of a variant at that cost: the device that it or its pods name, else that of before."""
     last = None if device else _last(published, cost)

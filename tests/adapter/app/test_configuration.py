@@ -130,6 +130,33 @@ async def test_a_price_whose_device_alone_is_named(tmp_path: Path, *, labelled: 
             assert endpoints.loop.states["team-a/v"].source.accelerator == "a100-pcie"
 
 
+async def test_a_price_that_nothing_names_is_told_where_it_decides(tmp_path: Path) -> None:
+    """An object of WVA alone is fine, for `doctor` too; a budget in cents, while there is one, counts it."""
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        item = world.variant()
+        reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "v"}
+        item["spec"] = {"scaleTargetRef": reference, "modelID": worlds.MODEL, "maxReplicas": 9}
+        item["metadata"]["labels"] = {}
+        world.api.put(VARIANTS, "variantautoscalings", item)
+        costs = config_map(COSTS)
+        costs["data"] = {**costs["data"], "H100": '{"device": "NVIDIA-H100", "cost": "90"}'}
+        world.api.put(CORE, "configmaps", costs)
+        async with world.replica("a"):
+            await until(lambda: world.desired() is not None)
+            assert float(world.status()["currentAlloc"]["variantCost"]) == 10.0
+            assert condition(world)[0] == ""
+            _, lines = await doctor(world)
+            assert not [line for line in lines if "variantCost" in line]
+            write_budgets(world, "- {scope: cluster, cost: 5000}")
+            await until(lambda: condition(world)[0] == "False")
+            assert condition(world)[2].startswith("spec.variantCost: is not given")
+            _, lines = await doctor(world)
+            assert [line for line in lines if "PartlyUnusable: spec.variantCost" in line]
+            write_budgets(world, "[]")
+            await until(lambda: condition(world)[0] == "True")
+
+
 async def test_a_target_that_one_request_breaks(tmp_path: Path) -> None:
     """Without any traffic the condition names the target, the accelerator and its least latency."""
     async with worlds.running(tmp_path) as world:

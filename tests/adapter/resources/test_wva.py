@@ -92,13 +92,11 @@ def test_shape_of_february_2026() -> None:
 
 
 def test_an_object_of_2026_that_names_no_price() -> None:
-    """The CRD of its autoscaler had one for it: that holds, and is said; what may mean a row is refused."""
+    """The CRD of its autoscaler had one for it: that holds; what may mean a row is refused."""
     spec = {"scaleTargetRef": REFERENCE, "modelID": "m"}
-    read_inputs = read(spec)
-    (source,) = read_inputs.variants
+    source = only(read(spec))
     assert (source.accelerator, source.own_accelerator is not None) == ("unknown@10", True)
-    (told,) = source.warnings
-    assert told.startswith("spec.variantCost: is not given, and 10 cents per hour")
+    assert (source.price_assumed, source.warnings) == (True, ())
     (typo,) = read(spec, {"inference.optimization/acceleratorName": "H10O"}).refused
     assert "its value 'H10O' has no cost" in typo.message
     (old,) = read({"modelID": "m"}, service_classes_config={"premium": CLASS}).refused
