@@ -178,6 +178,45 @@ async def test_a_tenant_that_changes_devices_too_leaves_time_to_others() -> None
     assert number * CYCLE_SECONDS <= shares * 300.0 + saved + 2.0 * CYCLE_SECONDS
 
 
+@pytest.mark.parametrize("attackers", [2, 5])
+async def test_a_tenant_with_several_namespaces_leaves_time_to_one_that_rarely_asks(
+    attackers: int,
+) -> None:
+    """They spent the time of all, one after the other; another's cycle then began two cycles later."""
+    cycles, now = early.EarlyCycles(), asyncio.get_running_loop().time
+    theirs = [f"b{number}" for number in range(attackers)]
+    cycles.serve(["a", *theirs])
+    each, asked_at, waited = itertools.cycle(theirs), list[float](), list[float]()
+
+    async def asks_rarely() -> None:
+        for number in range(20):
+            await asyncio.sleep(600.0 + number % 7)
+            asked_at.append(now())
+            cycles.request("a")
+
+    asking = asyncio.create_task(asks_rarely())
+    while not asking.done():
+        cycles.request([next(each)])
+        while not await cycles.wait(60.0):
+            pass
+        asked = cycles.begin()
+        if "a" in asked:
+            waited.append(now() - asked_at[-1])
+        await asyncio.sleep(CYCLE_SECONDS)
+        cycles.took(CYCLE_SECONDS, asked)
+    assert len(waited) >= 19
+    assert max(waited) <= CYCLE_SECONDS + 0.1
+
+
+async def test_a_tenant_with_many_namespaces_has_a_bounded_time() -> None:
+    """The reserve is bounded too, in all."""
+    names = tuple(f"b{number}" for number in range(30))
+    number = await begun_by(names, names)
+    saved = early.SECONDS + early.RESERVE_SECONDS
+    taken = (early.SHARE + early.RESERVE_SHARE) * 300.0 + saved + 2.0 * CYCLE_SECONDS
+    assert early.SHARE * 300.0 <= number * CYCLE_SECONDS <= taken
+
+
 async def test_what_rounding_leaves_of_a_wait_is_none() -> None:
     """A clock that does not pass so little had it wait for ever, without a pause."""
     looks = itertools.count()

@@ -3,6 +3,9 @@
 A reconcile cycle plans all variants. Whoever may write an object, or serve a metrics page, can request one
 again and again. So early cycles have a budget of time, in total and for each namespace that requests them:
 once a namespace has spent its own, its requests wait, and those of others still start a cycle.
+
+A tenant with several namespaces spends the total for everybody. For a namespace that rarely needs it there is
+then a reserve, which one that asks all the time has no more of.
 """
 
 from __future__ import annotations
@@ -22,6 +25,12 @@ EVERYBODYS_SHARE, EVERYBODYS_SECONDS = 0.125, 2.5
 
 SHARE, SECONDS = 0.5, 10.0
 """The same for all namespaces together, and for the only one."""
+
+RESERVE_SHARE, RESERVE_SECONDS = 0.125, 10.0
+"""Share of real time that cycles may take beside `SHARE` once that is spent, and most seconds saved up."""
+
+RARE_SHARE, RARE_SECONDS = 1.0 / 60.0, 10.0
+"""The same for one namespace's part of this reserve: eight that ask all the time spend all of it."""
 
 SHORTEST_WAIT = 1e-3
 """Seconds for which nothing waits: what rounding leaves of a wait would never pass on a clock that stands."""
@@ -63,7 +72,9 @@ class EarlyCycles:
         """`clock`: monotonic real seconds; None: those of the event loop."""
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._all = _Budget(SHARE, SECONDS)
+        self._reserve = _Budget(RESERVE_SHARE, RESERVE_SECONDS)
         self._each: dict[str, _Budget] = {}
+        self._rare: dict[str, _Budget] = {}
         self._asking: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
         self._shared = True
@@ -93,11 +104,17 @@ class EarlyCycles:
         """A cycle that began early, because namespaces `asked` for it, took so long, and ends now."""
         now = self._clock()
         asked = [*asked]
-        if asked:
-            self._all.spend(seconds, now)
+        if not asked:
+            return
+        reserved = self._all.wait(now - seconds) > SHORTEST_WAIT
+        (self._reserve if reserved else self._all).spend(seconds, now)
         self._each = {name: item for name, item in self._each.items() if not item.full(now)}
+        self._rare = {name: item for name, item in self._rare.items() if not item.full(now)}
         for name in asked:
             self._each.setdefault(name, _budget_of(name)).spend(seconds, now)
+            if reserved:
+                rare = self._rare.setdefault(name, _Budget(RARE_SHARE, RARE_SECONDS))
+                rare.spend(seconds, now)
 
     async def wait(self, seconds: float) -> bool:
         """Wait until a requested cycle may start, real seconds at most; returns whether it may."""
@@ -119,4 +136,11 @@ class EarlyCycles:
             return float("inf")
         waits = [self._each[name].wait(now) for name in self._asking if name in self._each]
         held = self._shared and len(waits) == len(self._asking)
-        return max(min(waits) if held else 0.0, self._all.wait(now))
+        due = max(min(waits) if held else 0.0, self._all.wait(now))
+        rare = self._asking - {EVERYBODY} if self._shared else ()
+        return min([due, *(self._reserved(name, now) for name in rare)])
+
+    def _reserved(self, name: str, now: float) -> float:
+        """Seconds until this namespace may have a cycle out of the reserve."""
+        own = (self._each.get(name), self._rare.get(name))
+        return max(item.wait(now) for item in (self._reserve, *own) if item is not None)
