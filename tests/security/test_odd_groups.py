@@ -1,4 +1,4 @@
-"""One odd group against all: whatever its numbers, the variants beside it are planned in the same plan."""
+"""One odd group against all, whatever its numbers; a guest of a group against its host."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ from typing import Any
 
 import pytest
 
+from adapter.controller.groups import keeper, stepping
+from adapter.controller.groups.state import GroupRecord, Worths
+from adapter.controller.settings import LoopSettings
 from adapter.planning import plan as planning
 from adapter.planning.groups import Group, Member
+from adapter.resources.inputs import Inputs
 from adapter.resources.model_groups import forming
-from adapter.resources.model_groups.membership import Membership
+from adapter.resources.model_groups.membership import GROUP, GROUP_NAMESPACES, ROUTING, Membership
+from adapter.resources.variant import VariantSource
+from tests.adapter.controller.groups.test_stepping import cycle, planned_group
+from tests.adapter.controller.groups.test_transitions import part
 from tests.adapter.resources.model_groups.test_forming import source
 from tests.security.test_planning_worker import of
 
 LOAD = of("a").variants[0].load
+
+HOST = [source(f"a/{name}", {GROUP: "g", GROUP_NAMESPACES: "b"}) for name in "xy"]
+GUEST = source("b/z", {GROUP: "a/g", ROUTING: "weights"})
 
 
 @pytest.mark.parametrize(
@@ -63,3 +73,48 @@ def test_guests_are_not_compared_with_each_variant_of_their_host() -> None:
     formed = forming.form([*hosts, *guests])
     assert not any("admits" in text for text in formed.problems.values())
     assert NamespaceSet.looks <= len(hosts) + len(guests)
+
+
+def _objects(*guests: VariantSource) -> Inputs:
+    sources = [*HOST, *guests]
+    return Inputs(variants=tuple(sources), groups=forming.form(sources).groups)
+
+
+def _known(groups: keeper.Groups) -> GroupRecord:
+    return groups._records["a/g"]
+
+
+@pytest.mark.parametrize("other", [(), (replace(GUEST, max_replicas=7),)])
+def test_a_guest_that_toggles_delays_no_move_of_its_host(other: tuple[VariantSource, ...]) -> None:
+    """Each change had the move wait its 60 s anew, and a move to the guest was the one that may hurry."""
+    groups, settings = keeper.Groups(), LoopSettings()
+    groups.apply_inputs(_objects(GUEST), settings)
+    worths = Worths(5.0, {"a/x": 2.0, "a/y": 1.0, "b/z": 9.0})
+    groups._records["a/g"] = replace(
+        _known(groups), since=0.0, hurried_at=40.0, move_since=30.0, worths=(worths,)
+    )
+    move, item = [part("a/x", 0, 2), part("a/y", 2, 0)], planned_group(1.0)
+    waits = []
+    for number in range(6):
+        now = 50.0 + 10.0 * number
+        groups.apply_inputs(_objects(*((GUEST,) if number % 2 else other)), settings)
+        record = _known(groups)
+        since = stepping._move_since(record, move, now)
+        waits.append(stepping._left(since, record, item, move, cycle(now)))
+        groups._records["a/g"] = replace(record, move_since=since)
+    assert waits == [40.0, 30.0, 20.0, 10.0, 0.0, 0.0]
+    # What the guest carried is of the time before its change; what the host's did still counts.
+    assert [item.rates_rps for item in _known(groups).worths] == [{"a/x": 2.0, "a/y": 1.0}]
+
+
+def test_what_the_host_changes_has_its_move_wait_anew() -> None:
+    """A change of its own is one of what replicas must serve."""
+    groups, settings = keeper.Groups(), LoopSettings()
+    groups.apply_inputs(_objects(GUEST), settings)
+    worths = (Worths(5.0, {"a/x": 2.0}),)
+    groups._records["a/g"] = replace(_known(groups), since=0.0, move_since=30.0, worths=worths)
+    changed = [replace(HOST[0], max_replicas=3), HOST[1], GUEST]
+    groups.apply_inputs(
+        Inputs(variants=tuple(changed), groups=forming.form(changed).groups), settings
+    )
+    assert (_known(groups).move_since, _known(groups).worths) == (None, ())

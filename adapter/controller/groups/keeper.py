@@ -16,7 +16,7 @@ from adapter.controller.estimates.lengths import of_traffic
 from adapter.controller.groups import planned, stepping, waking
 from adapter.controller.groups.demanded import Cycle, ready
 from adapter.controller.groups.planned import PlannedGroup
-from adapter.controller.groups.state import GroupRecord, GroupState
+from adapter.controller.groups.state import Configuration, GroupRecord, GroupState
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant
 from adapter.controller.stabilization import StableTarget
@@ -83,6 +83,7 @@ class Groups:
             name: _configured(
                 self._records.get(name, GroupRecord()),
                 _configuration(group, sources, inputs, settings),
+                _own(group),
             )
             for name, group in self._groups.items()
         }
@@ -266,6 +267,11 @@ class Groups:
         return targets
 
 
+def _own(group: ModelGroup) -> list[str]:
+    """Keys of a group's variants of its own namespace: the others are guests."""
+    return [key for key in group.members if key.startswith(f"{group.namespace}/")]
+
+
 _of_variant = attrgetter(
     "service_class",
     "targets",
@@ -295,9 +301,21 @@ def _configuration(
     sources: Mapping[str, VariantSource],
     inputs: Inputs,
     settings: LoopSettings,
-) -> object:
+) -> Configuration:
     """What people have set that the plan of a group depends on: variants, class, prices and settings."""
     members = [sources[key] for key in group.members if key in sources]
+    own = [item for item in members if item.namespace == group.namespace]
+    guests = [item for item in members if item.namespace != group.namespace]
+    alone = replace(group, members=tuple(_own(group)))
+    return Configuration(
+        own=_configuration_of(own, alone, inputs, settings),
+        guests=_configuration_of(guests, group, inputs, settings),
+    )
+
+
+def _configuration_of(
+    members: Sequence[VariantSource], group: ModelGroup, inputs: Inputs, settings: LoopSettings
+) -> object:
     names = sorted({item.accelerator for source in members for item in source.profiles})
     return (
         group,
@@ -310,13 +328,23 @@ def _configuration(
     )
 
 
-def _configured(record: GroupRecord, configuration: object) -> GroupRecord:
-    """The record with what is set now; what replicas carried says nothing once they must serve otherwise."""
-    if record.configuration == configuration:
+def _configured(
+    record: GroupRecord, configuration: Configuration, own: Collection[str]
+) -> GroupRecord:
+    """The record with what is set now; what replicas carried says nothing once they must serve otherwise.
+
+    A guest that comes and goes has no move of the load wait anew; `own`: keys of those that are no guests.
+    """
+    before, record = record.configuration, replace(record, configuration=configuration)
+    if before == configuration or record.since is None:
         return record
-    record = replace(record, configuration=configuration)
-    first = record.since is None
-    return record if first else replace(record, reconfigured=True, move_since=None, worths=())
+    if before is None or before.own != configuration.own:
+        return replace(record, reconfigured=True, move_since=None, worths=())
+    worths = tuple(
+        replace(item, rates_rps={key: rate for key, rate in item.rates_rps.items() if key in own})
+        for item in record.worths
+    )
+    return replace(record, reconfigured=True, worths=worths)
 
 
 def with_rates(

@@ -43,6 +43,20 @@ class Worths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """What people have set that the plan of a group depends on, to be compared.
+
+    Attributes:
+        own: Settings of its own namespace and of the installation, and its routing.
+        guests: Settings of its variants of other namespaces.
+
+    """
+
+    own: object
+    guests: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupState:
     """One group after a reconcile cycle: for status, telemetry and explanations.
 
@@ -132,7 +146,7 @@ class GroupRecord:
     changed_at: float | None = None
     carried: bool = False
     move_since: float | None = None
-    configuration: object = None
+    configuration: Configuration | None = None
     reconfigured: bool = False
     hurried_at: float | None = None
     worths: tuple[Worths, ...] = ()

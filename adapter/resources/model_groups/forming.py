@@ -137,13 +137,16 @@ def _group(
         )
     members = sorted(ranked[:MOST], key=lambda source: source.key)
     said = {item.key: item.membership.routing for item in ranked[:MOST] if item.membership.routing}
-    routing = next(iter(said.values()), None)
+    first = next((key for key in said if key.startswith(f"{namespace}/")), "")
+    routing = said.get(first)
     for key, other in said.items():
         if other != routing:
-            problems[key] = (
-                f"metadata.annotations[{ROUTING}]: {other!r}, but {next(iter(said))} of the same group says"
-                f" {routing!r}, which is used; make them equal"
+            does = (
+                f"{first} of the same group says {routing!r}, which is used; make them equal"
+                if first
+                else f"no variant of namespace {namespace} says so, whose group it is; annotate one there"
             )
+            problems[key] = f"metadata.annotations[{ROUTING}]: {other!r}, but {does}"
     return ModelGroup(
         name=name,
         namespace=namespace,

@@ -12,7 +12,7 @@ from adapter.collector.gateway import Rates
 from adapter.controller.groups import keeper
 from adapter.controller.groups.demanded import Cycle
 from adapter.controller.groups.keeper import GroupPlan, Groups
-from adapter.controller.groups.state import GroupRecord, Worths
+from adapter.controller.groups.state import Configuration, GroupRecord, Worths
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
 from adapter.controller.state import VariantRecord, VariantState
@@ -54,12 +54,13 @@ def test_ceilings_are_those_of_the_plan_that_was_stepped_to() -> None:
 
 
 SOURCES = (source("a/x"), source("a/y"))
+OWN = [item.key for item in SOURCES]
 INPUTS = Inputs(variants=SOURCES, groups=forming.form(SOURCES).groups)
 CLASS = fleet.ServiceClass(name=SOURCES[0].service_class, priority=1, targets={})
 BUDGET = Budget(name="all", scope="installation", cost=90.0)
 
 
-def _configuration(inputs: Inputs, settings: LoopSettings) -> object:
+def _configuration(inputs: Inputs, settings: LoopSettings) -> Configuration:
     """What people have set for the group of these objects."""
     (group,) = INPUTS.groups
     return keeper._configuration(
@@ -71,10 +72,10 @@ def _after(
     since: float | None, variants: Iterable[VariantSource], settings: LoopSettings, **more: Any
 ) -> GroupRecord:
     """The record after other objects and settings."""
-    before = keeper._configured(GroupRecord(), _configuration(INPUTS, LoopSettings()))
+    before = keeper._configured(GroupRecord(), _configuration(INPUTS, LoopSettings()), OWN)
     before = replace(before, since=since, move_since=5.0, worths=(Worths(5.0, {"a/x": 1.0}),))
     inputs = replace(INPUTS, variants=tuple(variants), **more)
-    return keeper._configured(before, _configuration(inputs, settings))
+    return keeper._configured(before, _configuration(inputs, settings), OWN)
 
 
 @pytest.mark.parametrize(

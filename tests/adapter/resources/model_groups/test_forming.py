@@ -126,6 +126,10 @@ def test_a_guest_does_not_choose_the_routing_of_the_host() -> None:
     formed = forming.form([source("a/guest", {GROUP: "b/g", ROUTING: "weights"}), *host])
     assert formed.groups[0].routing == "least-loaded"
     assert list(formed.problems) == ["a/guest"]
+    silent = [source("b/x", admit), source("b/y", admit)]
+    formed = forming.form([source("a/guest", {GROUP: "b/g", ROUTING: "weights"}), *silent])
+    assert formed.groups[0].routing is None
+    assert list(formed.problems) == ["a/guest"]
 
 
 def test_variants_beyond_the_most_of_a_group_are_named_and_alone() -> None:
