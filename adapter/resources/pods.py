@@ -381,15 +381,19 @@ def _urls(
             problems.append(
                 f"pod annotation {PORT}: {error}, or the name of a port; {numbers[0]} is used"
             )
-    by_spec = "https" if not ports.secured(spec).isdisjoint(numbers) else "http"
-    scheme = annotations.get(SCHEME, by_spec)
-    if scheme not in {"http", "https"}:
-        problems.append(f"pod annotation {SCHEME}: must be http or https; {by_spec} is used")
-        scheme = by_spec
+    secured = ports.secured(spec)
+    by_spec = ["https" if number in secured else "http" for number in numbers]
+    scheme = annotations.get(SCHEME)
+    if scheme not in {None, "http", "https"}:
+        problems.append(f"pod annotation {SCHEME}: must be http or https; {by_spec[0]} is used")
+        scheme = None
     path = annotations.get(PATH, command_lines.path(spec.get("containers") or ())).lstrip("/")
     if not _PATH_TEXT.fullmatch(path):
         problems.append(f"pod annotation {PATH}: must be a path without blanks; /metrics is used")
         path = "metrics"
     host = f"[{address}]" if ":" in address else address
-    urls = tuple(f"{scheme}://{host}:{number}/{path}" for number in numbers)
+    urls = tuple(
+        f"{scheme or by_port}://{host}:{number}/{path}"
+        for by_port, number in zip(by_spec, numbers, strict=True)
+    )
     return urls, "; ".join(problems)

@@ -43,10 +43,13 @@ _ASSIGNED = re.compile(r"(?:^|[\s;&])(?:export\s+)?([A-Za-z_]\w*)=\"?(\d{1,5})\"
 _COMMANDS = re.compile(r"&&|[;&|\n]")
 """What separates the commands of a shell."""
 
-_CERTIFICATE_FLAG = re.compile(r"(?:^|\s)--ssl-certfile(?:=|\s)")
+_CERTIFICATE_FLAG = re.compile(r"(?:^|\s)--ssl[-_]certfile(?:=|\s)")
 
-_OF_PICKER = re.compile(r"(?:^|\s)--metrics-(port|cert-dir)(?:=|\s+)[\"']?([^\s\"'-][^\s\"']*)")
-"""Flags of an endpoint picker: where its metrics are, and the certificates with which they are served."""
+_OF_PICKER = re.compile(
+    r"(?:^|\s)--?metrics(?:-(port|cert-dir)|(Port))(?:=|\s+)[\"']?([^\s\"'-][^\s\"']*)"
+)
+"""Flags of an endpoint picker: where its metrics are, and the certificates with which they are served. Before
+v1 they were `-metricsPort` and the like; Go reads one dash as two."""
 
 NIM_PATH = "/v1/metrics"
 _NIM_IMAGE = re.compile(r"(?:^|/)nim/[^/]+/")
@@ -68,12 +71,14 @@ _CACHE_ROLE = re.compile(
 it does with its cache: of several connectors one may be for other uses, such as storing it."""
 
 _PER_RANK = re.compile(
-    rf"(?:^|\s)(?:--data-parallel-multi-port-external-lb|-dpm)(?=\s|$){_NOT_OFF}"
+    rf"(?:^|\s)(?:--data[-_]parallel[-_]multi[-_]port[-_]external[-_]lb|-dpm)(?=\s|$){_NOT_OFF}"
 )
-_LOCAL_RANKS = re.compile(r"(?:^|\s)(?:--data-parallel-size-local|-dpl)(?:=|\s+)[\"']?(\d{1,5})\b")
-_RANKS = re.compile(r"(?:^|\s)(?:--data-parallel-size|-dp)(?:=|\s+)[\"']?(\d{1,5})\b")
-"""Flags of vLLM with a server for each data-parallel rank of a node, at ports that follow the first one; and
-how many ranks there are of the node, and in all."""
+_LOCAL_RANKS = re.compile(
+    r"(?:^|\s)(?:--data[-_]parallel[-_]size[-_]local|-dpl)(?:=|\s+)[\"']?(\d{1,5})\b"
+)
+_RANKS = re.compile(r"(?:^|\s)(?:--data[-_]parallel[-_]size|-dp)(?:=|\s+)[\"']?(\d{1,5})\b")
+"""Flags of vLLM, which reads `_` as `-`, with a server for each data-parallel rank of a node, at ports that
+follow the first one; and how many ranks there are of the node, and in all."""
 
 _COUNTED = re.compile(r"\$\(\(\s*(\d{1,5})\s*\+")
 """Beginning of a sum in a shell: the port of the first of several engines."""
@@ -109,7 +114,7 @@ def ports(container: Mapping[str, Any]) -> tuple[int, ...]:
     for command in _COMMANDS.split(text):
         if "ray start" in command:
             continue
-        shown = form.findall(f"{command} ")
+        shown = form.findall(f"{command} ")[-1:]  # the last of a flag that is given again
         given += shown
         if shown and _SERVER.search(command):
             of_servers += shown
@@ -192,7 +197,9 @@ def renders(container: Mapping[str, Any]) -> bool:
 def of_picker(containers: Iterable[Mapping[str, Any]]) -> tuple[int, bool]:
     """Port of the metrics that an endpoint picker is started with, 0 without one, and whether by https."""
     flags = {
-        name: value for item in containers for name, value in _OF_PICKER.findall(text_of(item))
+        (name or camel).lower(): value
+        for item in containers
+        for name, camel, value in _OF_PICKER.findall(text_of(item))
     }
     return _port(flags.get("port", "")), "cert-dir" in flags
 

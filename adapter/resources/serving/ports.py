@@ -90,18 +90,22 @@ def read(spec: Mapping[str, Any]) -> Mapping[str, Any]:
 def secured(spec: Mapping[str, Any]) -> frozenset[int]:
     """Ports of a pod that answer by https, by what its probes say or how its server is started.
 
-    KServe's servers have a certificate each, and no annotation; their probes ask by HTTPS.
+    KServe's servers have a certificate each, and no annotation; their probes ask by HTTPS. What is so of one
+    server of a container is so of all that it starts; other containers of the pod may have no certificate.
     """
     names = named(spec)
     numbers: set[int] = set()
     for container in _containers(spec):
+        probed: set[int] = set()
         for kind in _PROBES:
             asked = (container.get(kind) or {}).get("httpGet") or {}
             port = names.get(str(asked.get("port")), asked.get("port"))
             if asked.get("scheme") == "HTTPS" and isinstance(port, int):
-                numbers.add(port)
-        if command_lines.has_certificate(container):
-            numbers.update(_of_servers([container]))
+                probed.add(port)
+        own = _of_servers([container])
+        if command_lines.has_certificate(container) or not probed.isdisjoint(own):
+            numbers.update(own)
+        numbers |= probed
     return frozenset(numbers)
 
 

@@ -98,6 +98,7 @@ def test_a_picker_says_by_its_flags_where_its_metrics_are_and_how_it_serves_them
 
     assert url("--metrics-port=9191") == "http://10.0.0.1:9191/metrics"
     assert url("--metrics-port", "9191") == "http://10.0.0.1:9191/metrics"
+    assert url("-metrics-port", "9191") == url("-metricsPort", "9191") == url("--metrics-port=9191")
     assert url("--metrics-cert-dir=/certs") == "https://10.0.0.1:9090/metrics"
     assert url("--metrics-cert-dir", "/certs") == "https://10.0.0.1:9090/metrics"
     assert url("--metrics-cert-dir=", "--tracing=false") == "http://10.0.0.1:9090/metrics"

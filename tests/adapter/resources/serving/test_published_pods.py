@@ -166,6 +166,7 @@ exec vllm serve m \\
         (SUPERVISED.replace("{local}", "--data-parallel-size-local $DP_SIZE_LOCAL"), 8200, 4),
         (SUPERVISED.replace("{local}", "--data-parallel-start-rank $START"), 8200, 8),
         ("vllm serve m -dpm -dpl 2 -dp 4", 8000, 2),
+        ("vllm serve m --data_parallel_multi_port_external_lb --data_parallel_size 4", 8000, 4),
         ("vllm serve m -dpm -dp=4 --port 9000", 9000, 4),
         ("vllm serve m -dpm -dp 16 --data-parallel-start-rank 8", 8000, 8),
         ("vllm serve m --port 9000 --data-parallel-size 4", 9000, 1),

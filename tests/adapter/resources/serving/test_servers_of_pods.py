@@ -374,6 +374,7 @@ CERTIFICATE = ["--ssl-certfile", "/certs/tls.crt"]
         (pod(ISTIO, container("main", gpus=1, **REWRITTEN)), "http://10.0.0.1:8000/metrics"),
         (pod(container("t", image=TRITON, **probed(8000, "HTTP"))), "http://10.0.0.1:8002/metrics"),
         (pod(container("vllm", args=CERTIFICATE)), "https://10.0.0.1:8000/metrics"),
+        (pod(container("vllm", args=["--ssl_certfile=/tls.crt"])), "https://10.0.0.1:8000/metrics"),
         (
             pod(container("vllm", ("", 8200)), container("routing-proxy", ("", 8000), **probed(8000))),
             "http://10.0.0.1:8200/metrics",
@@ -391,3 +392,29 @@ CERTIFICATE = ["--ssl-certfile", "/certs/tls.crt"]
 def test_https_by_the_probes_of_a_server(item: dict[str, Any], url: str) -> None:
     """KServe's pods have no annotation; a probe at the server's port says port and HTTPS, annotations win."""
     assert pods.trimmed(item)["urls"] == (url,)
+
+
+@pytest.mark.parametrize("how", [{"args": CERTIFICATE}, probed(8000)], ids=["started", "probed"])
+def test_servers_of_a_pod_answer_each_in_its_own_way(how: dict[str, Any]) -> None:
+    """One without a certificate answers by http beside a container whose servers answer by https."""
+    row, other = (("", 8000), ("", 8001)), container("vllm-b", ("", 9000), gpus=1)
+    item = pods.trimmed(pod(container("vllm-a", *row, gpus=1, **how), other))
+    assert item["urls"] == tuple(
+        f"{scheme}://10.0.0.1:{number}/metrics"
+        for scheme, number in (("https", 8000), ("https", 8001), ("http", 9000))
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"args": ["--port", "8000", "--port=8080"]},
+        {"command": ["sh", "-c"], "args": ["vllm serve m --port 8000 $MORE"]},
+    ],
+    ids=["arguments", "shell"],
+)
+def test_the_last_port_of_a_command_counts(fields: dict[str, Any]) -> None:
+    """Charts append what users add to their own arguments, and a parser takes the last of a flag."""
+    env = [{"name": "MORE", "value": "--port 8080"}]
+    item = pods.trimmed(pod(container("vllm", ("", 8000), gpus=1, env=env, **fields)))
+    assert item["urls"] == ("http://10.0.0.1:8080/metrics",)
