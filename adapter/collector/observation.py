@@ -121,7 +121,7 @@ class Coverage:
         expected: Endpoints of the pods that should have metrics.
         late: Those without fresh metrics, though they had the time for them.
         starting: Those that appeared so recently that they need not have been scraped.
-        unlisted: Replicas beyond the pods that are known only by their series, or by listed addresses.
+        unlisted: Replicas beyond those known by their series, or by listed addresses; pods may share one.
         heard: Whether any of them answers, be it with a page that cannot be.
 
     """
@@ -199,12 +199,12 @@ def coverage(
 
     """
     window = collected.window
-    series_pods = tuple(sorted(collected.series_pods))
-    expected = (*source.endpoints, *series_pods)
-    stale = window.stale(expected, now=now, after_seconds=stale_after)
+    rows = (*source.endpoints, *sorted(collected.series_pods))
+    stale = window.stale(tuple(dict.fromkeys(rows)), now=now, after_seconds=stale_after)
     if needless := _without_server(source, collected, stale, failing):
-        expected = tuple(endpoint for endpoint in expected if endpoint not in needless)
+        rows = tuple(endpoint for endpoint in rows if endpoint not in needless)
         stale = [endpoint for endpoint in stale if endpoint not in needless]
+    expected = tuple(dict.fromkeys(rows))
     # A pod that has just appeared was not scraped yet, which is no fault.
     starting = [
         endpoint
@@ -219,7 +219,7 @@ def coverage(
         expected=expected,
         late=tuple(endpoint for endpoint in stale if endpoint not in starting),
         starting=tuple(starting),
-        unlisted=max(source.replicas - len(expected), 0) if expected and not source.pods else 0,
+        unlisted=max((len(rows) if source.pods or not rows else source.replicas) - len({*rows}), 0),
         heard=len(stale) < len(expected)
         or any(collected.plausibility.answered(e, since=now - stale_after) for e in stale),
     )

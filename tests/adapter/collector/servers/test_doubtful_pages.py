@@ -47,14 +47,16 @@ async def observed(
     *,
     replicas: int | None = None,
     restarts: Mapping[str, float] = MappingProxyType({}),
+    pods: Mapping[str, str] = MappingProxyType({}),
     **pages: Page,
 ) -> list[Observation]:
-    """What is known of a variant with these pods after each of so many scrape cycles."""
+    """What is known of a variant with these pods after each of so many scrape cycles; `pods`: addresses."""
     observations = []
+    endpoints = tuple(pods.values()) or tuple(pages)
     source = VariantSource(
         namespace="n", name="v", model="m", service_class="c", profiles=(), accelerator="",
-        targets=fleet.Targets(), endpoints=tuple(pages), replicas=replicas or len(pages),
-        restarts=restarts,
+        targets=fleet.Targets(), endpoints=endpoints, replicas=replicas or len(endpoints),
+        restarts=restarts, pods=tuple(pods),
     )  # fmt: skip
     clock, settings = ManualClock(0.0), CollectionSettings(interval=INTERVAL, source="direct")
     async with aiohttp.ClientSession() as session:
@@ -90,6 +92,18 @@ async def test_a_balanced_address_never_gives_a_rate_of_another_process() -> Non
 async def test_fewer_addresses_than_replicas_are_a_part() -> None:
     """One address of two replicas: its load is a lower bound, and the condition's text says so."""
     observation = (await observed(4, replicas=2, a=lambda at: served(100 + at * 2.5)))[-1]
+    assert (observation.problem, observation.complete) == ("", False)
+    assert "1 addresses for 2 replicas" in observation.note
+
+
+async def test_pods_that_share_an_address_are_a_part() -> None:
+    """Two pods of one node's network, of which one has the port: what comes to the other is not seen."""
+
+    def page(at: int) -> str:
+        return served(100 + at * 2.5)
+
+    assert (await observed(4, pods={"p": "a", "q": "b"}, a=page, b=page))[-1].complete
+    observation = (await observed(4, pods={"p": "a", "q": "a"}, a=page))[-1]
     assert (observation.problem, observation.complete) == ("", False)
     assert "1 addresses for 2 replicas" in observation.note
 
