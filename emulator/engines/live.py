@@ -49,8 +49,8 @@ class LiveSchedulerEngine:
 
     def submit(self, *, input_tokens: int, output_tokens: int) -> Request:
         """Queue a request; its tokens come through `request.tokens`. ValueError when it can never fit."""
-        # One reading of the clock: a step that could begin only after a later one would be served, with
-        # those after it, in one go once the loop is back, and nobody would be given its tokens.
+        # One reading of the clock: with two, the engine stands before the arrival, so that no step begins.
+        # Once the loop is back, all steps until then would end at once, and give out no tokens.
         now_ms = self.now_ms()
         self._catch_up(now_ms)
         arrived_ms = max(now_ms, self._engine.now_ms)

@@ -11,7 +11,7 @@ from adapter.controller import demand
 from adapter.controller.demand import Queue, SizingRate, backlog
 from adapter.controller.groups import availability
 from adapter.controller.groups.availability import Outage
-from adapter.controller.groups.pooling import AtGateway
+from adapter.controller.groups.pooling import GONE, AtGateway
 from adapter.controller.groups.state import Demanded, GroupRecord
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
@@ -34,14 +34,7 @@ group the one with the least left over is the cheapest: what is to be free has t
 WINDOW_PART = 0.5
 """Part of the window of a variant alone for which a demand is held; never below the flag's seconds."""
 
-NO_TRAFFIC = Traffic(
-    arrival_rate_rps=0.0,
-    input_tokens=None,
-    output_tokens=None,
-    ttft_ms=None,
-    itl_ms=None,
-    idle=True,
-)
+NO_TRAFFIC = replace(GONE, idle_seconds=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,8 +107,8 @@ NONE = Allocation()
 class Claimed(NamedTuple):
     """A device that a claim holds; `whole` where it is no slice of a GPU, `product` as its slice says.
 
-    `claim` is the claim's name, and `extended` says that it is marked as one that the scheduler made for an
-    extended resource, as whoever makes claims may mark theirs.
+    `claim` is the claim's name. `extended`: its annotation says that the scheduler made it for an extended
+    resource; whoever creates a claim can write that too.
     """
 
     driver: str

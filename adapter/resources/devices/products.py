@@ -326,7 +326,7 @@ _PART = re.compile(
     r"nvidia\.com/(?:mig-(?P<profile>.+?)|gpu)(?P<shared>\.shared)?"
     r"|(?P<share>nvidia\.com/(?:gpumem|gpucores|vgpu)|volcano\.sh/vgpu)(?:-\w+)?"
 )
-"""Resources that say what a pod has of GPUs; memory and cores of one are asked of HAMi and Volcano."""
+"""Resources by which pods request GPUs: whole ones, MIG slices, or shares (HAMi's and Volcano's)."""
 
 
 def held(names: Iterable[str], resources: Iterable[str]) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,6 +13,7 @@ from emulator.engines.protocol import Completion
 from emulator.engines.runs import serve_open_loop
 from emulator.engines.scheduler_engine import SchedulerEngine
 from emulator.engines.step_times import SchedulerLimits, StepTimes
+from tests.analyzer.engine import lengths
 
 STEPS = {
     "base_ms": 12.0,
@@ -27,22 +26,11 @@ HEADROOM = 0.05
 
 
 def tokens(mean: float, cv: float, count: int, seed: int) -> NDArray[np.int64]:
-    spread = math.sqrt(math.log1p(cv * cv))
-    drawn = np.random.default_rng(seed).lognormal(math.log(mean) - spread**2 / 2, spread, count)
-    return np.clip(np.rint(drawn), 1, 5 * mean).astype(np.int64)
+    return lengths.tokens(mean, cv, count, seed, longest=5 * mean)
 
 
 def replica(prompt: NDArray[np.int64], output: NDArray[np.int64], blocks: int) -> Engines:
-    return Engines(
-        **STEPS,
-        max_num_seqs=SEQS,
-        max_num_batched_tokens=BUDGET,
-        kv_tokens=16.0 * blocks,
-        input_tokens=prompt.mean(),
-        output_tokens=output.mean(),
-        input_cv=prompt.std() / prompt.mean(),
-        output_cv=output.std() / output.mean(),
-    )
+    return lengths.replica(STEPS, prompt, output, blocks=blocks, seqs=SEQS, budget=BUDGET)
 
 
 def served(

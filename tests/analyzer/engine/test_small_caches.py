@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,6 +12,7 @@ from analyzer.engine.columns import Engines
 from emulator.engines.runs import serve_open_loop
 from emulator.engines.scheduler_engine import SchedulerEngine
 from emulator.engines.step_times import SchedulerLimits, StepTimes
+from tests.analyzer.engine import lengths
 
 STEPS = {
     "base_ms": 12.0,
@@ -24,24 +23,8 @@ STEPS = {
 SEQS, BUDGET, REQUESTS = 128, 4096, 12_000
 
 
-def tokens(mean: float, cv: float, longest: int, seed: int) -> NDArray[np.int64]:
-    spread = math.sqrt(math.log1p(cv * cv))
-    rng = np.random.default_rng(seed)
-    drawn = rng.lognormal(math.log(mean) - spread**2 / 2, spread, REQUESTS)
-    return np.clip(np.rint(drawn), 1, longest).astype(np.int64)
-
-
 def replica(prompt: NDArray[np.int64], output: NDArray[np.int64], blocks: float) -> Engines:
-    return Engines(
-        **STEPS,
-        max_num_seqs=SEQS,
-        max_num_batched_tokens=BUDGET,
-        kv_tokens=16.0 * blocks,
-        input_tokens=prompt.mean(),
-        output_tokens=output.mean(),
-        input_cv=prompt.std() / prompt.mean(),
-        output_cv=output.std() / output.mean(),
-    )
+    return lengths.replica(STEPS, prompt, output, blocks=blocks, seqs=SEQS, budget=BUDGET)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +41,10 @@ def test_time_to_first_token_beside_a_small_cache(
 ) -> None:
     """Mean TTFT is that of the engine: short prompts begin together and wait later, when preempted."""
     longest = int(0.45 * 16 * blocks)
-    prompt, output = tokens(*prompts, longest, 1), tokens(*answers, longest, 2)
+    prompt, output = (
+        lengths.tokens(*pair, REQUESTS, seed, longest=longest)
+        for seed, pair in enumerate((prompts, answers), 1)
+    )
     engines = replica(prompt, output, blocks)
     assert engines.kv_batch[0] < 12
     rate = load * engines.full_rate
@@ -77,7 +63,10 @@ def test_time_to_first_token_beside_a_small_cache(
 
 def test_less_is_kept_free_for_a_small_cache() -> None:
     """Four percent for one of forty requests and more, half of that for one of ten, nothing without."""
-    prompt, output = tokens(1000, 0.5, 10_000, 1), tokens(200, 0.5, 10_000, 2)
+    prompt, output = (
+        lengths.tokens(mean, 0.5, REQUESTS, seed, longest=10_000)
+        for seed, mean in enumerate((1000, 200), 1)
+    )
     each = replica(prompt, output, 1e4).context[0] + 8.0
     kept = [
         replica(prompt, output, (requests * each + 0.6 * prompt.mean()) / 16.0).kv_tail[0]

@@ -100,7 +100,7 @@ def test_the_load_of_servers_that_begin_anew_is_a_part_where_much_is_unseen(
     ],
 )
 def test_a_container_that_started_just_before_a_page_counts_once(known: dict[int, float]) -> None:
-    """That page shows what came since; the next one, of few requests too, what came in between."""
+    """The page after the start counts from it, and each later page from the page before."""
     window = TrafficWindow(window_seconds=60)
     for at, finished in ((0, 6.0), (10, 1.0), (20, 3.0), (30, 5.0)):
         page = served(finished, timed=False)

@@ -52,7 +52,7 @@ class Pair:
         return "xy" if self.now <= self.leaves else "x"
 
     def traffic(self) -> Traffic:
-        """That of the group."""
+        """Traffic of the group."""
         seen = {key: window.traffic(now=self.now) for key, window in self.windows.items()}
         pooled = pooling.pooled(pooling.with_left(seen, self.windows, self.serving).values())
         traffic = pooling.with_dispersions(pooled, list(self.windows.values()))
